@@ -1,0 +1,60 @@
+"""The exception tree.
+
+    OpenXCLIPError
+    ├── ConfigError (ValueError)        a configuration value is not allowed
+    ├── InputError (ValueError)         an argument, a label list, a template or a manifest is not usable
+    ├── FrameCountError (ValueError)    a clip has another number of frames than the model was trained with
+    ├── CheckpointError (ValueError)    weights cannot be read, or do not fit the model
+    ├── TokenizerError (ValueError)     no tokenizer came with the model, or it cannot be read
+    ├── HubError (OSError)              a hub repository or file cannot be had
+    ├── VideoError (OSError)            a video cannot be decoded; carries `source` and `reason`
+    └── MissingExtraError (ImportError) an optional dependency is not installed
+
+Every message says what happened, the value, what is allowed, and what to do next.
+"""
+
+
+class OpenXCLIPError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(OpenXCLIPError, ValueError):
+    """A configuration value is not allowed."""
+
+
+class InputError(OpenXCLIPError, ValueError):
+    """An argument, label list, template file or manifest is not usable."""
+
+
+class FrameCountError(OpenXCLIPError, ValueError):
+    """A clip has another number of frames than the model was trained with."""
+
+
+class CheckpointError(OpenXCLIPError, ValueError):
+    """Weights cannot be read, or do not fit the model."""
+
+
+class TokenizerError(OpenXCLIPError, ValueError):
+    """No tokenizer came with the model, or the given one cannot be read."""
+
+
+class HubError(OpenXCLIPError, OSError):
+    """A hub repository or one of its files cannot be had."""
+
+
+class VideoError(OpenXCLIPError, OSError):
+    """A video cannot be decoded."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+
+class MissingExtraError(OpenXCLIPError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is needed for this and is not installed. Install it with: pip install 'openxclip[{extra}]'"
+        )
