@@ -1,0 +1,183 @@
+"""Model configuration: frozen, keyword-only, validated; each default is written once, here."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from openxclip.errors import ConfigError
+
+MLP_RATIO = 4  # every MLP of CLIP and X-CLIP widens by four
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _check_heads(width: int, num_heads: int, where: str) -> None:
+    _require(
+        num_heads > 0 and width % num_heads == 0,
+        f"{where}: width {width} is not divisible by num_heads {num_heads}; choose num_heads = width / 64",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """The image tower, with or without cross-frame communication (section 3.2, CCT)."""
+
+    image_size_px: int = 224
+    """Side of the square input."""
+    patch_size_px: int = 32
+    """Side of one patch."""
+    width: int = 768
+    """Token width D."""
+    num_layers: int = 12
+    """Number of blocks."""
+    num_heads: int = 12
+    """Attention heads of every attention in the tower."""
+    message_tokens: bool = True
+    """Whether the blocks exchange message tokens between frames; off gives CLIP's plain image tower."""
+    drop_path: float = 0.0
+    """Stochastic depth of the last block; grows linearly from 0 at the first."""
+
+    def __post_init__(self) -> None:
+        _check_heads(self.width, self.num_heads, "vision")
+        _require(
+            self.image_size_px % self.patch_size_px == 0,
+            f"image_size_px {self.image_size_px} must be a multiple of patch_size_px {self.patch_size_px}",
+        )
+        _require(0 <= self.drop_path < 1, f"vision: drop_path must be in [0, 1), got {self.drop_path}")
+
+    @property
+    def num_patches(self) -> int:
+        """N, the patches of one frame."""
+        return (self.image_size_px // self.patch_size_px) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """CLIP's causal text tower. The end-of-text token must have the highest id of the vocabulary."""
+
+    vocab_size: int = 49408
+    """Number of token ids."""
+    context_length: int = 77
+    """C, the longest text in tokens, start and end included."""
+    width: int = 512
+    """Token width."""
+    num_layers: int = 12
+    """Number of blocks."""
+    num_heads: int = 8
+    """Attention heads."""
+
+    def __post_init__(self) -> None:
+        _check_heads(self.width, self.num_heads, "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegrationConfig:
+    """The multi-frame integration transformer (section 3.2, MIT); its width is the joint embedding's."""
+
+    num_layers: int = 1
+    """Number of blocks."""
+    num_heads: int = 8
+    """Attention heads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptingConfig:
+    """Video-specific prompting (section 3.3); its width is the joint embedding's."""
+
+    num_layers: int = 2
+    """Number of cross-attention layers."""
+    num_heads: int = 8
+    """Attention heads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class XCLIPConfig:
+    """A whole model. `integration=None` is the frame mean, `prompting=None` the bare class name."""
+
+    embed_dim: int = 512
+    """E, the width that video and text share."""
+    num_frames: int = 8
+    """T, the frames of a clip the model was trained with."""
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    """The image tower."""
+    text: TextConfig = field(default_factory=TextConfig)
+    """The text tower."""
+    integration: IntegrationConfig | None = field(default_factory=IntegrationConfig)
+    """The multi-frame integration transformer, or None for the mean over frames."""
+    prompting: PromptingConfig | None = field(default_factory=PromptingConfig)
+    """Video-specific prompting, or None for none."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_frames >= 1, f"num_frames must be at least 1, got {self.num_frames}")
+        for name, part in (("integration", self.integration), ("prompting", self.prompting)):
+            if part is not None:
+                _check_heads(self.embed_dim, part.num_heads, name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "XCLIPConfig":
+        """Inverse of `to_dict`.
+
+        Raises:
+            ConfigError: a key is unknown or a value is not allowed.
+        """
+        parts = {"vision": VisionConfig, "text": TextConfig}
+        optional = {"integration": IntegrationConfig, "prompting": PromptingConfig}
+        fields: dict[str, Any] = dict(values)
+        for name, kind in (parts | optional).items():
+            if fields.get(name) is not None:
+                fields[name] = _build(kind, fields[name], name)
+        return _build(cls, fields, "model")
+
+
+def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    known = {f.name for f in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - known)
+    _require(not unknown, f"{where}: unknown keys {unknown}; known are {sorted(known)}")
+    return kind(**values)
+
+
+def preset(name: str) -> XCLIPConfig:
+    """One of the paper's seven models (Table 1), e.g. `preset("B/16-8")`.
+
+    Raises:
+        ConfigError: no preset has that name.
+    """
+    _require(name in PRESETS, f"no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _base(patch_size_px: int, num_frames: int) -> XCLIPConfig:
+    return XCLIPConfig(num_frames=num_frames, vision=VisionConfig(patch_size_px=patch_size_px))
+
+
+def _large(image_size_px: int, num_frames: int) -> XCLIPConfig:
+    return XCLIPConfig(
+        embed_dim=768,
+        num_frames=num_frames,
+        vision=VisionConfig(
+            image_size_px=image_size_px, patch_size_px=14, width=1024, num_layers=24, num_heads=16
+        ),
+        text=TextConfig(width=768, num_heads=12),
+        integration=IntegrationConfig(num_heads=12),
+        prompting=PromptingConfig(num_heads=12),
+    )
+
+
+PRESETS: dict[str, XCLIPConfig] = {
+    "B/32-8": _base(32, 8),
+    "B/32-16": _base(32, 16),
+    "B/16-8": _base(16, 8),
+    "B/16-16": _base(16, 16),
+    "B/16-32": _base(16, 32),
+    "L/14-8": _large(224, 8),
+    "L/14@336-16": _large(336, 16),
+}
+"""The paper's models: patch size, input size where not 224, and frames."""

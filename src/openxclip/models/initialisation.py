@@ -1,0 +1,79 @@
+"""Where every parameter starts from: one table, each parameter matched by exactly one row.
+
+The towers follow CLIP (normal, scaled by fan-in and depth); the parts that X-CLIP adds follow its section 4
+(truncated normal of 0.02, alpha 0.1), so that they start small beside pretrained towers.
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Rule = Callable[[Tensor, int], object]
+"""Fills a parameter in place; the second argument is the depth of the tower it stands in."""
+
+
+def _fan_in(gain: float, by_depth: bool = False) -> Rule:
+    """Normal with std = gain / sqrt(fan-in), and / sqrt(2 depth) for what writes into a residual stream."""
+
+    def fill(parameter: Tensor, depth: int) -> None:
+        scale = gain / math.sqrt(parameter[0].numel())
+        nn.init.normal_(parameter, std=scale / math.sqrt(2 * depth) if by_depth else scale)
+
+    return fill
+
+
+def _normal(std: float) -> Rule:
+    return lambda parameter, _: nn.init.normal_(parameter, std=std)
+
+
+def _width(parameter: Tensor, _: int) -> None:
+    nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+
+
+def _constant(value: float) -> Rule:
+    return lambda parameter, _: nn.init.constant_(parameter, value)
+
+
+def _small(parameter: Tensor, _: int) -> None:
+    nn.init.trunc_normal_(parameter, std=0.02)
+
+
+_TOWER = r"(visual|text)"
+_BLOCK = rf"{_TOWER}\.blocks\.\d+"
+_NEW = r"(visual\.blocks\.\d+\.(message_proj|cross_attn)|integration|prompting)"
+
+TABLE: tuple[tuple[str, Rule], ...] = (
+    (r".*norm\.weight", _constant(1.0)),
+    (r".*\.bias", _constant(0.0)),
+    (r"logit_scale", _constant(math.log(1 / 0.07))),
+    (r"visual\.patch_embedding\.weight", _fan_in(1.0)),
+    (r"visual\.(class|position)_embedding", _width),
+    (r"text\.token_embedding\.weight", _normal(0.02)),
+    (r"text\.position_embedding", _normal(0.01)),
+    (rf"{_BLOCK}\.(intra_)?attn\.qkv\.weight", _fan_in(1.0)),
+    (rf"{_BLOCK}\.(intra_)?attn\.proj\.weight", _fan_in(1.0, by_depth=True)),
+    (rf"{_BLOCK}\.mlp\.fc1\.weight", _fan_in(2**-0.5)),
+    (rf"{_BLOCK}\.mlp\.fc2\.weight", _fan_in(2.0, by_depth=True)),
+    (rf"{_TOWER}\.proj\.weight", _fan_in(1.0)),
+    (rf"{_NEW}.*(?<!norm)\.weight", _small),
+    (r"integration\.position_embedding", _small),
+    (r"prompting\.alpha", _constant(0.1)),
+)
+"""Pattern of the parameter's full name -> how it is filled."""
+
+
+def rules_for(name: str) -> list[Rule]:
+    """The rows whose pattern matches this parameter's full name; the table is right when it is always one."""
+    return [rule for pattern, rule in TABLE if re.fullmatch(pattern, name)]
+
+
+@torch.no_grad()
+def initialise(model: nn.Module) -> None:
+    """Fill every parameter of an X-CLIP model in place, from torch's global random generator."""
+    depth = {tower: len(getattr(model, tower).blocks) for tower in ("visual", "text")}
+    for name, parameter in model.named_parameters():
+        (rule,) = rules_for(name)
+        rule(parameter, depth.get(name.partition(".")[0], 1))

@@ -1,0 +1,86 @@
+"""Layers that every tower shares.
+
+Shapes: ... any leading dims, L tokens, D width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openxclip.models.config import MLP_RATIO
+
+
+class QuickGELU(nn.Module):
+    """CLIP's activation: a * sigmoid(1.702 a)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class MLP(nn.Sequential):
+    """Linear (D -> 4D), QuickGELU, Linear (4D -> D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, MLP_RATIO * width)
+        self.activation = QuickGELU()
+        self.fc2 = nn.Linear(MLP_RATIO * width, width)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the second-to-last axis, with fused query, key and value."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        """x (..., L, D) -> (..., L, D); causal lets a token see itself and those before it."""
+        q, k, v = self.qkv(x).flatten(0, -3).chunk(3, dim=-1)  # (prod(...), L, D) each
+        out = attend(q, k, v, self.num_heads, causal)
+        return self.proj(out.reshape(x.shape))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, causal: bool = False) -> Tensor:
+    """Scaled dot-product attention of (B, Lq, D) to (B, Lk, D), split into heads -> (B, Lq, D)."""
+    q, k, v = (
+        x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value)
+    )  # (B, H, L, D/H)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm residual block: attention, then MLP."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.attn_norm = nn.LayerNorm(width)
+        self.attn = Attention(width, num_heads)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = MLP(width)
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        """x (..., L, D) -> (..., L, D)."""
+        x = x + self.attn(self.attn_norm(x), causal)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training a clip's whole branch is dropped with `rate`, the others scaled up."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """branch (B, ...) -> the same shape; the identity in eval mode."""
+        if not self.training or self.rate == 0.0:
+            return branch
+        keep = 1.0 - self.rate
+        mask = branch.new_empty(branch.shape[0], *[1] * (branch.ndim - 1)).bernoulli_(keep)
+        return branch * mask / keep
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3f}"

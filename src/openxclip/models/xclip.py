@@ -1,0 +1,116 @@
+"""The whole model: video and class names meet in one embedding.
+
+Shapes: B videos, T frames, N patches, E joint embedding, K texts, C tokens of a text, S input side in pixels.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openxclip.errors import FrameCountError, InputError
+from openxclip.models.config import XCLIPConfig
+from openxclip.models.initialisation import initialise
+from openxclip.models.integration import MultiFrameIntegration, interpolate_positions
+from openxclip.models.prompting import VideoSpecificPrompting
+from openxclip.models.text import TextTransformer
+from openxclip.models.vision import VisionTransformer
+
+
+class VideoFeatures(NamedTuple):
+    """What a clip is compared with texts by."""
+
+    video: Tensor
+    """(B, E): the video feature, not normalised."""
+    patches: Tensor | None
+    """(B, N, E): the visual context that adapts the texts; None in a model without prompting."""
+
+
+class XCLIP(nn.Module):
+    """X-CLIP: three pure calls (`encode_video`, `encode_text`, `logits`); the caller holds the features."""
+
+    def __init__(self, config: XCLIPConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.visual = VisionTransformer(config.vision, config.embed_dim)
+        self.integration = (
+            MultiFrameIntegration(config.integration, config.num_frames, config.embed_dim)
+            if config.integration
+            else None
+        )
+        self.prompting = (
+            VideoSpecificPrompting(config.prompting, config.vision.width, config.embed_dim)
+            if config.prompting
+            else None
+        )
+        self.text = TextTransformer(config.text, config.embed_dim)
+        self.logit_scale = nn.Parameter(torch.empty(()))
+        if not self.logit_scale.is_meta:
+            initialise(self)
+
+    def encode_video(self, pixels: Tensor) -> VideoFeatures:
+        """pixels (B, T, 3, S, S), normalised -> features of each video.
+
+        Raises:
+            FrameCountError: T is not the number of frames the model was trained with.
+            InputError: the shape is not the model's.
+        """
+        self._check(pixels)
+        frames, patches = self.visual(pixels)
+        video = frames.mean(dim=1) if self.integration is None else self.integration(frames)
+        return VideoFeatures(video, None if self.prompting is None else self.prompting.project(patches))
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """tokens (K, C) -> text features (K, E), not normalised.
+
+        Raises:
+            InputError: the texts are longer than the model's context, or use ids outside its vocabulary.
+        """
+        context, vocab = self.config.text.context_length, self.config.text.vocab_size
+        if tokens.ndim != 2 or tokens.shape[1] > context:
+            raise InputError(f"tokens must be (K, C) with C <= {context}, got {tuple(tokens.shape)}")
+        if not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab:
+            raise InputError(
+                f"token ids must be in 0..{vocab - 1}, got {int(tokens.min())}..{int(tokens.max())}; "
+                "use the tokenizer that belongs to these weights"
+            )
+        return self.text(tokens)
+
+    def logits(self, video: VideoFeatures, text: Tensor) -> Tensor:
+        """Scaled cosine of every video with every text as that video sees it: (B, E), (K, E) -> (B, K)."""
+        query = F.normalize(video.video, dim=-1)  # (B, E)
+        if self.prompting is None or video.patches is None:
+            similarity = query @ F.normalize(text, dim=-1).T
+        else:
+            prompted = F.normalize(self.prompting(text, video.patches), dim=-1)  # (B, K, E)
+            similarity = torch.einsum("be,bke->bk", query, prompted)
+        return self.logit_scale.exp() * similarity
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+        """pixels (B, T, 3, S, S), tokens (K, C) -> logits (B, K)."""
+        return self.logits(self.encode_video(pixels), self.encode_text(tokens))
+
+    def with_num_frames(self, num_frames: int) -> "XCLIP":
+        """A copy for clips of another length: the integration transformer's positions are interpolated."""
+        config = dataclasses.replace(self.config, num_frames=num_frames)
+        with torch.device("meta"):
+            model = XCLIP(config)
+        state = self.state_dict()
+        if self.integration is not None:
+            key = "integration.position_embedding"
+            state[key] = interpolate_positions(state[key], num_frames)
+        model.load_state_dict(state, assign=True)
+        return model.train(self.training)
+
+    def _check(self, pixels: Tensor) -> None:
+        size, num_frames = self.config.vision.image_size_px, self.config.num_frames
+        if pixels.ndim != 5 or pixels.shape[2] != 3 or pixels.shape[3:] != (size, size):
+            raise InputError(f"pixels must be (B, T, 3, {size}, {size}), got {tuple(pixels.shape)}")
+        if pixels.shape[1] != num_frames:
+            raise FrameCountError(
+                f"the clip has {pixels.shape[1]} frames, the model was trained with {num_frames}; sample "
+                f"{num_frames} frames, or load the model for the other count, which interpolates its time "
+                f"positions (num_frames={pixels.shape[1]}, on the command line --frames {pixels.shape[1]})"
+            )
