@@ -1,0 +1,237 @@
+"""Texts to token ids: CLIP's byte-pair encoding, and a small one for models trained from scratch.
+
+K texts, context of C ids. A row is: start, the text's tokens, end, zeros.
+
+Both vocabularies have CLIP's order: 256 bytes, the same 256 at the end of a word, one id a merge, start, end.
+The end token thus has the highest id, and id 0, an ordinary "!", doubles as padding: nothing behind the end
+token is looked at.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn, Self
+
+import tokenizers
+import torch
+from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers, processors, trainers
+
+from openxclip.errors import InputError, TokenizerError
+
+START = "<|startoftext|>"
+END = "<|endoftext|>"
+WORD_END = "</w>"
+NUM_CLIP_MERGES = 48_894
+MAX_MERGES_BYTES = 64 * 2**20  # CLIP's file unpacks to 3 MB: what unpacks to more than this is an attack
+
+# English clitics, words, single digits, runs of anything else that is no space. Applied to lower-cased text.
+SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+# In code point order this is OpenAI's order: the printable bytes first, then the stand-ins for the others.
+BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
+BYTES_AT_WORD_END = [byte + WORD_END for byte in BYTES]
+
+Merge = tuple[str, str]
+
+
+class Tokenizer:
+    """Callable: texts -> ids (K, C). Takes `backend` over and switches its padding and truncation off."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, context_length: int, pad_id: int = 0) -> None:
+        if context_length < 3:
+            raise InputError(
+                f"context_length is {context_length}; it holds start, one token and end: at least 3."
+            )
+        backend.no_padding()
+        backend.no_truncation()
+        self.backend = backend
+        self.context_length = context_length
+        self.pad_id = pad_id
+        self.start_id = _special_id(backend, START)
+        self.end_id = _special_id(backend, END)
+        if self.end_id != self.vocab_size - 1:  # the text tower finds the end of a text as its highest id
+            raise TokenizerError(
+                f"{END} has id {self.end_id}, but it must have the highest of the {self.vocab_size} ids. "
+                "Use a tokenizer without tokens added behind it."
+            )
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        """int64 (K, C). A text too long for the context is cut; its last id stays the end token."""
+        if isinstance(texts, str) or not texts:
+            raise InputError(
+                f"Expected a list of at least one text, got {texts!r}. For one text pass [text]."
+            )
+        ids = torch.full((len(texts), self.context_length), self.pad_id, dtype=torch.int64)
+        for row, text in zip(ids, texts, strict=True):
+            tokens = self._encode(text)[: self.context_length - 2]
+            row[: len(tokens) + 2] = torch.tensor([self.start_id, *tokens, self.end_id])
+        return ids
+
+    def _encode(self, text: str) -> list[int]:
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"A text to encode must be a string with at least one character, got {text!r}.")
+        # "<|endoftext|>" inside a text is ordinary text: as a token it would silently end the text there.
+        # Set at each call because the backend forgets it when it is pickled.
+        self.backend.encode_special_tokens = True
+        try:
+            # One text at a time: a batch starts threads, of which each forked data loader worker complains.
+            # Without special tokens: a loaded file's own post-processor must have no say in start and end.
+            return self.backend.encode(text, add_special_tokens=False).ids
+        except (TypeError, UnicodeEncodeError) as error:
+            raise InputError(f"{text!r} cannot be encoded as UTF-8. Remove the broken characters.") from error
+
+    def save(self, path: Path) -> None:
+        """Write `tokenizer.json`, in the form that the tokenizers library and transformers read."""
+        self.backend.save(str(path))
+
+    @classmethod
+    def from_file(cls, path: Path, context_length: int) -> Self:
+        """Read a `tokenizer.json`, or CLIP's merges: bpe_simple_vocab_16e6.txt(.gz) or a `merges.txt`."""
+        path = Path(path)
+        is_json = path.suffix.lower() == ".json"
+        backend = _read_json(path) if is_json else clip_tokenizer_from_merges(path)
+        try:
+            return cls(backend, context_length)
+        except TokenizerError as error:
+            raise TokenizerError(f"{path}: {error}") from error
+
+
+class MissingTokenizer:
+    """Stands in where a model came without a tokenizer: any use of it says where to get one."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def __call__(self, texts: Sequence[str]) -> NoReturn:
+        self._refuse()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):  # Python's own questions (copy, pickle) expect an AttributeError
+            raise AttributeError(name)
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise TokenizerError(
+            f"{self._source} came without a tokenizer, so no text can be encoded. Give one with --tokenizer "
+            "(tokenizer= in Python): a tokenizer.json, a hub id such as openai/clip-vit-base-patch32, "
+            "or CLIP's merges file bpe_simple_vocab_16e6.txt.gz."
+        )
+
+
+def clip_tokenizer_from_merges(merges_path: Path) -> tokenizers.Tokenizer:
+    """CLIP's tokenizer (49,408 ids) from its merges file, plain or gzipped.
+
+    The original also repairs broken Unicode (ftfy) and unescapes HTML, which captions from the web need and
+    label names do not; both are left out, as in the Hugging Face port.
+    """
+    path = Path(merges_path)
+    merges = [_parse_merge(path, line) for line in _merge_lines(path)]
+    try:
+        return _build(merges)
+    except Exception as error:  # the library raises no narrower type
+        raise TokenizerError(f"{path} holds no usable merges: {error}. Get the file again.") from error
+
+
+def train_small_tokenizer(
+    texts: Iterable[str], vocab_size: int = 1024, context_length: int = 32
+) -> Tokenizer:
+    """Learn a byte-level BPE from `texts`: no CLIP vocabulary needed, any text encodes, same texts same ids.
+
+    `vocab_size` is an upper limit: few texts hold few pairs to merge.
+    """
+    smallest = 2 * len(BYTES) + 2
+    if vocab_size < smallest:
+        raise InputError(
+            f"vocab_size is {vocab_size}; the bytes and the special tokens alone are {smallest}."
+        )
+    learner = _build([])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 2,
+        # Fixes these ids; the trainer would number them in hash order, and it breaks ties by number.
+        special_tokens=[AddedToken(token) for token in BYTES_AT_WORD_END],
+        initial_alphabet=BYTES,
+        end_of_word_suffix=WORD_END,
+        show_progress=False,
+    )
+    learner.train_from_iterator(texts, trainer)
+    merges = json.loads(learner.to_str())["model"]["merges"]
+    return Tokenizer(_build([(first, second) for first, second in merges]), context_length)
+
+
+def _build(merges: Sequence[Merge]) -> tokenizers.Tokenizer:
+    """CLIP's pipeline around the given merges."""
+    tokens = dict.fromkeys([*BYTES, *BYTES_AT_WORD_END, *(first + second for first, second in merges)])
+    vocab = {token: i for i, token in enumerate(tokens)}
+    backend = tokenizers.Tokenizer(
+        models.BPE(
+            vocab=vocab, merges=list(merges), end_of_word_suffix=WORD_END, continuing_subword_prefix=""
+        )
+    )
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.add_special_tokens([START, END])
+    # Not for us (see Tokenizer._encode) but for others who open the saved tokenizer.json.
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}",
+        special_tokens=[(token, _special_id(backend, token)) for token in (START, END)],
+    )
+    return backend
+
+
+def _special_id(backend: tokenizers.Tokenizer, token: str) -> int:
+    found = backend.token_to_id(token)
+    if found is None:
+        raise TokenizerError(
+            f"no {token} in the vocabulary, so this is no CLIP tokenizer. Use one with {START} and {END}."
+        )
+    return found
+
+
+def _read_json(path: Path) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises no narrower type
+        raise TokenizerError(
+            f"{path} is not a readable tokenizer.json: {error}. Get the file again."
+        ) from error
+
+
+def _merge_lines(path: Path) -> list[str]:
+    """The merges that CLIP uses: without the header of the file and its many rarer merges."""
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            raw = file.read(MAX_MERGES_BYTES + 1)
+        lines = raw.decode("utf-8").splitlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise TokenizerError(f"{path} is not a readable merges file: {error}. Get the file again.") from error
+    if lines and "#version" in lines[0]:
+        lines = lines[1:]
+    if len(raw) > MAX_MERGES_BYTES or len(lines) < NUM_CLIP_MERGES:
+        raise TokenizerError(
+            f"{path} is not CLIP's merges file: it has {len(lines)} lines in {len(raw)} bytes, expected were "
+            f"at least {NUM_CLIP_MERGES} in at most {MAX_MERGES_BYTES}. Use bpe_simple_vocab_16e6.txt.gz."
+        )
+    return lines[:NUM_CLIP_MERGES]
+
+
+def _parse_merge(path: Path, line: str) -> Merge:
+    parts = line.split(" ")
+    if len(parts) != 2:
+        raise TokenizerError(
+            f"{path}: a merge is two tokens with a space between, got {line!r}. Get the file again."
+        )
+    return parts[0], parts[1]

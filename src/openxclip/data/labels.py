@@ -1,0 +1,102 @@
+"""Label sets: class names in the order of their ids, built in, from a file, or typed on the command line."""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from openxclip.errors import InputError
+
+BUILT_IN_LABEL_SETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51")
+
+
+def parse_labels(text: str) -> list[str]:
+    """Read a `--labels` argument: a built-in name, a .txt or .csv file, or typed as "a, b, c".
+
+    A built-in name goes before a file of that name (for the file write ./ucf101), a file before typed labels.
+    """
+    if text in BUILT_IN_LABEL_SETS:
+        return built_in_labels(text)
+    if is_file(text):
+        return read_label_file(Path(text))
+    if "/" in text or text.lower().endswith((".txt", ".csv")):
+        raise InputError(
+            f"There is no label file {text}. Give an existing .txt or .csv file, one of "
+            f"{', '.join(BUILT_IN_LABEL_SETS)}, or labels as 'a, b, c' (with a slash: only from a file)."
+        )
+    return check_labels(text.split(","), f"labels {text!r}")
+
+
+def built_in_labels(name: str) -> list[str]:
+    """Class names of a public data set, in its official order."""
+    if name not in BUILT_IN_LABEL_SETS:
+        raise InputError(
+            f"There is no built-in label set {name!r}. Use one of {', '.join(BUILT_IN_LABEL_SETS)}."
+        )
+    text = resources.files("openxclip.data").joinpath("label_sets", f"{name}.txt").read_text(encoding="utf-8")
+    return check_labels(text.splitlines(), name)
+
+
+def read_label_file(path: Path) -> list[str]:
+    """Read a .csv with the header `id,name`, or any other file: a label a line, blank and # lines skipped."""
+    lines = read_lines(path)
+    if path.suffix.lower() == ".csv":
+        return check_labels(_read_csv(path, lines), str(path))
+    return check_labels([line for line in map(str.strip, lines) if line and line[0] != "#"], str(path))
+
+
+def check_labels(labels: Sequence[str], source: str) -> list[str]:
+    """Strip the labels and refuse empty and repeated ones; in a message `source` says where they are from."""
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise InputError(f"{source}: expected a list of strings, got {labels!r}. For one label pass [label].")
+    labels = [label.strip() for label in labels]
+    if not labels:
+        raise InputError(f"{source}: no labels found. Give at least one.")
+    if "" in labels:
+        raise InputError(f"{source}: label {labels.index('')} (counted from 0) is empty. Remove or name it.")
+    counts = Counter(label.casefold() for label in labels)
+    if repeated := [label for label in labels if counts[label.casefold()] > 1]:
+        raise InputError(
+            f"{source}: labels occur more than once: {', '.join(repeated)}. Remove the repetitions."
+        )
+    return labels
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 text file that a person wrote: a byte order mark and Windows line ends are fine."""
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read as UTF-8 text: {error}. Give a readable text file."
+        ) from error
+
+
+def _read_csv(path: Path, lines: list[str]) -> list[str]:
+    try:
+        rows = [row for row in csv.reader(lines) if row]
+    except csv.Error as error:
+        raise InputError(f"{path} is no CSV file: {error}. Write lines of id,name.") from error
+    if not rows or [cell.strip().lower() for cell in rows[0]] != ["id", "name"]:
+        raise InputError(f"{path}: the first line must be the header id,name, got {rows[:1]}. Add it.")
+    names: dict[int, str] = {}
+    for row in rows[1:]:
+        if len(row) != 2 or not row[0].strip().isdecimal():
+            raise InputError(
+                f"{path}: expected id,name (quote a name with a comma in it), got {row}. Correct the row."
+            )
+        names[int(row[0])] = row[1]
+    if sorted(names) != list(range(len(rows) - 1)):
+        raise InputError(
+            f"{path}: {len(rows) - 1} rows need the ids 0 to {len(rows) - 2}, each once. Correct the ids."
+        )
+    return [names[i] for i in sorted(names)]
+
+
+def is_file(text: str) -> bool:
+    """Whether an argument names an existing file."""
+    try:
+        return Path(text).is_file()
+    except OSError:  # a long list of labels is longer than a file name may be
+        return False

@@ -1,0 +1,247 @@
+"""Manifests in their three forms, on real data, on generated files and out of a tar."""
+
+import io
+import pickle
+import tarfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from paths import DATA, needs_data
+
+from openxclip.data.manifest import VIDEO_SUFFIXES, Item, Manifest, TarMember, read_manifest
+from openxclip.errors import InputError, VideoError
+
+UCF8 = DATA / "ucf8"
+CONTENT = {
+    "a/one clip.mp4": b"first",
+    "a/two.mp4": b"second one",
+    "b/three.avi": b"",
+    "b/four.avi": b"x" * 5000,
+}
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """A folder with labels, two lists and no media."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "labels.csv").write_text("id,name\n0,archery\n1,surfing\n")
+    lines = [f"{name} {'ab'.index(name[0])}" for name in CONTENT]
+    (folder / "train.txt").write_bytes(("\ufeff" + "\r\n".join(lines) + "\r\n\r\n").encode())
+    (folder / "test.txt").write_text("b/four.avi 1\n")
+    return folder
+
+
+def write_media(folder: Path) -> None:
+    for name, content in CONTENT.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def write_tar(path: Path, prefix: str = "", mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, content in CONTENT.items():
+            info = tarfile.TarInfo(prefix + name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@needs_data("ucf8")
+@pytest.mark.parametrize(
+    ("name", "per_class"), [("train_2shot.txt", 2), ("train_16shot.txt", 16), ("test.txt", 8)]
+)
+def test_real_lists(name: str, per_class: int) -> None:
+    manifest = read_manifest(UCF8, list_name=name)
+    assert manifest.name == f"ucf8/{name}"
+    assert manifest.labels[0] == "archery"
+    assert manifest.labels[7] == "push ups"
+    assert Counter(item.label for item in manifest.items) == dict.fromkeys(range(8), per_class)
+    assert manifest.missing() == []
+    for item in manifest.items:  # the class is also in the file name
+        assert f"v_{manifest.labels[item.label].replace(' ', '')}_" in item.path.lower()
+    assert read_manifest(UCF8 / name) == manifest
+
+
+def test_list_file(listed: Path) -> None:
+    manifest = read_manifest(listed / "train.txt")
+    assert manifest.name == "set/train.txt"
+    assert manifest.labels == ("archery", "surfing")
+    assert [(item.path, item.label) for item in manifest.items] == [
+        ("a/one clip.mp4", 0),
+        ("a/two.mp4", 0),
+        ("b/three.avi", 1),
+        ("b/four.avi", 1),
+    ]
+    assert manifest.items[0].source == listed / "a/one clip.mp4"
+    assert manifest.missing() == list(CONTENT)
+    write_media(listed)
+    assert manifest.missing() == []
+    assert manifest.items[0].open() == listed / "a/one clip.mp4"
+
+
+def test_media_lie_in_videos_or_below_the_root(listed: Path, tmp_path: Path) -> None:
+    write_media(listed / "videos")
+    assert read_manifest(listed, list_name="train.txt").items[1].source == listed / "videos/a/two.mp4"
+    write_media(tmp_path / "elsewhere")
+    manifest = read_manifest(listed, list_name="train.txt", media_root=tmp_path / "elsewhere")
+    assert manifest.items[1].source == tmp_path / "elsewhere/a/two.mp4"
+    assert manifest.missing() == []
+
+
+def test_labels_can_be_given(listed: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("bow\nboard\n")
+    assert read_manifest(listed / "test.txt", labels=tmp_path / "mine.txt").labels == ("bow", "board")
+    assert len(read_manifest(listed / "test.txt", labels="ucf101").labels) == 101
+    with pytest.raises(InputError, match=r"four\.avi has label 1, allowed are 0 to 0.*from 0"):
+        read_manifest(listed / "test.txt", labels="only one")
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    for name in (
+        "surfing/b.MP4",
+        "surfing/a.webm",
+        "archery/c d.avi",
+        "archery/notes.txt",
+        "archery/._c d.avi",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "README.txt").write_text("not a list")
+    manifest = read_manifest(tmp_path)
+    assert manifest.name == tmp_path.name
+    assert manifest.labels == ("archery", "surfing")
+    assert [(item.path, item.label) for item in manifest.items] == [
+        ("archery/c d.avi", 0),
+        ("surfing/a.webm", 1),
+        ("surfing/b.MP4", 1),
+    ]
+    assert manifest.missing() == []
+    assert read_manifest(tmp_path, labels="surfing, archery").items[0].label == 1
+    with pytest.raises(InputError, match="no label: surfing"):
+        read_manifest(tmp_path, labels="archery, diving")
+
+
+def test_class_folders_below_videos_with_labels_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "videos" / "surfing").mkdir(parents=True)
+    (tmp_path / "videos" / "surfing" / "a.mp4").touch()
+    (tmp_path / "labels.csv").write_text("id,name\n0,diving\n1,surfing\n")
+    manifest = read_manifest(tmp_path)
+    assert manifest.labels == ("diving", "surfing")
+    assert [(item.path, item.label) for item in manifest.items] == [("surfing/a.mp4", 1)]
+
+
+def read_size(item: Item) -> int:
+    return len(item.open())
+
+
+@pytest.mark.parametrize("prefix", ["", "./"])
+def test_media_in_a_tar(prefix: str, listed: Path, tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "media.tar", prefix)
+    manifest = read_manifest(listed / "train.txt", media_root=tar)
+    assert manifest.missing() == []
+    assert {item.path: item.open() for item in manifest.items} == CONTENT
+    assert pickle.loads(pickle.dumps(manifest)) == manifest
+
+    items = list(manifest.items) * 20
+    expected = [len(CONTENT[item.path]) for item in items]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(read_size, items)) == expected
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:
+        assert list(processes.map(read_size, items, chunksize=20)) == expected
+
+
+@needs_data("ucf8")
+def test_real_videos_in_a_tar(tmp_path: Path) -> None:
+    """Bytes of a tar member are the bytes of the file."""
+    plain = read_manifest(UCF8, list_name="train_2shot.txt")
+    with tarfile.open(tmp_path / "media.tar", "w") as archive:
+        for item in plain.items:
+            archive.add(UCF8 / "videos" / item.path, arcname=item.path)
+    packed = read_manifest(UCF8, list_name="train_2shot.txt", media_root=tmp_path / "media.tar")
+    assert packed.missing() == []
+    for one, other in zip(plain.items, packed.items, strict=True):
+        assert one.source.read_bytes() == other.open()
+
+
+def test_what_a_tar_lacks_is_missing(listed: Path, tmp_path: Path) -> None:
+    tar = tmp_path / "media.tar"
+    with tarfile.open(tar, "w") as archive:
+        link = tarfile.TarInfo("a/two.mp4")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    manifest = read_manifest(listed / "train.txt", media_root=tar)
+    assert manifest.missing() == list(CONTENT)
+    with pytest.raises(VideoError, match=r"a/two\.mp4: the tar holds no such member"):
+        manifest.items[1].open()
+
+
+def test_a_tar_that_shrank_or_went_is_reported(listed: Path, tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "media.tar")
+    item = read_manifest(listed / "test.txt", media_root=tar).items[0]
+    assert isinstance(item.source, TarMember)
+    tar.write_bytes(tar.read_bytes()[: item.source.offset_bytes + 10])
+    with pytest.raises(VideoError, match=r"four\.avi: .*media\.tar ends in the middle"):
+        item.open()
+    tar.unlink()
+    with pytest.raises(VideoError, match=r"four\.avi: .*media\.tar cannot be read"):
+        item.open()
+
+
+def test_media_roots_that_are_none(listed: Path, tmp_path: Path) -> None:
+    zipped = write_tar(tmp_path / "media.tar.gz", mode="w:gz")
+    for root, complaint in ((zipped, "neither a folder nor a plain"), (tmp_path / "absent", "no media root")):
+        with pytest.raises(InputError, match=complaint):
+            read_manifest(listed / "train.txt", media_root=root)
+    (tmp_path / "clips" / "surfing").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"a \.tar needs a list"):
+        read_manifest(tmp_path / "clips", media_root=write_tar(tmp_path / "media.tar"))
+
+
+@pytest.mark.parametrize("line", ["a.mp4", "0", "a.mp4 x", "a.mp4 -1", "a.mp4 1.0", "a.mp4,1"])
+def test_malformed_lines_are_named(line: str, listed: Path) -> None:
+    (listed / "train.txt").write_text(f"a.mp4 0\n\n{line}\n")
+    with pytest.raises(InputError, match=rf"train\.txt, line 3: expected .*{line}"):
+        read_manifest(listed / "train.txt")
+
+
+def test_a_label_beyond_the_set_is_named(listed: Path) -> None:
+    (listed / "train.txt").write_text("a.mp4 0\nb.mp4 2\n")
+    with pytest.raises(InputError, match=r"set/train\.txt: b\.mp4 has label 2, allowed are 0 to 1"):
+        read_manifest(listed / "train.txt")
+
+
+def test_empty_sets_are_refused(listed: Path, tmp_path: Path) -> None:
+    (listed / "train.txt").write_text("\n \n")
+    with pytest.raises(InputError, match=r"set/train\.txt holds no videos"):
+        read_manifest(listed / "train.txt")
+    (tmp_path / "folders" / "surfing").mkdir(parents=True)
+    with pytest.raises(InputError, match="folders holds no videos"):
+        read_manifest(tmp_path / "folders")
+    with pytest.raises(InputError, match="has no class folders"):
+        read_manifest(tmp_path / "folders" / "surfing")
+    with pytest.raises(InputError, match="x holds no videos"):
+        Manifest(name="x", labels=("a",), items=())
+
+
+def test_wrong_paths_say_what_is_there(listed: Path) -> None:
+    with pytest.raises(InputError, match=r"Say which list.*Lists found there: test\.txt, train\.txt"):
+        read_manifest(listed)
+    with pytest.raises(InputError, match=r"no list val\.txt.*Lists found there: test\.txt, train\.txt"):
+        read_manifest(listed, list_name="val.txt")
+    with pytest.raises(InputError, match=r"There is no .*absent"):
+        read_manifest(listed / "absent")
+    with pytest.raises(InputError, match="is a list already"):
+        read_manifest(listed / "train.txt", list_name="test.txt")
+    (listed / "labels.csv").unlink()
+    with pytest.raises(InputError, match=r"train\.txt needs class names: put labels\.csv"):
+        read_manifest(listed / "train.txt")
+
+
+def test_suffixes_are_lower_case_with_a_dot() -> None:
+    assert {".mp4", ".avi", ".mkv", ".mov", ".webm"} <= VIDEO_SUFFIXES
+    assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in VIDEO_SUFFIXES)
