@@ -1,5 +1,7 @@
-"""Shared pytest set-up: `pythonpath` of the helpers and two threads for every test process."""
+"""Shared pytest set-up."""
 
-import torch
+import os
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# Before torch is imported: threads that wait busily starve whatever shares the machine, the tests' own
+# subprocesses and decoder threads included (a training step took 20 times as long beside a busy process).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

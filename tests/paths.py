@@ -11,4 +11,6 @@ DATA = Path(os.environ.get("OPENXCLIP_TEST_DATA", Path(__file__).parents[2] / "s
 def needs_data(relative: str) -> pytest.MarkDecorator:
     """Skip marker for a test that reads `relative` below the data folder."""
     path = DATA / relative
-    return pytest.mark.skipif(not path.exists(), reason=f"needs {path} (set OPENXCLIP_TEST_DATA to the data folder)")
+    return pytest.mark.skipif(
+        not path.exists(), reason=f"needs {path} (set OPENXCLIP_TEST_DATA to the data folder)"
+    )

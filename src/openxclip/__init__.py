@@ -1,3 +1,55 @@
-"""OpenXCLIP: recognise in any video whatever you can name."""
+"""OpenXCLIP: recognise in any video whatever you can name.
+
+    import openxclip
+
+    recognizer = openxclip.Recognizer.from_pretrained("microsoft/xclip-base-patch32", ["surfing", "playing piano"])
+    recognizer.predict("clip.mp4").scores       # [("surfing", 0.93), ("playing piano", 0.07)]
+
+    model, tokenizer, preprocess = openxclip.load("microsoft/xclip-base-patch32")
+
+Names are imported when they are first used, so that `import openxclip` and `openxclip --help` stay instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openxclip.checkpoints.load import load
+    from openxclip.checkpoints.save import save_as
+    from openxclip.errors import OpenXCLIPError, VideoError
+    from openxclip.inference.recognizer import Prediction, Recognizer
+    from openxclip.models import XCLIP, XCLIPConfig
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "OpenXCLIPError": "openxclip.errors",
+    "Prediction": "openxclip.inference.recognizer",
+    "Recognizer": "openxclip.inference.recognizer",
+    "VideoError": "openxclip.errors",
+    "XCLIP": "openxclip.models",
+    "XCLIPConfig": "openxclip.models",
+    "load": "openxclip.checkpoints.load",
+    "save_as": "openxclip.checkpoints.save",
+}
+
+__all__ = [
+    "XCLIP",
+    "OpenXCLIPError",
+    "Prediction",
+    "Recognizer",
+    "VideoError",
+    "XCLIPConfig",
+    "load",
+    "save_as",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'openxclip' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

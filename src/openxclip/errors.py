@@ -7,6 +7,7 @@
     ├── CheckpointError (ValueError)    weights cannot be read, or do not fit the model
     ├── TokenizerError (ValueError)     no tokenizer came with the model, or it cannot be read
     ├── HubError (OSError)              a hub repository or file cannot be had
+    ├── TrainingError (RuntimeError)    a training run cannot go on
     ├── VideoError (OSError)            a video cannot be decoded; carries `source` and `reason`
     └── MissingExtraError (ImportError) an optional dependency is not installed
 
@@ -40,6 +41,10 @@ class TokenizerError(OpenXCLIPError, ValueError):
 
 class HubError(OpenXCLIPError, OSError):
     """A hub repository or one of its files cannot be had."""
+
+
+class TrainingError(OpenXCLIPError, RuntimeError):
+    """A training run cannot go on."""
 
 
 class VideoError(OpenXCLIPError, OSError):

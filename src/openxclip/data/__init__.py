@@ -1,0 +1,1 @@
+"""Manifests, label sets, prompt templates and training clips."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from openxclip.configuration import from_dict
 from openxclip.errors import ConfigError
 
 MLP_RATIO = 4  # every MLP of CLIP and X-CLIP widens by four
@@ -128,20 +129,7 @@ class XCLIPConfig:
         Raises:
             ConfigError: a key is unknown or a value is not allowed.
         """
-        parts = {"vision": VisionConfig, "text": TextConfig}
-        optional = {"integration": IntegrationConfig, "prompting": PromptingConfig}
-        fields: dict[str, Any] = dict(values)
-        for name, kind in (parts | optional).items():
-            if fields.get(name) is not None:
-                fields[name] = _build(kind, fields[name], name)
-        return _build(cls, fields, "model")
-
-
-def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    known = {f.name for f in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - known)
-    _require(not unknown, f"{where}: unknown keys {unknown}; known are {sorted(known)}")
-    return kind(**values)
+        return from_dict(cls, values)
 
 
 def preset(name: str) -> XCLIPConfig:

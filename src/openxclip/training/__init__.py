@@ -1,0 +1,1 @@
+"""The optimizer, the loop, and the folder of a run."""

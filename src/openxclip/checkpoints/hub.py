@@ -1,0 +1,116 @@
+"""Files from the Hugging Face hub, through its own client: its cache, its log-in, its offline mode."""
+
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from openxclip.errors import HubError
+
+ID = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*", re.ASCII)
+
+CONFIG_FILES = ("config.json", "preprocessor.json", "preprocessor_config.json", "processor_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "merges.txt")  # the first that is there is enough
+# Marker file -> what to download with it; the first whose marker is there is taken.
+WEIGHTS = {
+    "model.safetensors": (),
+    "model.safetensors.index.json": ("model-*.safetensors",),
+    "pytorch_model.bin": (),
+    "pytorch_model.bin.index.json": ("pytorch_model-*.bin",),
+}
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a text can be a hub id: `name` or `owner/name`."""
+    return ID.fullmatch(source) is not None and ".." not in source and "--" not in source
+
+
+def download_model(repo_id: str, revision: str | None = None) -> Path:
+    """The folder with a repository's configuration, weights and tokenizer, downloaded if it is not cached.
+
+    Raises:
+        HubError: the repository, its weights or the network cannot be had.
+    """
+    return _download(repo_id, revision, _model_files)
+
+
+def download_tokenizer(repo_id: str, revision: str | None = None) -> Path:
+    """The folder with a repository's tokenizer.
+
+    Raises:
+        HubError: the repository, its tokenizer or the network cannot be had.
+    """
+    return _download(repo_id, revision, _tokenizer_files)
+
+
+def _model_files(names: Collection[str]) -> list[str]:
+    for marker, others in WEIGHTS.items():
+        if marker in names:
+            return [*CONFIG_FILES, *_tokenizer_files(names), marker, *others]
+    return []
+
+
+def _tokenizer_files(names: Collection[str]) -> list[str]:
+    return [name for name in TOKENIZER_FILES if name in names][:1]
+
+
+def _download(repo_id: str, revision: str | None, choose: Callable[[Collection[str]], list[str]]) -> Path:
+    try:
+        siblings = HfApi().model_info(repo_id, revision=revision).siblings or []
+        files = choose([file.rfilename for file in siblings])
+        if files:
+            return Path(snapshot_download(repo_id, revision=revision, allow_patterns=files))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise HubError(_explain(repo_id, revision, error)) from error
+    except Exception as error:  # what a lost connection raises depends on the client's version
+        return _cached(repo_id, revision, error)
+    raise HubError(
+        f"the hub's {repo_id} has no file of the kind needed, such as {', '.join((*TOKENIZER_FILES, *WEIGHTS))}; "
+        "give another repository"
+    )
+
+
+def _cached(repo_id: str, revision: str | None, reason: Exception) -> Path:
+    """What an earlier download left, for when the hub cannot be asked; a reader complains if a file is missing."""
+    try:
+        files = ["config.json"]  # newer clients check that all files asked for are there
+        return Path(
+            snapshot_download(repo_id, revision=revision, allow_patterns=files, local_files_only=True)
+        )
+    except Exception as error:
+        raise HubError(_explain(repo_id, revision, reason)) from error
+
+
+def _explain(repo_id: str, revision: str | None, error: Exception) -> str:
+    """One line: what failed, and what to do."""
+    if isinstance(error, GatedRepoError):
+        return (
+            f"access to {repo_id} is restricted: accept its conditions at https://huggingface.co/{repo_id}, then "
+            "log in with `hf auth login` or set HF_TOKEN"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"the hub has no model {repo_id!r}, or it is private: check the name; for a private one log in with "
+            "`hf auth login` or set HF_TOKEN"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repo_id} has no revision {revision!r}: give a branch, tag or commit that it has"
+    if isinstance(error, OfflineModeIsEnabled):
+        return (
+            f"{repo_id} is not in the cache, and HF_HUB_OFFLINE forbids asking the hub: unset it, or load the model "
+            "once where there is a network"
+        )
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        return f"the hub answered {error.response.status_code} for {repo_id}: try again later"
+    return (
+        f"the hub cannot be reached for {repo_id}, which is not in the cache ({type(error).__name__}): check the "
+        "network connection, or give a local folder"
+    )

@@ -1,0 +1,209 @@
+"""One door for every source of a model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from openxclip.checkpoints.checkpoint import CONFIG_FILE, TOKENIZER_FILE, Checkpoint, read_json
+from openxclip.checkpoints.huggingface import read_huggingface
+from openxclip.checkpoints.hub import download_model, download_tokenizer, is_hub_id
+from openxclip.checkpoints.native import read_native
+from openxclip.checkpoints.official import is_official, read_official
+from openxclip.checkpoints.openai_clip import read_openai_clip
+from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
+from openxclip.checkpoints.unpickle import TorchFile, tensors_of
+from openxclip.errors import CheckpointError, InputError, TokenizerError
+from openxclip.models import XCLIP
+from openxclip.video.transforms import Preprocessor
+
+Format = Literal["openxclip", "huggingface", "official", "openai-clip"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TOKENIZER_FILES = (TOKENIZER_FILE, "merges.txt", "bpe_simple_vocab_16e6.txt.gz")
+CHECKPOINTS_OF_A_RUN = ("best", "last")
+CLIP_NUM_FRAMES = 8  # for weights that have never seen a video
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """How a model was read."""
+
+    source: str
+    """The folder or file."""
+    format: Format
+    """The format it is in."""
+    new_parts: tuple[str, ...]
+    """Parts that the source does not have and that were freshly initialised."""
+    notes: tuple[str, ...]
+    """What is worth knowing."""
+
+
+class Loaded(NamedTuple):
+    """What `openxclip.load` gives."""
+
+    model: XCLIP
+    tokenizer: Tokenizer | MissingTokenizer
+    preprocess: Preprocessor
+
+
+def load(
+    source: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    num_frames: int | None = None,
+    tokenizer: str | Path | None = None,
+    revision: str | None = None,
+) -> Loaded:
+    """Model in eval mode, tokenizer and preprocessor.
+
+    Args:
+        source: hub id, folder (ours, Hugging Face's, or that of a training run), official `.pth`, OpenAI CLIP `.pt`.
+        device: "auto" is CUDA where there is one, else the CPU; any device that torch knows by name.
+        dtype: "auto" is bfloat16 on CUDA devices that compute in it, else float32; or the name of a type.
+        num_frames: frames of a clip, where not those of the training: time positions are then interpolated.
+        tokenizer: tokenizer.json, CLIP's merges file, a folder, or a hub id; where the source has none.
+        revision: branch, tag or commit of a hub source.
+
+    Raises:
+        CheckpointError: the source cannot be read, or is no X-CLIP.
+        HubError: it cannot be downloaded.
+        TokenizerError: the tokenizer cannot be read or is not that of the model.
+    """
+    loaded, _ = load_with_report(
+        source, device=device, dtype=dtype, num_frames=num_frames, tokenizer=tokenizer, revision=revision
+    )
+    return loaded
+
+
+def load_with_report(
+    source: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    num_frames: int | None = None,
+    tokenizer: str | Path | None = None,
+    revision: str | None = None,
+) -> tuple[Loaded, LoadReport]:
+    """`load`, and how the source was read."""
+    target = resolve_device(device)
+    precision = resolve_dtype(dtype, target)
+    path = _locate(source, revision)
+    checkpoint, format = _read(path, num_frames)
+    model, notes = checkpoint.model, checkpoint.notes
+    if num_frames is not None and num_frames != model.config.num_frames:
+        notes += (f"time positions interpolated from {model.config.num_frames} frames to {num_frames}",)
+        model = model.with_num_frames(num_frames)
+    words = _tokenizer(tokenizer, path, str(source), model)
+    loaded = Loaded(model.to(device=target, dtype=precision), words, checkpoint.preprocess)
+    report = LoadReport(source=str(path), format=format, new_parts=checkpoint.new_parts, notes=notes)
+    return loaded, report
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device of a name; "auto" never picks Apple's, on which no test has run: ask for "mps" by name.
+
+    Raises:
+        InputError: torch knows no such device, or it is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch builds without CUDA raise the latter
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"device {device!r} cannot be used ({reason}); take 'auto', 'cpu' or 'cuda'"
+        ) from error
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The type of a name; "auto" is bfloat16 on CUDA devices that compute in it, else float32.
+
+    Raises:
+        InputError: there is no such type.
+    """
+    if dtype == "auto":
+        bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if bfloat16 else torch.float32
+    if dtype not in DTYPES:
+        raise InputError(f"no dtype {dtype!r}; choose 'auto' or one of {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _locate(source: str | Path, revision: str | None) -> Path:
+    path = Path(source)
+    if path.is_dir():
+        return _model_folder(path)
+    if path.exists():
+        return path
+    if isinstance(source, str) and is_hub_id(source):
+        return download_model(source, revision)
+    raise CheckpointError(
+        f"{source} does not exist and is no hub id; give a folder, a .pth or .pt file, or an id like owner/name"
+    )
+
+
+def _model_folder(folder: Path) -> Path:
+    """The folder itself, or the best or last checkpoint in the folder of a training run."""
+    config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
+    if "format" in config or "model_type" in config:
+        return folder
+    for name in CHECKPOINTS_OF_A_RUN:
+        if (folder / name / CONFIG_FILE).exists():
+            return folder / name
+    raise CheckpointError(
+        f"{folder} is no model folder: its {CONFIG_FILE} is missing or names no format, and it holds neither "
+        f"{' nor '.join(CHECKPOINTS_OF_A_RUN)} of a training run"
+    )
+
+
+def _read(path: Path, num_frames: int | None) -> tuple[Checkpoint, Format]:
+    if path.is_dir():
+        if "format" in read_json(path / CONFIG_FILE):
+            return read_native(path), "openxclip"
+        return read_huggingface(path), "huggingface"
+    with TorchFile(path) as file:
+        content = file.content
+        if isinstance(content, dict) and isinstance(content.get("model"), dict):
+            content = content["model"]
+        state = file.tensors(tensors_of(content, path))
+    if is_official(state):
+        return read_official(state, path), "official"
+    return read_openai_clip(state, path, num_frames or CLIP_NUM_FRAMES), "openai-clip"
+
+
+def _tokenizer(
+    given: str | Path | None, model_path: Path, source: str, model: XCLIP
+) -> Tokenizer | MissingTokenizer:
+    path = _tokenizer_in(model_path) if given is None else _given_tokenizer(given)
+    if path is None:
+        return MissingTokenizer(source)
+    tokenizer = Tokenizer.from_file(path, model.config.text.context_length)
+    if tokenizer.vocab_size != model.config.text.vocab_size:
+        raise TokenizerError(
+            f"{path} has {tokenizer.vocab_size} ids, the model {model.config.text.vocab_size}: it belongs to other "
+            "weights; give the model's own"
+        )
+    return tokenizer
+
+
+def _given_tokenizer(given: str | Path) -> Path:
+    path = Path(given)
+    if path.is_file():
+        return path
+    folder = path if path.is_dir() else None
+    if folder is None and isinstance(given, str) and is_hub_id(given):
+        folder = download_tokenizer(given)
+    found = None if folder is None else _tokenizer_in(folder)
+    if found is None:
+        raise TokenizerError(
+            f"no tokenizer at {given}: give a tokenizer.json, CLIP's merges file, a folder with one, or a hub id"
+        )
+    return found
+
+
+def _tokenizer_in(folder: Path) -> Path | None:
+    return next((folder / name for name in TOKENIZER_FILES if (folder / name).is_file()), None)

@@ -1,0 +1,103 @@
+"""The official code's `.pth` files, which hold no usable configuration: everything is read off the tensors."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from openxclip.checkpoints.checkpoint import Checkpoint
+from openxclip.checkpoints.tables import OFFICIAL, PARTS, build
+from openxclip.errors import CheckpointError, ConfigError
+from openxclip.models import XCLIPConfig
+from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig
+from openxclip.video.transforms import Preprocessor
+
+HEAD_WIDTH = 64  # of every attention in CLIP and X-CLIP
+
+TOWER_SHAPES = {
+    "visual.conv1.weight": 4,
+    "visual.positional_embedding": 2,
+    "visual.proj": 2,
+    "token_embedding.weight": 2,
+    "positional_embedding": 2,
+}
+"""Names that tell the towers' sizes, with their number of dimensions."""
+
+
+def is_official(names: Iterable[str]) -> bool:
+    """Whether these are the names of an X-CLIP rather than of a plain CLIP: they have a part that X-CLIP adds."""
+    return any(re.fullmatch(part.pattern, name) for name in names for part in PARTS)
+
+
+def read_official(state: Mapping[str, Tensor], path: Path) -> Checkpoint:
+    """A model from the official code's state dict.
+
+    Raises:
+        CheckpointError: the tensors are not those of an official model.
+    """
+    config = infer_config(state, path)
+    model = build(state, config, OFFICIAL, str(path))
+    return Checkpoint(model, Preprocessor.official(config.vision.image_size_px))
+
+
+def infer_config(state: Mapping[str, Tensor], path: Path) -> XCLIPConfig:
+    """The configuration that the tensors tell; heads are width / 64, as everywhere in X-CLIP."""
+    positions = state.get("mit.positional_embedding")
+    if positions is None or positions.ndim != 3:
+        raise CheckpointError(
+            f"{path}: no mit.positional_embedding (1, T, E), which tells the number of frames"
+        )
+    num_layers = num_blocks(state, "prompts_generator.decoder")
+    return infer_towers(
+        state,
+        path,
+        num_frames=positions.shape[1],
+        integration_layers=num_blocks(state, "mit.resblocks"),
+        prompting_layers=num_layers,
+    )
+
+
+def infer_towers(
+    state: Mapping[str, Tensor], path: Path, num_frames: int, integration_layers: int, prompting_layers: int
+) -> XCLIPConfig:
+    """An X-CLIP configuration around the CLIP towers of these tensors."""
+    for name, num_dims in TOWER_SHAPES.items():
+        if name not in state or state[name].ndim != num_dims:
+            raise CheckpointError(
+                f"{path}: no {name} with {num_dims} dimensions, so it is no CLIP vision transformer"
+            )
+    width, _, _, patch_size_px = state["visual.conv1.weight"].shape
+    grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
+    embed_dim = state["visual.proj"].shape[1]
+    vocab_size, text_width = state["token_embedding.weight"].shape
+    try:
+        return XCLIPConfig(
+            embed_dim=embed_dim,
+            num_frames=num_frames,
+            vision=VisionConfig(
+                image_size_px=grid * patch_size_px,
+                patch_size_px=patch_size_px,
+                width=width,
+                num_layers=num_blocks(state, "visual.transformer.resblocks"),
+                num_heads=width // HEAD_WIDTH,
+            ),
+            text=TextConfig(
+                vocab_size=vocab_size,
+                context_length=len(state["positional_embedding"]),
+                width=text_width,
+                num_layers=num_blocks(state, "transformer.resblocks"),
+                num_heads=text_width // HEAD_WIDTH,
+            ),
+            integration=IntegrationConfig(num_layers=integration_layers, num_heads=embed_dim // HEAD_WIDTH),
+            prompting=PromptingConfig(num_layers=prompting_layers, num_heads=embed_dim // HEAD_WIDTH),
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its shapes are no X-CLIP model's: {error}") from error
+
+
+def num_blocks(names: Iterable[str], prefix: str) -> int:
+    """How many numbers follow the prefix."""
+    pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
+    return len({match[1] for name in names if (match := pattern.match(name))})

@@ -1,0 +1,60 @@
+"""`openxclip info`: what a model is."""
+
+import json
+from typing import Annotated, Any
+
+import tyro
+
+from openxclip.cli.options import Json
+
+
+def info(
+    source: Annotated[
+        str,
+        tyro.conf.Positional,
+        tyro.conf.arg(help="any source of a model, or a preset such as B/16-8 (nothing is loaded then)"),
+    ],
+    print_json: Json = False,
+) -> int:
+    """Configuration, parameters, multiply-adds and frames of a model."""
+    from openxclip.models.config import PRESETS
+    from openxclip.models.flops import count_cost
+
+    facts: dict[str, Any] = {"source": source}
+    if source in PRESETS:
+        config = PRESETS[source]
+    else:
+        from openxclip.checkpoints.load import load_with_report
+
+        loaded, report = load_with_report(source, device="cpu", dtype="float32")
+        config = loaded.model.config
+        facts |= {"format": report.format, "new_parts": report.new_parts, "notes": report.notes}
+        facts["preprocessor"] = loaded.preprocess.to_dict()
+    cost = count_cost(config)
+    facts |= {
+        "num_parameters": cost.num_parameters,
+        "gmacs_per_view": round(cost.macs / 1e9, 1),
+        "num_labels_counted": cost.num_labels,
+        "num_frames": config.num_frames,
+        "config": config.to_dict(),
+    }
+    print(json.dumps(facts) if print_json else _text(facts))
+    return 0
+
+
+def _text(facts: dict[str, Any], indent: str = "") -> str:
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}", _text(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name:{24 - len(indent)}} {_readable(value)}")
+    return "\n".join(lines)
+
+
+def _readable(value: Any) -> str:
+    if value is None:
+        return "left out"
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

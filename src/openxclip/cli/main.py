@@ -1,0 +1,57 @@
+"""The `openxclip` command: a subcommand is a typed function, one file each; heavy imports stand inside it."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+import tyro
+
+from openxclip.cli.convert import convert
+from openxclip.cli.evaluate import evaluate
+from openxclip.cli.info import info
+from openxclip.cli.predict import predict
+from openxclip.cli.train import train
+from openxclip.errors import ConfigError, InputError, OpenXCLIPError
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "predict": predict,
+    "train": train,
+    "evaluate": evaluate,
+    "info": info,
+    "convert": convert,
+}
+
+DESCRIPTION = """Recognise in any video whatever you can name.
+
+Data goes to stdout, messages and progress to stderr. Exit status: 0 done, 1 some input failed, 2 wrong use.
+An error is one line; --debug shows where it came from."""
+
+
+def main() -> None:
+    """Entry point of the command."""
+    # Before torch is imported: while the model waits for decoder threads, or for other programs on the same
+    # cores, its idle threads must not spin (a training step took 20 times as long beside a busy process).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    sys.exit(run(arguments, debug))
+
+
+def run(arguments: list[str], debug: bool = False) -> int:
+    """Run a subcommand -> exit status."""
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="openxclip", description=DESCRIPTION, args=arguments
+        )
+    except OpenXCLIPError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"openxclip: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError | ConfigError) else 1
+    except KeyboardInterrupt:
+        print("openxclip: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,34 @@
+"""Options that several commands share, as annotated types."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Device = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda, cuda:1, mps")]
+Dtype = Annotated[Literal["auto", "float32", "bfloat16"], tyro.conf.arg(help="precision of the weights")]
+Model = Annotated[
+    str, tyro.conf.arg(help="hub id, model folder (ours or Hugging Face's), run folder, or official .pth")
+]
+NumFrames = Annotated[
+    int | None,
+    tyro.conf.arg(
+        name="frames",
+        help="run the model on another number of frames than it was trained with (positions interpolated)",
+    ),
+]
+TokenizerSource = Annotated[
+    str | None,
+    tyro.conf.arg(
+        name="tokenizer",
+        help="for models that bring none: a tokenizer.json, a hub id, or CLIP's merges file",
+    ),
+]
+Templates = Annotated[
+    str, tyro.conf.arg(help="prompt templates: a built-in name (name, video), or a file with one a line")
+]
+ViewsText = Annotated[str, tyro.conf.arg(help="temporal clips x spatial crops, e.g. 1x1 or 4x3")]
+Json = Annotated[bool, tyro.conf.arg(name="json", help="print JSON for machines")]
+MediaRoot = Annotated[
+    Path | None, tyro.conf.arg(help="folder or .tar that holds the videos, if they are not beside the list")
+]

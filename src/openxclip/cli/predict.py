@@ -1,0 +1,130 @@
+"""`openxclip predict`: name what happens in videos."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from openxclip.cli.options import Device, Dtype, Json, Model, NumFrames, Templates, TokenizerSource, ViewsText
+
+if TYPE_CHECKING:
+    from openxclip.inference.recognizer import Prediction
+    from openxclip.video.decode import VideoLimits
+
+
+def predict(
+    videos: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(help="video files, or folders searched for videos"),
+    ],
+    labels: Annotated[
+        str,
+        tyro.conf.arg(
+            help='"a, b, c", a file (one a line, or id,name), or kinetics400, kinetics600, ucf101, hmdb51'
+        ),
+    ],
+    model: Model = "microsoft/xclip-base-patch32",
+    views: ViewsText = "1x1",
+    top_k: int = 5,
+    templates: Templates = "name",
+    json_lines: Json = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    num_frames: NumFrames = None,
+    tokenizer: TokenizerSource = None,
+    max_seconds: Annotated[float | None, tyro.conf.arg(help="refuse longer videos")] = None,
+    max_frame_px: Annotated[int | None, tyro.conf.arg(help="refuse frames of more pixels")] = None,
+) -> int:
+    """Rank your labels for each video, best first.
+
+    A video that cannot be read gets its error in its row, the others go on, and the exit status is 1. With
+    --json, each video is one line: {"path", "scores": [[label, probability], ...], "error"}.
+    """
+    from openxclip.data.labels import parse_labels
+    from openxclip.data.templates import parse_templates
+    from openxclip.errors import InputError
+    from openxclip.inference.views import Views
+
+    if top_k < 1:
+        raise InputError(f"--top-k must be at least 1, got {top_k}")
+    Views.parse(views)
+    names, prompts, paths = parse_labels(labels), parse_templates(templates), _find_videos(videos)
+
+    from openxclip.inference.recognizer import Recognizer
+
+    recognizer = Recognizer.from_pretrained(
+        model,
+        names,
+        prompts,
+        device=device,
+        dtype=dtype,
+        num_frames=num_frames,
+        tokenizer=tokenizer,
+        limits=_limits(max_seconds, max_frame_px),
+    )
+    failed = False
+    for prediction in _with_progress(recognizer.predict_each(paths, top_k=top_k, views=views), len(paths)):
+        _show(prediction, json_lines)
+        failed |= prediction.error is not None
+    return int(failed)
+
+
+def _find_videos(paths: Sequence[Path]) -> list[Path]:
+    """The files given, and the videos inside the folders given, in order of name."""
+    from openxclip.data.manifest import VIDEO_SUFFIXES
+    from openxclip.errors import InputError
+
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)  # also one that is missing: its row says so
+            continue
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
+        if not inside:
+            raise InputError(f"no video in {path}; known endings are {', '.join(sorted(VIDEO_SUFFIXES))}")
+        found += inside
+    if not found:
+        raise InputError("no video given; name at least one file or folder")
+    return found
+
+
+def _limits(max_seconds: float | None, max_frame_px: int | None) -> "VideoLimits":
+    from openxclip.video.decode import VideoLimits
+
+    limits = VideoLimits()
+    if max_seconds is not None:
+        limits = replace(limits, max_seconds=max_seconds)
+    if max_frame_px is not None:
+        limits = replace(limits, max_frame_px=max_frame_px)
+    return limits
+
+
+def _with_progress(predictions: "Iterator[Prediction]", total: int) -> "Iterator[Prediction]":
+    from openxclip.progress import progress_bar
+
+    if total == 1:
+        yield from predictions
+        return
+    with progress_bar() as bar:
+        task = bar.add_task("recognising", total=total, note="")
+        for prediction in predictions:
+            bar.advance(task)
+            yield prediction
+
+
+def _show(prediction: "Prediction", as_json: bool) -> None:
+    if as_json:
+        row = {"path": prediction.path, "scores": prediction.scores, "error": prediction.error}
+        print(json.dumps(row, ensure_ascii=False), flush=True)
+        return
+    print(prediction.path)
+    if prediction.error is not None:
+        print(f"  cannot be read: {prediction.error}", flush=True)
+        print(f"openxclip: {prediction.path}: {prediction.error}", file=sys.stderr)
+    for label, probability in prediction.scores:
+        print(f"  {probability:6.1%}  {label}", flush=True)

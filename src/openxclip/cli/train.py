@@ -1,0 +1,40 @@
+"""`openxclip train`: fine-tune on your clips."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from openxclip.cli.options import Device, MediaRoot
+
+
+def train(
+    recipe: Annotated[str, tyro.conf.arg(help="supervised, few_shot, zero_shot, ucf8_fewshot")],
+    data: Annotated[
+        Path, tyro.conf.arg(help="list of `path label_id` lines, or a folder with labels.csv and lists")
+    ],
+    output: Annotated[Path, tyro.conf.arg(help="folder of the run; an unfinished run there goes on")],
+    settings: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(name="set", help="change a setting of the recipe, e.g. --set optim.epochs=10"),
+    ] = (),
+    media_root: MediaRoot = None,
+    device: Device = "auto",
+) -> int:
+    """Train a model with a recipe; the folder of the run can be given to predict and evaluate as --model.
+
+    Interrupted? The same command goes on after the last whole epoch and ends in the same weights.
+    """
+    from openxclip.configuration import with_overrides
+    from openxclip.recipes import recipe as get_recipe
+
+    config = with_overrides(get_recipe(recipe), settings)
+
+    from openxclip.training.train import train as run
+
+    state = run(config, data, output, media_root=media_root, device=device)
+    best = "" if state.best_top1 is None else f", best validation top-1 {state.best_top1:.1%}"
+    print(f"trained {state.epoch} epochs, {state.step} steps{best}: {output}", file=sys.stderr)
+    return 0

@@ -1,0 +1,129 @@
+"""Training clips: every random draw is a function of (seed, epoch, position), of nothing else.
+
+So a run gives the same clips with any number of worker processes, and after an interruption.
+
+Shapes: T frames, H x W video, S input side.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from openxclip.data.manifest import Item, Manifest
+from openxclip.errors import VideoError
+from openxclip.video.decode import read_frames
+from openxclip.video.sampling import centred, sparse_train
+from openxclip.video.transforms import TrainTransform
+
+
+class SampleKey(NamedTuple):
+    """Which clip, and which of its random versions."""
+
+    epoch: int
+    position: int
+    """Place within the epoch."""
+    item: int
+    """Place in the manifest."""
+
+
+class Sample(NamedTuple):
+    """One training clip, or why there is none."""
+
+    pixels: Tensor | None
+    """uint8 (T, 3, S, S)."""
+    label: int
+    error: str | None
+    """Set where the video could not be read; then `pixels` is None."""
+
+
+class Batch(NamedTuple):
+    """The clips of a batch that could be read, and the errors of the others."""
+
+    pixels: Tensor
+    """uint8 (B, T, 3, S, S)."""
+    labels: Tensor
+    """int64 (B,)."""
+    errors: list[str]
+
+
+class FrameSource(Protocol):
+    """Where a dataset gets frames from: `choose` maps a video's length to the indices wanted."""
+
+    def __call__(self, item: Item, choose: Callable[[int], np.ndarray]) -> np.ndarray:
+        """Frames uint8 (T, H, W, 3)."""
+
+
+class DecodedFrames:
+    """Decodes on every call."""
+
+    def __init__(self, short_side_px: int) -> None:
+        self.short_side_px = short_side_px
+
+    def __call__(self, item: Item, choose: Callable[[int], np.ndarray]) -> np.ndarray:
+        """Frames uint8 (T, H, W, 3)."""
+        return read_frames(item.open(), choose, short_side_px=self.short_side_px, num_threads=1).data
+
+
+class CachedFrames:
+    """Decodes each video once and keeps up to `max_frames` evenly spaced frames of it in memory."""
+
+    def __init__(self, short_side_px: int, max_frames: int) -> None:
+        self.decode = DecodedFrames(short_side_px)
+        self.max_frames = max_frames
+        self._kept: dict[Item, np.ndarray] = {}
+
+    def __call__(self, item: Item, choose: Callable[[int], np.ndarray]) -> np.ndarray:
+        """Frames uint8 (T, H, W, 3), chosen among those kept."""
+        if item not in self._kept:
+            self._kept[item] = self.decode(item, lambda n: centred(n, min(n, self.max_frames)))
+        frames = self._kept[item]
+        return frames[choose(len(frames))]
+
+
+class TrainClips(Dataset[Sample]):
+    """Sparse random frames of each video, augmented (section 4)."""
+
+    def __init__(
+        self, manifest: Manifest, frames: FrameSource, transform: TrainTransform, num_frames: int, seed: int
+    ) -> None:
+        self.manifest = manifest
+        self.frames = frames
+        self.transform = transform
+        self.num_frames = num_frames
+        self.seed = seed
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        item = self.manifest.items[key.item]
+        rng = np.random.default_rng([self.seed, key.epoch, key.position])
+        try:
+            frames = self.frames(item, lambda length: sparse_train(length, self.num_frames, rng))
+        except VideoError as error:
+            return Sample(None, item.label, str(error))
+        return Sample(self.transform(frames, rng), item.label, None)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack what could be read."""
+    pixels = [sample.pixels for sample in samples if sample.pixels is not None]
+    labels = [sample.label for sample in samples if sample.pixels is not None]
+    errors = [sample.error for sample in samples if sample.error is not None]
+    return Batch(torch.stack(pixels) if pixels else torch.empty(0), torch.tensor(labels), errors)
+
+
+def epoch_batches(
+    num_items: int, num_samples: int, batch_size: int, *, seed: int, epoch: int
+) -> list[list[SampleKey]]:
+    """The batches of one epoch: shuffled rounds over all items until `num_samples` are drawn.
+
+    The last incomplete batch is left out, as published; fewer samples than a batch make one smaller batch.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    num_rounds = -(-num_samples // num_items)
+    order = np.concatenate([rng.permutation(num_items) for _ in range(num_rounds)])[:num_samples]
+    keys = [SampleKey(epoch, position, int(index)) for position, index in enumerate(order)]
+    size = min(batch_size, num_samples)
+    return [keys[start : start + size] for start in range(0, num_samples - size + 1, size)]

@@ -1,0 +1,123 @@
+"""Score a recognizer on a list of labelled videos, deterministically.
+
+Shapes: V videos, K classes.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openxclip.data.manifest import Manifest
+from openxclip.errors import InputError, VideoError
+from openxclip.evaluation.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
+from openxclip.files import atomic_write
+from openxclip.inference.ahead import read_ahead
+from openxclip.inference.recognizer import NUM_DECODE_THREADS, Recognizer
+from openxclip.inference.views import Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassResult:
+    """One row of the table by class."""
+
+    label: str
+    """Class name."""
+    num_videos: int
+    """Videos of this class that were scored."""
+    accuracy: float | None
+    """Share of them whose best label is right; None where there are none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found. Accuracies are over the videos that could be read; the others are counted."""
+
+    data: str
+    """Name of the list."""
+    views: str
+    """Clips x crops of each video."""
+    num_videos: int
+    """Videos in the list."""
+    num_unreadable: int
+    """Videos that could not be read."""
+    top1: float
+    """Share whose best label is right."""
+    top5: float
+    """Share whose label is among the five best."""
+    classes: list[ClassResult]
+    """By class."""
+    confusion: list[list[int]]
+    """Row: true class, column: predicted."""
+    videos: list[dict[str, Any]]
+    """For each video: path, label, predicted and its probability, or the error."""
+
+    def save(self, path: Path) -> None:
+        """Write everything as one JSON file."""
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=1))
+
+
+def evaluate(
+    recognizer: Recognizer,
+    manifest: Manifest,
+    views: Views,
+    on_video: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Score every video of a manifest; `on_video` is called after each.
+
+    Raises:
+        InputError: the recognizer's labels are not the manifest's, or no video can be read.
+    """
+    if recognizer.labels != manifest.labels:
+        raise InputError(
+            f"the recognizer's labels are not those of {manifest.name}; build it with these labels"
+        )
+    videos: list[dict[str, Any]] = []
+    scores: list[Tensor] = []
+    truth: list[int] = []
+    for item, pixels in read_ahead(
+        manifest.items, lambda item: recognizer.read(item.open(), views), NUM_DECODE_THREADS
+    ):
+        row: dict[str, Any] = {"path": item.path, "label": manifest.labels[item.label]}
+        if isinstance(pixels, VideoError):
+            row["error"] = pixels.reason
+        else:
+            scores.append(recognizer.probabilities(pixels))
+            truth.append(item.label)
+            best = int(scores[-1].argmax())
+            row |= {"predicted": manifest.labels[best], "probability": scores[-1][best].item()}
+        videos.append(row)
+        on_video()
+    if not scores:
+        raise InputError(f"no video of {manifest.name} can be read; the first: {videos[0]['error']}")
+    return _summarise(manifest, views, torch.stack(scores), torch.tensor(truth), videos)
+
+
+def _summarise(
+    manifest: Manifest, views: Views, scores: Tensor, truth: Tensor, videos: list[dict[str, Any]]
+) -> Evaluation:
+    """Probabilities (V, K) and true labels (V,) of the readable videos become the result."""
+    confusion = confusion_matrix(scores.argmax(dim=1), truth, len(manifest.labels))
+    accuracies = per_class_accuracy(confusion).tolist()
+    return Evaluation(
+        data=manifest.name,
+        views=f"{views.num_clips}x{views.num_crops}",
+        num_videos=len(videos),
+        num_unreadable=len(videos) - len(scores),
+        top1=top_k_accuracy(scores, truth, 1),
+        top5=top_k_accuracy(scores, truth, 5),
+        classes=[
+            ClassResult(label=label, num_videos=count, accuracy=None if math.isnan(accuracy) else accuracy)
+            for label, count, accuracy in zip(
+                manifest.labels, confusion.sum(dim=1).tolist(), accuracies, strict=True
+            )
+        ],
+        confusion=confusion.tolist(),
+        videos=videos,
+    )

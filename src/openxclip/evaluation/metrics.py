@@ -1,0 +1,24 @@
+"""Accuracy and confusion.
+
+Shapes: V videos, K classes.
+"""
+
+import torch
+from torch import Tensor
+
+
+def top_k_accuracy(probabilities: Tensor, labels: Tensor, k: int) -> float:
+    """Share of videos whose label is among the k most probable: probabilities (V, K), labels (V,)."""
+    top = probabilities.topk(min(k, probabilities.shape[1]), dim=1).indices  # (V, k)
+    return (top == labels[:, None]).any(dim=1).double().mean().item()
+
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Counts (K, K): row is the true class, column the predicted one; predicted (V,), labels (V,)."""
+    cells = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return cells.view(num_classes, num_classes)
+
+
+def per_class_accuracy(confusion: Tensor) -> Tensor:
+    """Recall of each class (K,) from a confusion matrix (K, K); nan where a class has no video."""
+    return confusion.diagonal() / confusion.sum(dim=1)

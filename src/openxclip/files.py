@@ -1,0 +1,62 @@
+"""Outputs appear under their final name whole or not at all: written beside it, then renamed.
+
+This guards against an interrupted process, not against a machine that loses power. One writer a name at a time.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it becomes `path` on success and is removed on failure."""
+    temporary = _beside(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder; it becomes `path` on success and is removed on failure.
+
+    A folder cannot replace another in one step: an old `path` is first moved to `.NAME.previous` beside it. If the
+    process dies between the two renames, only that is left, and `recover_folder` (or the next write) puts it back.
+    """
+    recover_folder(path)
+    temporary, previous = _beside(path), _previous(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            path.rename(previous)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if previous.exists():
+        shutil.rmtree(previous)
+
+
+def recover_folder(path: Path) -> None:
+    """Undo what an interrupted `atomic_folder` left: the old folder goes back to its name if that is free."""
+    previous = _previous(path)
+    if not previous.exists():
+        return
+    if path.exists():
+        shutil.rmtree(previous)
+    else:
+        previous.rename(path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f".{path.name}.previous")

@@ -1,0 +1,134 @@
+"""Labels and a model become predictions.
+
+Shapes: V views, T frames, S input side, K labels, E joint embedding.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from openxclip.checkpoints.load import load
+from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
+from openxclip.data.templates import BUILT_IN_TEMPLATES
+from openxclip.errors import InputError, VideoError
+from openxclip.inference.ahead import read_ahead
+from openxclip.inference.labels import encode_labels
+from openxclip.inference.views import Views, read_views
+from openxclip.models import XCLIP
+from openxclip.video.decode import VideoLimits, VideoSource
+from openxclip.video.transforms import Preprocessor
+
+NUM_DECODE_THREADS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a video was recognised as."""
+
+    path: str
+    """The video."""
+    scores: list[tuple[str, float]]
+    """(label, probability), best first; empty where the video could not be read."""
+    error: str | None = None
+    """Why it could not."""
+
+
+class Recognizer:
+    """Recognises one label set; the text features are computed once, when it is made."""
+
+    def __init__(
+        self,
+        model: XCLIP,
+        tokenizer: Tokenizer | MissingTokenizer,
+        preprocess: Preprocessor,
+        labels: Sequence[str],
+        templates: Sequence[str] | None = None,
+        limits: VideoLimits | None = None,
+    ) -> None:
+        if not labels:
+            raise InputError("no labels; give at least one class name")
+        self.model = model
+        self.preprocess = preprocess
+        self.labels = tuple(labels)
+        self.limits = limits
+        self.text = encode_labels(model, tokenizer, labels, templates or BUILT_IN_TEMPLATES["name"])  # (K, E)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        labels: Sequence[str],
+        templates: Sequence[str] | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        num_frames: int | None = None,
+        tokenizer: str | Path | None = None,
+        limits: VideoLimits | None = None,
+    ) -> "Recognizer":
+        """Load a model (see `openxclip.load`) and make a recognizer of it."""
+        loaded = load(source, device=device, dtype=dtype, num_frames=num_frames, tokenizer=tokenizer)
+        return cls(*loaded, labels=labels, templates=templates, limits=limits)
+
+    @overload  # a str is a Sequence[str] to the type checker; a single path is meant where one is given
+    def predict(self, videos: str | Path, *, top_k: int = 5, views: str = "1x1") -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(
+        self, videos: Sequence[str | Path], *, top_k: int = 5, views: str = "1x1"
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self, videos: str | Path | Sequence[str | Path], *, top_k: int = 5, views: str = "1x1"
+    ) -> Prediction | list[Prediction]:
+        """The best labels of one video, or of each of several; a bad one among several has its `error` set.
+
+        Raises:
+            VideoError: a single video cannot be read.
+        """
+        if not isinstance(videos, str | Path):
+            return list(self.predict_each(videos, top_k=top_k, views=views))
+        pixels = self.read(videos, Views.parse(views), num_threads=0)
+        return self._prediction(videos, self.probabilities(pixels), top_k)
+
+    def predict_each(
+        self, videos: Iterable[str | Path], *, top_k: int = 5, views: str = "1x1"
+    ) -> Iterator[Prediction]:
+        """Predictions one by one, in order; the next videos are decoded while the model works."""
+        parsed = Views.parse(views)
+        for path, pixels in read_ahead(videos, lambda path: self.read(path, parsed), NUM_DECODE_THREADS):
+            if isinstance(pixels, VideoError):
+                yield Prediction(path=str(path), scores=[], error=pixels.reason)
+            else:
+                yield self._prediction(path, self.probabilities(pixels), top_k)
+
+    def read(self, video: VideoSource, views: Views, num_threads: int = 1) -> Tensor:
+        """Decode a video's views as this model wants them -> uint8 (V, T, 3, S, S).
+
+        Raises:
+            VideoError: the video cannot be decoded.
+        """
+        return read_views(
+            video,
+            self.preprocess,
+            self.model.config.num_frames,
+            views,
+            num_threads=num_threads,
+            limits=self.limits,
+        )
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Views uint8 (V, T, 3, S, S) -> probabilities (K,): the mean over views of softmax(logits)."""
+        pixels = pixels.to(self.text.device)
+        video = self.model.encode_video(self.preprocess.normalise(pixels, self.text.dtype))
+        return self.model.logits(video, self.text).float().softmax(dim=-1).mean(dim=0).cpu()
+
+    def _prediction(self, path: str | Path, probabilities: Tensor, top_k: int) -> Prediction:
+        top = probabilities.topk(min(top_k, len(self.labels)))
+        scores = [(self.labels[i], p) for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
+        return Prediction(path=str(path), scores=scores)

@@ -1,0 +1,68 @@
+"""The views of a video that are scored and averaged: temporal clips x spatial crops.
+
+Shapes: V views, T frames, S input side.
+"""
+
+import re
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from openxclip.errors import InputError
+from openxclip.video.decode import VideoLimits, VideoSource, read_frames
+from openxclip.video.sampling import multi_view
+from openxclip.video.transforms import Preprocessor
+
+
+@dataclass(frozen=True)
+class Views:
+    """How often a video is looked at; deterministic."""
+
+    num_clips: int = 1
+    """Temporal clips, spread over the whole video."""
+    num_crops: int = 1
+    """Spatial crops of each: 1 (centre) or 3 (along the long side)."""
+
+    def __post_init__(self) -> None:
+        if self.num_clips < 1 or self.num_crops not in (1, 3):
+            raise InputError(
+                f"views {self.num_clips}x{self.num_crops}: clips must be 1 or more, crops 1 or 3; "
+                "write for example 1x1 or 4x3"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "Views":
+        """From "4x3": 4 clips of 3 crops.
+
+        Raises:
+            InputError: the text has another form.
+        """
+        match = re.fullmatch(r"(\d+)x(\d+)", text.strip())
+        if not match:
+            raise InputError(f"cannot read views {text!r}; write clips x crops, for example 1x1 or 4x3")
+        return cls(int(match[1]), int(match[2]))
+
+
+def read_views(
+    source: VideoSource,
+    preprocess: Preprocessor,
+    num_frames: int,
+    views: Views,
+    *,
+    num_threads: int = 0,
+    limits: VideoLimits | None = None,
+) -> Tensor:
+    """Decode a video's views -> uint8 (V, T, 3, S, S).
+
+    Raises:
+        VideoError: the video cannot be decoded.
+    """
+    frames = read_frames(
+        source,
+        lambda length: multi_view(length, num_frames, views.num_clips).reshape(-1),
+        short_side_px=preprocess.short_side_px(views.num_crops),
+        num_threads=num_threads,
+        limits=limits or VideoLimits(),
+    )
+    crops = preprocess.crops(frames.data, views.num_crops)  # (crops, clips * T, 3, S, S)
+    return crops.unflatten(1, (views.num_clips, num_frames)).transpose(0, 1).flatten(0, 1)

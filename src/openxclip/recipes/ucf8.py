@@ -1,0 +1,40 @@
+"""Few-shot training of a small X-CLIP from scratch, without any pretrained weights, on a CPU."""
+
+from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig, XCLIPConfig
+from openxclip.training.config import DataConfig, LearningRates, MixConfig, OptimConfig, TrainConfig
+
+
+def ucf8_fewshot() -> TrainConfig:
+    """Eight classes of UCF-101 with 16 clips of each; other shots: `--set data.train_list=train_2shot.txt`.
+
+    From scratch there is no image-language start to protect, so all parts learn at one rate, the text tower too.
+    """
+    width, num_heads = 128, 4
+    return TrainConfig(
+        recipe="ucf8_fewshot",
+        model=XCLIPConfig(
+            embed_dim=width,
+            num_frames=8,
+            vision=VisionConfig(
+                image_size_px=64, patch_size_px=16, width=width, num_layers=4, num_heads=num_heads
+            ),
+            text=TextConfig(vocab_size=1024, context_length=32, width=64, num_layers=1, num_heads=1),
+            integration=IntegrationConfig(num_heads=num_heads),
+            prompting=PromptingConfig(num_layers=1, num_heads=num_heads),
+        ),
+        num_frames=8,
+        data=DataConfig(
+            train_list="train_16shot.txt", samples_per_epoch=128, cached_frames=64, num_workers=0
+        ),
+        optim=OptimConfig(
+            epochs=200,
+            learning_rate=1e-3,
+            factors=LearningRates(new=1.0, visual=1.0, text=1.0, logit_scale=1.0),
+            batch_size=16,
+            warmup_epochs=20,
+            weight_decay=0.05,
+            clip_grad_norm=1.0,
+        ),
+        mix=MixConfig(mixup_alpha=0.0, cutmix_alpha=0.0),
+        precision="float32",
+    )

@@ -1,0 +1,136 @@
+"""Everything a training run depends on, in one frozen object that is saved with the run and replays it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from openxclip.errors import ConfigError
+from openxclip.models.config import XCLIPConfig
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which clips, and how they are cut and changed (defaults as published, section 4)."""
+
+    train_list: str | None = None
+    """Name of the list of training clips inside the data folder; None when the data is one list file."""
+    val_list: str | None = None
+    """Name of the list that picks the best checkpoint; None keeps only the last."""
+    samples_per_epoch: int | None = None
+    """Clips drawn in an epoch, going round the list as often as needed; None is each clip once."""
+    cached_frames: int | None = None
+    """Decode each video once and keep up to this many evenly spaced frames of it; None decodes each time."""
+    num_workers: int = 4
+    """Processes that decode and augment; 0 does it in the training process."""
+    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    """Sides of the random crop as shares of the short side."""
+    flip_probability: float = 0.5
+    """Chance of a left-right flip."""
+    jitter_probability: float = 0.8
+    """Chance of colour jitter."""
+    gray_probability: float = 0.2
+    """Chance of losing all colour."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixConfig:
+    """Mixing of clips and labels."""
+
+    label_smoothing: float = 0.1
+    """Share of the target spread over all classes."""
+    mixup_alpha: float = 0.8
+    """Beta parameter of mixup; 0 switches it off."""
+    cutmix_alpha: float = 1.0
+    """Beta parameter of cutmix; 0 switches it off."""
+    switch_probability: float = 0.5
+    """Chance of cutmix where both are on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRates:
+    """Factor on the learning rate of each part of the model; 0 freezes it."""
+
+    new: float = 10.0
+    """The parts that X-CLIP adds: messages, integration, prompting."""
+    visual: float = 1.0
+    """The image tower."""
+    text: float = 0.0
+    """The text tower; frozen, its features are computed once."""
+    logit_scale: float = 0.0
+    """The temperature."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with warm-up and cosine decay."""
+
+    epochs: int
+    """Passes over the training clips."""
+    learning_rate: float
+    """Peak learning rate, before the factors."""
+    factors: LearningRates = field(default_factory=LearningRates)
+    """Factors on it."""
+    batch_size: int = 256
+    """Clips of one optimizer step, over all accumulation steps."""
+    accumulation_steps: int = 1
+    """Parts in which a batch passes through the model; saves memory."""
+    warmup_epochs: float = 5.0
+    """Epochs of linear warm-up."""
+    final_factor: float = 0.01
+    """The learning rate's start and end, as a share of its peak."""
+    weight_decay: float = 0.001
+    """Decoupled decay of everything but biases, norms, 1-d parameters and position embeddings."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Adam's decay rates."""
+    epsilon: float = 1e-8
+    """Adam's epsilon."""
+    clip_grad_norm: float | None = None
+    """Largest norm of the whole gradient."""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, f"optim.epochs must be at least 1, got {self.epochs}")
+        _require(
+            self.accumulation_steps >= 1 and self.batch_size % self.accumulation_steps == 0,
+            f"optim.batch_size {self.batch_size} must be a multiple of optim.accumulation_steps "
+            f"{self.accumulation_steps}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A whole run. Exactly one of `init` and `model` is given."""
+
+    recipe: str
+    """Name of the recipe it comes from."""
+    init: str | None = None
+    """Where the weights come from: any source `openxclip.load` takes."""
+    model: XCLIPConfig | None = None
+    """The model to build from scratch."""
+    num_frames: int = 8
+    """Frames of a training clip."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The clips."""
+    optim: OptimConfig
+    """The optimizer."""
+    mix: MixConfig = field(default_factory=MixConfig)
+    """Mixing of clips and labels."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Arithmetic of the forward pass; weights stay in float32."""
+    gradient_checkpointing: bool = False
+    """Recompute each block in the backward pass: less memory, more time."""
+    seed: int = 1024
+    """Of weights, sampling, augmentation and mixing."""
+
+    def __post_init__(self) -> None:
+        _require(
+            (self.init is None) != (self.model is None),
+            "give exactly one of init (a source of weights) and model (a configuration, from scratch)",
+        )
+        _require(
+            self.model is None or self.model.num_frames == self.num_frames,
+            "num_frames and model.num_frames differ; set both",
+        )

@@ -1,0 +1,171 @@
+"""The training loop.
+
+Every step is a function of the weights, the batch and (seed, step), so an interrupted run that goes on ends
+in the same weights as one that was never interrupted.
+
+Shapes: B clips, T frames, S input side, K classes, E joint embedding.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from openxclip.checkpoints.load import Loaded
+from openxclip.data.dataset import Batch, TrainClips, collate, epoch_batches
+from openxclip.errors import TrainingError
+from openxclip.progress import progress_bar
+from openxclip.training.config import TrainConfig
+from openxclip.training.mixing import mix, smooth_targets, soft_cross_entropy
+from openxclip.training.optim import build_optimizer, freeze, schedule, set_learning_rate
+from openxclip.training.run_folder import RunFolder, TrainingState
+
+Validate = Callable[[], float]
+"""Gives the validation top-1 of the model as it is."""
+
+
+class Trainer:
+    """Fine-tunes one model on one list of clips."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        start: Loaded,
+        clips: TrainClips,
+        run: RunFolder,
+        write_model: Callable[[Path], None],
+        validate: Validate | None,
+    ) -> None:
+        self.config = config
+        self.model, tokenizer, self.preprocess = start
+        self.clips = clips
+        self.run = run
+        self.write_model = write_model
+        self.validate = validate
+        self.device = self.model.logit_scale.device
+        self.tokens = tokenizer(clips.manifest.labels).to(self.device)  # (K, C)
+        self.model.visual.gradient_checkpointing = config.gradient_checkpointing
+        freeze(self.model, config.optim.factors)
+        self.frozen_text = self._encode_text() if config.optim.factors.text == 0 else None  # (K, E)
+        self.optimizer = build_optimizer(self.model, config.optim)
+        self.num_samples = config.data.samples_per_epoch or len(clips.manifest.items)
+        self.steps_per_epoch = max(1, self.num_samples // config.optim.batch_size)
+
+    def fit(self, state: TrainingState) -> TrainingState:
+        """Train from `state` to the last epoch, saving after each.
+
+        Raises:
+            TrainingError: the loss is not a number, or no clip of a batch can be read.
+        """
+        if state.step > 0:
+            self.run.load_optimizer(self.model, self.optimizer)
+        total = self.config.optim.epochs * self.steps_per_epoch
+        with progress_bar() as bar:
+            task = bar.add_task("training", total=total, completed=state.step, note="")
+            while state.epoch < self.config.optim.epochs:
+                state = self._epoch(state, lambda note: bar.update(task, advance=1, note=note))
+        return state
+
+    def _epoch(self, state: TrainingState, advance: Callable[[str], None]) -> TrainingState:
+        losses, errors = [], []
+        step = state.step
+        for batch in self._loader(state.epoch):
+            losses.append(self._logged_step(batch, step, state.epoch))
+            errors += batch.errors
+            step += 1
+            advance(f"epoch {state.epoch + 1}/{self.config.optim.epochs} loss {losses[-1]:.3f}")
+        top1 = None if self.validate is None else self.validate()
+        is_best = top1 is not None and (state.best_top1 is None or top1 > state.best_top1)
+        state = TrainingState(
+            epoch=state.epoch + 1, step=step, best_top1=top1 if is_best else state.best_top1
+        )
+        if is_best:
+            self.run.save_best(self.write_model)
+        self.run.save_last(self.write_model, self.model, self.optimizer, state)
+        mean_loss = sum(losses) / len(losses)
+        self.run.log(
+            epoch=state.epoch, step=step, mean_loss=mean_loss, val_top1=top1, unreadable=sorted(set(errors))
+        )
+        return state
+
+    def _loader(self, epoch: int) -> DataLoader[Batch]:
+        keys = epoch_batches(
+            len(self.clips.manifest.items),
+            self.num_samples,
+            self.config.optim.batch_size,
+            seed=self.config.seed,
+            epoch=epoch,
+        )
+        return DataLoader(
+            cast(Dataset[Batch], self.clips),  # torch's types know nothing of collate_fn
+            batch_sampler=keys,
+            num_workers=self.config.data.num_workers,
+            collate_fn=collate,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _logged_step(self, batch: Batch, step: int, epoch: int) -> float:
+        if len(batch.labels) == 0:
+            raise TrainingError(f"no clip of a batch can be read; the first error: {batch.errors[0]}")
+        started = time.perf_counter()
+        warmup = int(self.config.optim.warmup_epochs * self.steps_per_epoch)
+        total = self.config.optim.epochs * self.steps_per_epoch
+        factor = schedule(step, total, warmup, self.config.optim.final_factor)
+        set_learning_rate(self.optimizer, factor)
+        loss, grad_norm = self.step(batch, step)
+        self.run.log(
+            epoch=epoch,
+            step=step + 1,
+            loss=loss,
+            learning_rate=self.config.optim.learning_rate * factor,
+            grad_norm=grad_norm,
+            seconds=round(time.perf_counter() - started, 4),
+        )
+        return loss
+
+    def step(self, batch: Batch, step: int) -> tuple[float, float]:
+        """One optimizer step on a batch -> (loss, norm of the gradient).
+
+        Raises:
+            TrainingError: the loss is not a number.
+        """
+        self.model.train()
+        rng = np.random.default_rng([self.config.seed, 1, step])  # 1 keeps it apart from the sampling's draws
+        torch.manual_seed(int(rng.integers(2**63)))  # drop path draws from torch's own generator
+        num_parts = min(self.config.optim.accumulation_steps, len(batch.labels))
+        total = 0.0
+        for pixels, labels in zip(batch.pixels.chunk(num_parts), batch.labels.chunk(num_parts), strict=True):
+            loss = self._loss(pixels, labels, rng) * len(labels) / len(batch.labels)
+            loss.backward()
+            total += loss.item()
+        if not math.isfinite(total):
+            raise TrainingError(
+                f"the loss is {total} at step {step}; the last checkpoint is kept. Lower optim.learning_rate, "
+                "set optim.clip_grad_norm=1, or set precision=float32"
+            )
+        limit = self.config.optim.clip_grad_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total, norm.item()
+
+    def _loss(self, pixels: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
+        """Loss of clips uint8 (B, T, 3, S, S) with labels (B,)."""
+        pixels, labels = (x.to(self.device, non_blocking=True) for x in (pixels, labels))
+        targets = smooth_targets(labels, len(self.tokens), self.config.mix.label_smoothing)
+        inputs, targets = mix(self.preprocess.normalise(pixels), targets, self.config.mix, rng)
+        enabled = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
+            text = self._encode_text() if self.frozen_text is None else self.frozen_text
+            logits = self.model.logits(self.model.encode_video(inputs), text)  # (B, K)
+        return soft_cross_entropy(logits, targets)
+
+    def _encode_text(self) -> Tensor:
+        """Text features (K, E); they carry gradients where the text tower learns."""
+        return self.model.encode_text(self.tokens)

@@ -1,0 +1,148 @@
+"""The folder of a run: its resolved config, its log, and the checkpoints `last` and `best`.
+
+    config.json            the TrainConfig and the data it was given; replays the run
+    log.jsonl              a line for each step and for each epoch
+    last/, best/           model folders, loadable as they are; `last` also holds
+        optimizer.safetensors, training_state.json   what is needed to go on
+
+Everything is written under another name first, so what stands under its final name is whole.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from openxclip.errors import InputError
+from openxclip.files import atomic_folder, atomic_write, recover_folder
+from openxclip.training.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """How far a run has come."""
+
+    epoch: int = 0
+    """Epochs done."""
+    step: int = 0
+    """Optimizer steps done."""
+    best_top1: float | None = None
+    """Best validation accuracy so far."""
+
+
+class RunFolder:
+    """Reads and writes one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = path / "last"
+        self.best = path / "best"
+        self.log_path = path / "log.jsonl"
+
+    def begin(self, config: TrainConfig, data: Path) -> TrainingState:
+        """Start a run here, or go on with the same one.
+
+        Raises:
+            InputError: the folder holds a run with other settings.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        for folder in (self.last, self.best):
+            recover_folder(folder)
+        settings = {"data": str(data.resolve()), "config": json.loads(json.dumps(dataclasses.asdict(config)))}
+        path = self.path / "config.json"
+        if path.exists():
+            self._check_same(json.loads(path.read_text()), settings)
+        elif any(self.path.iterdir()):
+            raise InputError(f"{self.path} is not empty and holds no run; choose another --output")
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2))
+        state = self.state()
+        self._forget_log_after(state)
+        return state
+
+    def _check_same(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+        before, now = _flatten(old), _flatten(new)
+        changed = [name for name in before | now if before.get(name) != now.get(name)]
+        if changed:
+            differences = "; ".join(f"{n}: was {before.get(n)!r}, now {now.get(n)!r}" for n in changed[:5])
+            raise InputError(
+                f"{self.path} holds a run with other settings ({differences}); "
+                "give the same settings to go on with it, or choose another --output"
+            )
+
+    def state(self) -> TrainingState:
+        """How far the run has come; zero where nothing was saved yet."""
+        path = self.last / "training_state.json"
+        return TrainingState(**json.loads(path.read_text())) if path.exists() else TrainingState()
+
+    def save_last(
+        self,
+        write_model: Callable[[Path], None],
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        state: TrainingState,
+    ) -> None:
+        """Replace the last checkpoint, at once or not at all."""
+        with atomic_folder(self.last) as folder:
+            write_model(folder)
+            save_file(_optimizer_tensors(model, optimizer), folder / "optimizer.safetensors")
+            (folder / "training_state.json").write_text(json.dumps(dataclasses.asdict(state)))
+
+    def save_best(self, write_model: Callable[[Path], None]) -> None:
+        """Replace the best checkpoint, at once or not at all."""
+        with atomic_folder(self.best) as folder:
+            write_model(folder)
+
+    def load_optimizer(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Give an optimizer the state that `save_last` wrote."""
+        tensors = load_file(self.last / "optimizer.safetensors")
+        for name, parameter in _trained(model):
+            optimizer.state[parameter] = {
+                key: tensors[f"{name}:{key}"].to(parameter.device if key != "step" else "cpu")
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+
+    def log(self, **row: Any) -> None:
+        """Append one line to the log."""
+        with self.log_path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _forget_log_after(self, state: TrainingState) -> None:
+        """Drop the lines of work that was lost with an interruption and will be done again."""
+        if not self.log_path.exists():
+            return
+        rows = [line for line in self.log_path.read_text().splitlines() if _is_whole(line, state.step)]
+        with atomic_write(self.log_path) as temporary:
+            temporary.write_text("".join(row + "\n" for row in rows))
+
+
+def _is_whole(line: str, num_steps: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= num_steps
+    except json.JSONDecodeError:  # the line that was being written when the run was cut off
+        return False
+
+
+def _flatten(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        path = f"{where}.{name}" if where else name
+        flat |= _flatten(value, path) if isinstance(value, dict) else {path: value}
+    return flat
+
+
+def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{name}:{key}": value.contiguous()
+        for name, parameter in _trained(model)
+        for key, value in optimizer.state[parameter].items()
+    }

@@ -1,0 +1,40 @@
+"""Where a run starts from: weights to fine-tune, or a fresh model with a tokenizer of its own."""
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+
+from openxclip.checkpoints.load import Loaded, load, resolve_device
+from openxclip.checkpoints.tokenizer import train_small_tokenizer
+from openxclip.data.labels import BUILT_IN_LABEL_SETS, built_in_labels
+from openxclip.errors import InputError
+from openxclip.models import XCLIP, XCLIPConfig
+from openxclip.training.config import TrainConfig
+from openxclip.video.transforms import Preprocessor
+
+
+def starting_point(config: TrainConfig, labels: Sequence[str], device: str) -> Loaded:
+    """Model (float32, on the device), tokenizer and preprocessing that the config asks for.
+
+    Args:
+        config: says `init` or `model`.
+        labels: class names; a fresh tokenizer learns from them, too.
+        device: as `openxclip.load` takes it.
+    """
+    if config.model is not None:
+        return _from_scratch(config.model, labels, config.seed, device)
+    if config.init is None:
+        raise InputError("a TrainConfig without a model needs init, a source of weights")
+    return load(config.init, device=device, dtype="float32", num_frames=config.num_frames)
+
+
+def _from_scratch(config: XCLIPConfig, labels: Sequence[str], seed: int, device: str) -> Loaded:
+    """A small vocabulary from all built-in class names and the user's: enough to spell any other, too."""
+    texts = chain(labels, *(built_in_labels(name) for name in BUILT_IN_LABEL_SETS))
+    tokenizer = train_small_tokenizer(texts, config.text.vocab_size, config.text.context_length)
+    text = dataclasses.replace(config.text, vocab_size=tokenizer.vocab_size)
+    torch.manual_seed(seed)
+    model = XCLIP(dataclasses.replace(config, text=text)).to(resolve_device(device))
+    return Loaded(model, tokenizer, Preprocessor.official(config.vision.image_size_px))

@@ -1,0 +1,94 @@
+"""One call for a whole run: read the lists, start or go on, train, keep the best."""
+
+from pathlib import Path
+
+from openxclip.checkpoints.load import Loaded, load
+from openxclip.checkpoints.native import write_folder
+from openxclip.data.dataset import CachedFrames, DecodedFrames, FrameSource, TrainClips
+from openxclip.data.manifest import Manifest, read_manifest
+from openxclip.errors import InputError
+from openxclip.evaluation.evaluate import evaluate
+from openxclip.inference.recognizer import Recognizer
+from openxclip.inference.views import Views
+from openxclip.training.config import DataConfig, TrainConfig
+from openxclip.training.loop import Trainer, Validate
+from openxclip.training.run_folder import RunFolder, TrainingState
+from openxclip.training.start import starting_point
+from openxclip.video.transforms import TrainTransform
+
+
+def train(
+    config: TrainConfig, data: Path, output: Path, *, media_root: Path | None = None, device: str = "auto"
+) -> TrainingState:
+    """Run a recipe on a data folder or list; the same call on an unfinished run goes on with it.
+
+    Args:
+        config: the recipe.
+        data: a list file or a folder (see `openxclip.data.manifest`).
+        output: the folder of the run.
+        media_root: where the videos are, if not beside the list.
+        device: as `openxclip.load` takes it.
+
+    Raises:
+        InputError: a list cannot be used, or `output` holds another run.
+        TrainingError: the run cannot go on.
+    """
+    clips = read_manifest(data, list_name=config.data.train_list, media_root=media_root)
+    if missing := clips.missing():
+        raise InputError(
+            f"{len(missing)} of {len(clips.items)} videos of {clips.name} are missing, the first is "
+            f"{missing[0]}; say where they are with --media-root, or take them off the list"
+        )
+    val = _validation(config.data, data, media_root, clips)
+    run = RunFolder(output)
+    state = run.begin(config, data)
+    if state.step == 0:
+        start = starting_point(config, clips.labels, device)
+    else:
+        start = load(run.last, device=device, dtype="float32")
+    dataset = TrainClips(
+        clips, _frames(config.data, start), _transform(config.data, start), config.num_frames, config.seed
+    )
+    trainer = Trainer(
+        config, start, dataset, run, lambda folder: write_folder(folder, *start), _validate(start, val)
+    )
+    return trainer.fit(state)
+
+
+def _validation(config: DataConfig, data: Path, media_root: Path | None, clips: Manifest) -> Manifest | None:
+    if config.val_list is None:
+        return None
+    val = read_manifest(data, list_name=config.val_list, media_root=media_root)
+    if val.labels != clips.labels:
+        raise InputError(f"{val.name} and {clips.name} have different labels; give both the same labels.csv")
+    return val
+
+
+def _validate(start: Loaded, val: Manifest | None) -> Validate | None:
+    if val is None:
+        return None
+
+    def top1() -> float:
+        model, tokenizer, preprocess = start
+        model.eval()
+        recognizer = Recognizer(model, tokenizer, preprocess, val.labels)
+        return evaluate(recognizer, val, Views()).top1
+
+    return top1
+
+
+def _frames(config: DataConfig, start: Loaded) -> FrameSource:
+    short_side_px = start.preprocess.resize_short_side_px
+    if config.cached_frames is None:
+        return DecodedFrames(short_side_px)
+    return CachedFrames(short_side_px, config.cached_frames)
+
+
+def _transform(config: DataConfig, start: Loaded) -> TrainTransform:
+    return TrainTransform(
+        input_size_px=start.preprocess.input_size_px,
+        scales=config.crop_scales,
+        flip_probability=config.flip_probability,
+        jitter_probability=config.jitter_probability,
+        gray_probability=config.gray_probability,
+    )

@@ -1,0 +1,37 @@
+"""From a decoded frame of any pixel format to RGB of the wanted size, upright."""
+
+from typing import Any
+
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+
+def scaled_size(width: int, height: int, short_side_px: int | None) -> tuple[int, int]:
+    """(width, height) with the shorter side at `short_side_px` and the aspect ratio kept; None: as it is."""
+    if short_side_px is None:
+        return width, height
+    scale = short_side_px / min(width, height)
+    return max(short_side_px, int(width * scale + 0.5)), max(short_side_px, int(height * scale + 0.5))
+
+
+def quarter_turns(frame: Any) -> int:
+    """Counter-clockwise quarter turns that bring the frame upright, 0 to 3."""
+    return round(frame.rotation / 90) % 4
+
+
+class Converter:
+    """Keeps swscale's tables between frames: setting them up costs more than a small frame does."""
+
+    def __init__(self, num_threads: int) -> None:
+        self._num_threads = num_threads
+        self._reformatter = VideoReformatter()
+
+    def to_rgb(self, frame: Any, width: int, height: int, turns: int) -> np.ndarray:
+        """(H, W, 3) uint8. Colour, chroma and size are converted in one pass; the turn comes last.
+
+        `width` and `height` are those before the turn.
+        """
+        rgb = self._reformatter.reformat(
+            frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=self._num_threads
+        )
+        return np.rot90(rgb.to_ndarray(), turns)

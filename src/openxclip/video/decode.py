@@ -1,0 +1,249 @@
+"""Frames of a video by index: exact, and without decoding what nobody asked for.
+
+Frame i is the i-th frame that decoding the whole video from its start yields. Where the packets tell which
+frame is where, only the stretch from the key frame before each wanted frame is decoded; everything else goes
+through a plain decode from the start. Pixels are left as stored: nothing is stretched for non-square pixels.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import numpy as np
+
+from openxclip.errors import InputError, VideoError
+from openxclip.video.convert import Converter, quarter_turns, scaled_size
+from openxclip.video.packets import PacketTable, Run
+from openxclip.video.source import VideoLimits, VideoSource, video_errors
+from openxclip.video.stream import VideoStream, WrongTableError
+
+# A video whose frames were counted by decoding keeps them for the read that follows, up to this size.
+_KEEP_BYTES = 128 << 20
+
+Indices = Sequence[int] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Some frames of a video, in the order asked for."""
+
+    data: np.ndarray  # (T, H, W, 3) uint8 RGB
+    pts_seconds: np.ndarray  # (T,) float64, counted from the first frame of the video
+
+
+class VideoReader:
+    """A video opened once, read at any indices, any number of times. Use it in a `with` statement."""
+
+    def __init__(
+        self, source: VideoSource, *, num_threads: int = 0, limits: VideoLimits | None = None
+    ) -> None:
+        """`num_threads` of the decoder: 0 lets FFmpeg decide, 1 is best for many workers side by side."""
+        if num_threads < 0:
+            raise InputError(f"num_threads is {num_threads}; it must be 0 (automatic) or greater")
+        self._limits = limits or VideoLimits()
+        self._converter = Converter(num_threads)
+        self._stream = VideoStream(source, num_threads, self._limits)
+        self.name = self._stream.name
+        self.codec = self._stream.codec
+        self._table: PacketTable | None = None
+        self._kept: list[Any] = []  # all frames of a video decoded from the start, if they are small enough
+        self._damaged = False
+        self._turns: int | None = None
+        try:
+            with video_errors(self.name):
+                self._count()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what this reader opened; a file object of the caller stays open."""
+        self._kept = []
+        self._stream.close()
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that a decode of the whole video yields."""
+        return len(self._seconds)
+
+    @property
+    def duration_seconds(self) -> float:
+        """From the first frame to the end of the last one."""
+        return float(self._seconds[-1]) + self._stream.frame_seconds
+
+    @property
+    def width(self) -> int:
+        """Width of a frame as shown, that is after rotation."""
+        return self._stream.height if self._upright_turns() % 2 else self._stream.width
+
+    @property
+    def height(self) -> int:
+        """Height of a frame as shown, that is after rotation."""
+        return self._stream.width if self._upright_turns() % 2 else self._stream.height
+
+    def read(self, indices: Indices, short_side_px: int | None = None) -> Frames:
+        """The frames at `indices`, in that order; repeats are allowed.
+
+        With `short_side_px` frames are scaled (bilinear, aspect ratio kept) to that shorter side. A video
+        whose frame size changes on the way comes out at the size of its first frame.
+        """
+        with video_errors(self.name):
+            try:
+                return self._read(self._checked(indices), short_side_px)
+            except WrongTableError:
+                self._count_by_decoding()
+                return self._read(self._checked(indices), short_side_px)
+
+    def read_chosen(self, choose: Callable[[int], Indices], short_side_px: int | None = None) -> Frames:
+        """Like `read` at `choose(num_frames)`; chooses anew should the packets have promised too many."""
+        with video_errors(self.name):
+            try:
+                return self._read(self._checked(choose(self.num_frames)), short_side_px)
+            except WrongTableError:
+                self._count_by_decoding()
+                return self._read(self._checked(choose(self.num_frames)), short_side_px)
+
+    def _checked(self, indices: Indices) -> np.ndarray:
+        wanted = np.asarray(indices)
+        if wanted.ndim != 1 or not len(wanted) or not np.issubdtype(wanted.dtype, np.integer):
+            raise InputError(f"frame indices must be a non-empty list of integers, not {indices!r}")
+        outside = wanted[(wanted < 0) | (wanted >= self.num_frames)]
+        if len(outside):
+            raise InputError(f"{self.name}: there is no frame {outside[0]}, only 0 to {self.num_frames - 1}")
+        return wanted.astype(np.int64)
+
+    def _read(self, wanted: np.ndarray, short_side_px: int | None) -> Frames:
+        width, height = scaled_size(self._stream.width, self._stream.height, short_side_px)
+        data = np.empty(0, np.uint8)
+        for index, frame in self._frames_at(wanted):
+            if self._turns is None:
+                self._turns = quarter_turns(frame)
+            pixels = self._converter.to_rgb(frame, width, height, self._turns)
+            if not data.size:
+                data = np.empty((len(wanted), *pixels.shape), np.uint8)
+            data[wanted == index] = pixels
+        return Frames(data, self._seconds[wanted])
+
+    def _upright_turns(self) -> int:
+        if self._turns is None:  # only a decoded frame tells
+            self.read([0])
+        assert self._turns is not None
+        return self._turns
+
+    def _count(self) -> None:
+        """Find out the number of frames and their times, from the packets if they can be relied on."""
+        try:
+            packets = self._stream.scan()
+        except av.FFmpegError:
+            packets, self._damaged = [], True
+        self._num_packets = len(packets)
+        if self._stream.has_reliable_pts:
+            self._table = PacketTable.build(packets)
+        if self._table is None:
+            self._count_by_decoding()
+        else:
+            self._set_times(self._table.pts.tolist())
+
+    def _count_by_decoding(self) -> None:
+        self._table = None
+        pts: list[int | None] = []
+        if not self._damaged:
+            try:
+                pts = self._decode_and_keep()
+            except av.FFmpegError:
+                self._damaged = True
+            # With several threads FFmpeg may lose frames at damage without a word.
+            self._damaged |= len(pts) < self._num_packets
+        if self._damaged:
+            pts = self._decode_and_keep()
+        self._set_times(pts)
+
+    def _decode_all(self) -> Iterator[Any]:
+        return self._stream.decode_until_break() if self._damaged else self._stream.decode_all()
+
+    def _decode_and_keep(self) -> list[int | None]:
+        """Decode everything; the pts of every frame."""
+        pts: list[int | None] = []
+        self._kept, num_bytes = [], 0
+        for frame in self._decode_all():
+            self._damaged |= frame.is_corrupt
+            pts.append(frame.pts)
+            num_bytes += sum(plane.buffer_size for plane in frame.planes)
+            if num_bytes <= _KEEP_BYTES:
+                self._kept.append(frame)
+            else:
+                self._kept = []
+        return pts
+
+    def _set_times(self, pts: Sequence[int | None]) -> None:
+        if not pts:
+            raise VideoError(
+                self.name, "not one frame of it can be decoded: it is damaged or incomplete. Fetch it again"
+            )
+        if any(p is None for p in pts):
+            self._seconds = np.arange(len(pts)) * self._stream.frame_seconds
+        else:
+            ticks = np.array(pts, dtype=np.int64)
+            self._seconds = (ticks - ticks[0]) * self._stream.time_base
+        self._limits.check_seconds(self.name, float(self._seconds[-1]))
+
+    def _frames_at(self, wanted: np.ndarray) -> Iterator[tuple[int, Any]]:
+        """Each wanted frame once, with its index."""
+        if self._table is None:
+            yield from self._frames_from_start(frozenset(wanted.tolist()))
+        else:
+            for run in self._table.plan(wanted):
+                yield from self._frames_of_run(self._table, run)
+
+    def _frames_from_start(self, wanted: frozenset[int]) -> Iterator[tuple[int, Any]]:
+        frames = self._kept or self._decode_all()
+        last = max(wanted)
+        for index, frame in enumerate(frames):
+            if index in wanted:
+                yield index, frame
+            if index == last:
+                return
+
+    def _frames_of_run(self, table: PacketTable, run: Run) -> Iterator[tuple[int, Any]]:
+        missing = dict(run.index_of_pts)
+        try:
+            for frame in self._stream.decode_run(table, run):
+                index = missing.pop(frame.pts, None)
+                if index is not None:
+                    # FFmpeg patches up a damaged frame from those it decoded before: it needs all of them.
+                    self._damaged |= frame.is_corrupt
+                    yield index, frame
+        except av.FFmpegError as error:
+            self._damaged = True
+            raise WrongTableError(str(error)) from error
+        if self._damaged:
+            raise WrongTableError(f"a frame of {sorted(run.index_of_pts.values())} is damaged")
+        if missing:
+            raise WrongTableError(f"frames {sorted(missing.values())} were promised and did not come")
+
+
+def read_frames(
+    source: VideoSource,
+    choose: Callable[[int], Indices],
+    *,
+    short_side_px: int | None = None,
+    num_threads: int = 0,
+    limits: VideoLimits | None = None,
+) -> Frames:
+    """Open a video, let `choose` turn its number of frames into indices, and read those frames.
+
+    `num_threads` and `short_side_px` are those of VideoReader. To read several clips at once, let `choose`
+    return the indices of all of them in one row.
+    """
+    with VideoReader(source, num_threads=num_threads, limits=limits) as reader:
+        return reader.read_chosen(choose, short_side_px)

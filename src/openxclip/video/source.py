@@ -1,0 +1,132 @@
+"""Opening a video: where the bytes come from, which stream is the video, and how large it may be.
+
+Only the given bytes are ever read. FFmpeg gets a Python file object without a name, never a path or an
+address, and no protocol of its own: a playlist inside an upload can therefore fetch nothing.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+
+from openxclip.errors import ConfigError, VideoError
+
+VideoSource = str | Path | bytes | BinaryIO
+
+# Python reads are slower than FFmpeg's own; a larger buffer than PyAV's 32 KiB makes up for it.
+_BUFFER_BYTES = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoLimits:
+    """What a video may cost at most; a video beyond a limit is refused before it is decoded."""
+
+    max_frame_px: int = 8192 * 4320  # pixels of one frame, width times height
+    max_seconds: float = 4 * 3600.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_frame_px", "max_seconds"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0")
+
+    def check_frame(self, name: str, width: int, height: int) -> None:
+        """Refuse a frame of too many pixels."""
+        if width * height > self.max_frame_px:
+            raise _too_large(name, "max_frame_px", f"a frame of {width}x{height} px", self.max_frame_px)
+
+    def check_seconds(self, name: str, seconds: float) -> None:
+        """Refuse a video that lasts too long."""
+        if seconds > self.max_seconds:
+            raise _too_large(name, "max_seconds", f"a length of {seconds:.1f} s", self.max_seconds)
+
+
+def _too_large(name: str, limit: str, found: str, allowed: float) -> VideoError:
+    return VideoError(
+        name,
+        f"{found} is over the limit {limit}={allowed:g}. "
+        f"If you trust this video, raise it with VideoLimits({limit}=...)",
+    )
+
+
+def source_name(source: VideoSource) -> str:
+    """What an error message calls the source."""
+    if isinstance(source, str | Path):
+        return str(source)
+    return "<bytes>" if isinstance(source, bytes) else str(getattr(source, "name", "<bytes>"))
+
+
+class _Nameless:
+    """A seekable file without its name: FFmpeg would read a pattern or an address into a name."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read: Callable[[int], bytes] = file.read
+        self.seek: Callable[[int, int], int] = file.seek
+        self.tell: Callable[[], int] = file.tell
+
+
+@contextmanager
+def video_errors(name: str) -> Iterator[None]:
+    """Turn the errors of FFmpeg and of the file system into a VideoError about `name`."""
+    try:
+        yield
+    except VideoError:
+        raise
+    except av.FFmpegError as error:
+        raise VideoError(name, f"it is damaged, incomplete or no video ({error.strerror})") from error
+    except OSError as error:
+        raise VideoError(name, f"it cannot be read ({error.strerror or error})") from error
+
+
+def open_file(source: VideoSource) -> tuple[BinaryIO, bool]:
+    """A seekable binary file over the source, and whether the caller of this function must close it."""
+    if isinstance(source, bytes):
+        return io.BytesIO(source), True
+    if isinstance(source, str | Path):
+        return _open_path(source), True
+    if source.seekable():
+        return source, False
+    return io.BytesIO(source.read()), True
+
+
+def _open_path(source: str | Path) -> BinaryIO:
+    path = Path(source)
+    if not path.exists():
+        raise VideoError(str(source), "there is no such file. Give the path of a file on this machine")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "not a regular file"
+        raise VideoError(str(source), f"this is {kind}. Give the path of one video file")
+    return path.open("rb")
+
+
+def open_container(file: BinaryIO) -> Any:
+    """A PyAV input container over `file`, read from its start."""
+    file.seek(0)
+    return av.open(
+        _Nameless(file),
+        container_options={"protocol_whitelist": "none"},
+        metadata_errors="replace",
+        buffer_size=_BUFFER_BYTES,
+    )
+
+
+def choose_stream(container: Any, name: str) -> Any:
+    """The video stream: by FFmpeg's rule the default one with the most pixels; cover art is no video."""
+    streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+    if not streams:
+        found = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise VideoError(name, f"it holds no video stream (found: {found})")
+    streams = [s for s in streams if s.codec_context is not None]
+    if not streams:
+        raise VideoError(name, "this build of FFmpeg has no decoder for its video. Convert it to H.264")
+    return max(streams, key=lambda s: (bool(s.disposition & s.disposition.default), s.width * s.height))
+
+
+def header_seconds(container: Any, stream: Any) -> float:
+    """The length the header states, 0 where it states none."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base

@@ -1,0 +1,232 @@
+"""From frames to the model's pixels: resize, crop, normalise; and the augmentation of training clips.
+
+Shapes: T frames of a clip, H x W as decoded, S the model's input size. Frames come as (T, H, W, 3) uint8.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from itertools import product
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from openxclip.errors import ConfigError, InputError
+from openxclip.video import colour
+from openxclip.video.convert import scaled_size
+
+Triple = tuple[float, float, float]
+
+# Per channel, on the 0..1 scale. X-CLIP normalises with ImageNet's, although its towers come from CLIP.
+IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
+IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
+
+# The published pipeline looks at 224 px crops of frames with a short side of 256 px.
+_RESIZE_RATIO = 256 / 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessor:
+    """What a model wants to see; part of its checkpoint."""
+
+    input_size_px: int  # S
+    resize_short_side_px: int  # short side before the centre crop, at least S
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.input_size_px < 1:
+            raise ConfigError(f"input_size_px is {self.input_size_px}; it must be 1 or greater")
+        if self.resize_short_side_px < self.input_size_px:
+            raise ConfigError(
+                f"resize_short_side_px is {self.resize_short_side_px}, less than input_size_px, "
+                f"{self.input_size_px}: the crop would not fit. Set it to {self.input_size_px} or greater"
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ConfigError(
+                f"mean {self.mean} and std {self.std} must have 3 numbers each, those of std positive"
+            )
+
+    @classmethod
+    def official(cls, input_size_px: int) -> Self:
+        """The X-CLIP authors' own test pipeline."""
+        return cls(input_size_px=input_size_px, resize_short_side_px=round(_RESIZE_RATIO * input_size_px))
+
+    @classmethod
+    def hugging_face(cls, input_size_px: int) -> Self:
+        """The pipeline of the Hugging Face port: the short side becomes the input size at once."""
+        return cls(input_size_px=input_size_px, resize_short_side_px=input_size_px)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of to_dict; every key must be there and no other."""
+        names = {field.name for field in fields(cls)}
+        if set(values) != names:
+            raise ConfigError(
+                f"preprocessor: missing keys {sorted(names - set(values))}, "
+                f"unknown keys {sorted(set(values) - names)}. Its keys are {sorted(names)}"
+            )
+        return cls(**(values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def short_side_px(self, num_crops: int = 1) -> int:
+        """The short side to decode at, so that `crops` need not resize again."""
+        _check_num_crops(num_crops)
+        return self.resize_short_side_px if num_crops == 1 else self.input_size_px
+
+    def crops(self, frames: np.ndarray, num_crops: int = 1) -> torch.Tensor:
+        """(T, H, W, 3) uint8 -> (num_crops, T, 3, S, S) uint8.
+
+        One crop: the centre. Three: left, centre and right, or top, centre and bottom, of frames whose SHORT
+        side is the input size, so that together they cover nearly everything.
+        """
+        pixels = _channels_first(frames)
+        height, width = pixels.shape[-2:]
+        width, height = scaled_size(width, height, self.short_side_px(num_crops))
+        pixels = resize(pixels, height, width)
+        steps = (1,) if num_crops == 1 else (0, 1, 2)
+        return torch.stack([self._crop(pixels, step) for step in steps])
+
+    def _crop(self, pixels: torch.Tensor, step: int) -> torch.Tensor:
+        """Centred along the shorter side; along the longer one at the start (0), centre (1) or end (2)."""
+        size = self.input_size_px
+        free_y, free_x = pixels.shape[-2] - size, pixels.shape[-1] - size
+        top, left = free_y // 2, free_x // 2
+        if free_y > free_x:
+            top *= step
+        else:
+            left *= step
+        return pixels[..., top : top + size, left : left + size]
+
+    def normalise(self, pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """(..., 3, S, S) uint8 -> the same shape in `dtype`: (pixels / 255 - mean) / std, in float32.
+
+        Works on any device, so that a batch can travel as uint8 and be normalised where the model is.
+        """
+        mean = torch.tensor(self.mean, device=pixels.device).mul(255).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).mul(255).view(3, 1, 1)
+        return pixels.float().sub(mean).div_(std).to(dtype)
+
+    def __call__(self, frames: np.ndarray, num_crops: int = 1) -> torch.Tensor:
+        """(T, H, W, 3) uint8 -> (num_crops, T, 3, S, S) float32, the model's input."""
+        return self.normalise(self.crops(frames, num_crops))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTransform:
+    """Augmentation of a training clip, as published, with one draw for all frames of the clip."""
+
+    input_size_px: int  # S
+    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)  # crop sides, in short sides of the frame
+    max_scale_gap: int = 1  # how far apart in `scales` the width and the height of a crop may lie
+    flip_probability: float = 0.5
+    jitter_probability: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1  # in turns of the colour circle
+    gray_probability: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.input_size_px < 1:
+            raise ConfigError(f"input_size_px is {self.input_size_px}; it must be 1 or greater")
+        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
+            raise ConfigError(f"scales is {self.scales}; it needs one number or more, above 0 and up to 1")
+        if self.max_scale_gap < 0:
+            raise ConfigError(f"max_scale_gap is {self.max_scale_gap}; it must be 0 or greater")
+        for field in fields(self)[3:]:
+            limit = 0.5 if field.name == "hue" else 1.0
+            if not 0 <= getattr(self, field.name) <= limit:
+                raise ConfigError(
+                    f"{field.name} is {getattr(self, field.name)}; it must lie between 0 and {limit}"
+                )
+
+    @property
+    def short_side_px(self) -> int:
+        """The short side to decode at."""
+        return round(_RESIZE_RATIO * self.input_size_px)
+
+    def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        """(T, H, W, 3) uint8 -> (T, 3, S, S) uint8. The same state of `rng` gives the same pixels."""
+        pixels = _channels_first(frames)
+        sizes = crop_sizes(min(pixels.shape[-2:]), self.input_size_px, self.scales, self.max_scale_gap)
+        height, width = sizes[rng.integers(len(sizes))]
+        corners = crop_corners(pixels.shape[-2] - height, pixels.shape[-1] - width)
+        top, left = corners[rng.integers(len(corners))]
+        # Cropped before resizing and coloured after: both on as few pixels as possible.
+        pixels = resize(
+            pixels[..., top : top + height, left : left + width], self.input_size_px, self.input_size_px
+        )
+        if rng.random() < self.flip_probability:
+            pixels = pixels.flip(-1)
+        return self._colours(pixels.float(), rng).round_().to(torch.uint8)
+
+    def _colours(self, pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        if rng.random() < self.jitter_probability:
+            for name in rng.permutation(list(_JITTER)):
+                amount = getattr(self, name)
+                centre = 0.0 if name == "hue" else 1.0
+                pixels = _JITTER[name](pixels, float(rng.uniform(centre - amount, centre + amount)))
+        if rng.random() < self.gray_probability:
+            pixels = colour.gray(pixels).expand_as(pixels).clone()
+        return pixels
+
+
+_JITTER: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
+    "brightness": colour.brightness,
+    "contrast": colour.contrast,
+    "saturation": colour.saturation,
+    "hue": colour.hue,
+}
+
+
+def crop_sizes(
+    short_side_px: int, input_size_px: int, scales: tuple[float, ...], max_scale_gap: int
+) -> list[tuple[int, int]]:
+    """The (height, width) a training crop may have, each equally likely.
+
+    A side within 2 px of the input size becomes the input size where the frame is large enough, so that it
+    need not be resized for so little.
+    """
+    sides = [int(short_side_px * scale) for scale in scales]
+    if short_side_px >= input_size_px:
+        sides = [input_size_px if abs(side - input_size_px) < 3 else side for side in sides]
+    pairs = product(range(len(sides)), repeat=2)
+    return [(max(sides[i], 1), max(sides[j], 1)) for i, j in pairs if abs(i - j) <= max_scale_gap]
+
+
+def crop_corners(free_y: int, free_x: int) -> list[tuple[int, int]]:
+    """The (top, left) a training crop may have: the four corners and the centre of the room it leaves.
+
+    Positions lie on a grid of quarters of that room, rounded down, as published.
+    """
+    y, x = free_y // 4, free_x // 4
+    return [(0, 0), (0, 4 * x), (4 * y, 0), (4 * y, 4 * x), (2 * y, 2 * x)]
+
+
+def resize(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(T, 3, H, W) uint8 -> (T, 3, height, width) uint8: bilinear, smoothed where it shrinks."""
+    if pixels.shape[-2:] == (height, width):
+        return pixels
+    shrinks = height < pixels.shape[-2] or width < pixels.shape[-1]
+    return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def _channels_first(frames: np.ndarray) -> torch.Tensor:
+    """(T, H, W, 3) uint8 -> (T, 3, H, W) uint8, a view."""
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+        raise InputError(
+            f"frames have shape {frames.shape} and type {frames.dtype}; they must be (T, H, W, 3) of uint8"
+        )
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+
+
+def _check_num_crops(num_crops: int) -> None:
+    if num_crops not in (1, 3):
+        raise InputError(f"num_crops is {num_crops}; it must be 1 (centre) or 3 (along the longer side)")

@@ -1,0 +1,85 @@
+"""Configs to and from plain values, and overrides."""
+
+import dataclasses
+import json
+
+import pytest
+
+from openxclip.configuration import from_dict, with_overrides
+from openxclip.errors import ConfigError
+from openxclip.recipes import RECIPES, recipe
+from openxclip.training.config import OptimConfig, TrainConfig
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_survives_json(name):
+    config = recipe(name)
+    assert config.recipe == name
+    assert from_dict(TrainConfig, json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_overrides_replace_only_what_they_name():
+    config = recipe("supervised")
+    changed = with_overrides(
+        config,
+        [
+            "optim.epochs=3",
+            "optim.learning_rate=1",
+            "data.train_list=a.txt",
+            "optim.betas=[0.5, 0.6]",
+            "data.val_list=null",
+        ],
+    )
+    assert changed.optim == dataclasses.replace(config.optim, epochs=3, learning_rate=1.0, betas=(0.5, 0.6))
+    assert changed.data == dataclasses.replace(config.data, train_list="a.txt", val_list=None)
+    assert with_overrides(config, []) == config
+
+
+def test_a_part_switched_off_comes_back_with_its_defaults():
+    config = recipe("ucf8_fewshot")
+    without = with_overrides(config, ["model.integration=null"])
+    assert without.model.integration is None
+    again = with_overrides(without, ["model.integration.num_heads=4"])
+    assert (again.model.integration.num_layers, again.model.integration.num_heads) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.epochs", "setting=value"),
+        ("optim.epoch=3", "unknown setting optim.epoch"),
+        ("optimizer.epochs=3", "unknown setting optimizer"),
+        ("optim.epochs.x=3", "optim.epochs is a plain value"),
+        ("optim.epochs=many", "optim.epochs must be int"),
+        ("optim.epochs=2.5", "optim.epochs must be int"),
+        ("optim.epochs=true", "optim.epochs must be int"),
+        ("gradient_checkpointing=1", "gradient_checkpointing must be bool"),
+        ("precision=float16", "'float32' or 'bfloat16'"),
+        ("optim.betas=[0.9]", "takes 2 values"),
+        ("optim.epochs=0", "at least 1"),
+        ("optim.accumulation_steps=7", "multiple of"),
+        ("optim=3", "optim must be an object"),
+        ("num_frames=null", "num_frames must be int"),
+    ],
+)
+def test_wrong_overrides_say_what_is_allowed(override, message):
+    with pytest.raises(ConfigError, match=message):
+        with_overrides(recipe("supervised"), [override])
+
+
+def test_missing_required_setting():
+    with pytest.raises(ConfigError, match=r"optim\.epochs is missing"):
+        from_dict(TrainConfig, {"recipe": "x", "init": "y", "optim": {"learning_rate": 1.0}})
+
+
+def test_exactly_one_of_init_and_model():
+    optim = OptimConfig(epochs=1, learning_rate=1.0)
+    with pytest.raises(ConfigError, match="exactly one of init"):
+        TrainConfig(recipe="x", optim=optim)
+    with pytest.raises(ConfigError, match="exactly one of init"):
+        TrainConfig(recipe="x", optim=optim, init="a", model=recipe("ucf8_fewshot").model)
+
+
+def test_unknown_recipe_lists_the_known():
+    with pytest.raises(ValueError, match="ucf8_fewshot"):
+        recipe("nonsense")

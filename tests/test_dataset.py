@@ -1,0 +1,127 @@
+"""Training clips: what is drawn, and that it depends on (seed, epoch, position) alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+from videos import write_video
+
+from openxclip.data.dataset import (
+    CachedFrames,
+    DecodedFrames,
+    SampleKey,
+    TrainClips,
+    collate,
+    epoch_batches,
+)
+from openxclip.data.manifest import Manifest, read_manifest
+from openxclip.video.decode import read_frames
+from openxclip.video.sampling import centred
+from openxclip.video.transforms import TrainTransform
+
+TRANSFORM = TrainTransform(input_size_px=32)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Manifest:
+    """Three videos of two classes, and one that is no video."""
+    folder = tmp_path_factory.mktemp("clips")
+    for i in range(3):
+        write_video(folder / f"{i}.mp4", num_frames=12 + i)
+    (folder / "broken.mp4").write_bytes(b"no video at all")
+    (folder / "labels.csv").write_text("id,name\n0,waves\n1,blocks\n")
+    (folder / "train.txt").write_text("0.mp4 0\n1.mp4 1\n2.mp4 0\nbroken.mp4 1\n")
+    return read_manifest(folder, list_name="train.txt")
+
+
+def clips(manifest: Manifest, seed: int = 0) -> TrainClips:
+    return TrainClips(manifest, DecodedFrames(36), TRANSFORM, num_frames=4, seed=seed)
+
+
+def test_a_clip_is_uint8_at_the_input_size(manifest):
+    pixels, label, error = clips(manifest)[SampleKey(0, 0, 1)]
+    assert pixels.shape == (4, 3, 32, 32)
+    assert (pixels.dtype, label, error) == (torch.uint8, 1, None)
+
+
+def test_a_clip_depends_on_seed_epoch_and_position_alone(manifest):
+    first = clips(manifest)[SampleKey(1, 2, 0)].pixels
+    assert torch.equal(first, clips(manifest)[SampleKey(1, 2, 0)].pixels)
+    for other in (SampleKey(2, 2, 0), SampleKey(1, 3, 0)):
+        assert not torch.equal(first, clips(manifest)[other].pixels)
+    assert not torch.equal(first, clips(manifest, seed=1)[SampleKey(1, 2, 0)].pixels)
+
+
+def test_worker_processes_change_nothing(manifest):
+    batches = epoch_batches(4, 4, 2, seed=0, epoch=0)
+    loaded = [
+        list(DataLoader(clips(manifest), batch_sampler=batches, num_workers=n, collate_fn=collate))
+        for n in (0, 2)
+    ]
+    for here, there in zip(*loaded, strict=True):
+        assert torch.equal(here.pixels, there.pixels)
+        assert torch.equal(here.labels, there.labels)
+        assert here.errors == there.errors
+
+
+def test_an_unreadable_video_is_reported_and_the_others_stay(manifest):
+    dataset = clips(manifest)
+    batch = collate([dataset[SampleKey(0, i, i)] for i in (0, 3, 1)])
+    assert batch.pixels.shape[0] == 2
+    assert batch.labels.tolist() == [0, 1]
+    assert len(batch.errors) == 1
+    assert "broken.mp4" in batch.errors[0]
+
+
+def test_a_batch_of_unreadable_videos_is_empty(manifest):
+    batch = collate([clips(manifest)[SampleKey(0, 0, 3)]])
+    assert len(batch.labels) == 0
+    assert len(batch.errors) == 1
+
+
+def test_the_cache_gives_the_frames_that_decoding_gives_and_decodes_once(manifest, tmp_path):
+    item = manifest.items[1]
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(Path(item.source).read_bytes())
+    cached = CachedFrames(36, max_frames=6)
+    movable = type(item)(path="copy.mp4", label=0, source=copy)
+    seen = cached(movable, lambda length: np.arange(length))
+    expected = read_frames(copy, lambda length: centred(length, 6), short_side_px=36).data
+    assert np.array_equal(seen, expected)
+    copy.unlink()
+    assert np.array_equal(cached(movable, lambda length: np.array([5, 0])), expected[[5, 0]])
+
+
+def test_the_cache_keeps_every_frame_of_a_short_video(manifest):
+    frames = CachedFrames(36, max_frames=100)(manifest.items[0], lambda length: np.arange(length))
+    assert len(frames) == 12
+
+
+def test_an_epoch_sees_each_video_once():
+    batches = epoch_batches(10, 10, 5, seed=3, epoch=0)
+    keys = [key for batch in batches for key in batch]
+    assert sorted(key.item for key in keys) == list(range(10))
+    assert [key.position for key in keys] == list(range(10))
+    assert [len(batch) for batch in batches] == [5, 5]
+
+
+def test_epochs_are_shuffled_differently_and_repeatably():
+    assert epoch_batches(50, 50, 50, seed=3, epoch=0) == epoch_batches(50, 50, 50, seed=3, epoch=0)
+    orders = [
+        tuple(k.item for k in epoch_batches(50, 50, 50, seed=s, epoch=e)[0]) for s in (3, 4) for e in (0, 1)
+    ]
+    assert len(set(orders)) == 4
+
+
+def test_more_samples_than_videos_go_round():
+    (keys,) = epoch_batches(3, 8, 8, seed=0, epoch=0)
+    counts = np.bincount([key.item for key in keys])
+    assert counts.sum() == 8
+    assert counts.min() >= 2
+
+
+def test_the_last_incomplete_batch_is_left_out_but_a_short_epoch_is_one_batch():
+    assert [len(batch) for batch in epoch_batches(10, 10, 4, seed=0, epoch=0)] == [4, 4]
+    assert [len(batch) for batch in epoch_batches(3, 3, 4, seed=0, epoch=0)] == [3]

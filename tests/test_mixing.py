@@ -1,0 +1,73 @@
+"""Label smoothing, mixup, cutmix."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openxclip.training.config import MixConfig
+from openxclip.training.mixing import mix, smooth_targets, soft_cross_entropy
+
+LABELS = torch.tensor([0, 2, 1, 2])
+
+
+def clips() -> torch.Tensor:
+    """(4, 2, 3, 8, 8): clip i is filled with the value i."""
+    return torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 2, 3, 8, 8).clone()
+
+
+def test_smoothing_spreads_over_all_classes():
+    targets = smooth_targets(LABELS, 4, 0.2)
+    assert torch.allclose(targets[1], torch.tensor([0.05, 0.05, 0.85, 0.05]))
+    assert torch.allclose(targets.sum(dim=1), torch.ones(4))
+
+
+def test_nothing_on_changes_nothing():
+    targets = smooth_targets(LABELS, 3, 0.1)
+    pixels, mixed = mix(clips(), targets, MixConfig(mixup_alpha=0, cutmix_alpha=0), np.random.default_rng(0))
+    assert torch.equal(pixels, clips())
+    assert torch.equal(mixed, targets)
+
+
+def test_mixup_shares_pixels_and_targets_alike():
+    targets = smooth_targets(LABELS, 3, 0.0)
+    pixels, mixed = mix(clips(), targets, MixConfig(cutmix_alpha=0), np.random.default_rng(0))
+    share = np.random.default_rng(0).beta(0.8, 0.8)
+    for i in range(4):
+        assert torch.allclose(pixels[i], torch.tensor(share * i + (1 - share) * (3 - i)).float())
+        assert torch.allclose(mixed[i], (share * targets[i] + (1 - share) * targets[3 - i]).float())
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1))
+def test_cutmix_targets_follow_the_area_that_was_pasted(seed):
+    original, targets = clips(), smooth_targets(LABELS, 3, 0.0)
+    pixels, mixed = mix(original, targets, MixConfig(mixup_alpha=0), np.random.default_rng(seed))
+    assert torch.equal(original, clips())
+    assert torch.equal(pixels, pixels[:, :1, :1].expand_as(pixels))  # the same box in each frame and channel
+    for i in range(4):
+        kept = (pixels[i] == i).double().mean().item()
+        assert ((pixels[i] == i) | (pixels[i] == 3 - i)).all()
+        assert torch.allclose(
+            mixed[i].double(), kept * targets[i].double() + (1 - kept) * targets[3 - i].double()
+        )
+
+
+def test_switch_probability_chooses():
+    config = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0}
+    always, never = MixConfig(**config, switch_probability=1.0), MixConfig(**config, switch_probability=0.0)
+    targets = smooth_targets(LABELS, 3, 0.1)
+    for seed in range(5):
+        boxes, _ = mix(clips(), targets, always, np.random.default_rng(seed))
+        blends, _ = mix(clips(), targets, never, np.random.default_rng(seed))
+        assert set(boxes.unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
+        assert blends[0].unique().numel() == 1
+
+
+def test_soft_cross_entropy_equals_the_hard_one_on_hard_targets():
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    hard = torch.nn.functional.cross_entropy(logits, LABELS)
+    assert soft_cross_entropy(logits, smooth_targets(LABELS, 3, 0.0)).item() == pytest.approx(
+        hard.item(), rel=1e-6
+    )

@@ -1,0 +1,258 @@
+"""Whole runs on small rendered videos: they learn, repeat, resume, and survive bad input."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import TINY
+from videos import write_video
+
+import openxclip
+from openxclip.errors import InputError, TrainingError
+from openxclip.training import loop
+from openxclip.training.config import DataConfig, LearningRates, MixConfig, OptimConfig, TrainConfig
+from openxclip.training.train import train
+
+CONFIG = TrainConfig(
+    recipe="test",
+    model=dataclasses.replace(TINY, vision=dataclasses.replace(TINY.vision, drop_path=0.2)),
+    num_frames=TINY.num_frames,
+    data=DataConfig(train_list="train.txt", num_workers=0, cached_frames=8),
+    optim=OptimConfig(
+        epochs=3,
+        learning_rate=1e-3,
+        batch_size=4,
+        warmup_epochs=1,
+        factors=LearningRates(new=1, visual=1, text=1, logit_scale=1),
+    ),
+    precision="float32",
+    seed=7,
+)
+
+
+def with_optim(config: TrainConfig, **changes: object) -> TrainConfig:
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, **changes))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Eight videos: four get brighter, four get darker."""
+    folder = tmp_path_factory.mktemp("data")
+    lines = []
+    for i in range(8):
+        levels = np.linspace(20, 230, 10)[:: 1 if i % 2 else -1]
+        noise = np.random.default_rng(i).integers(-15, 15, size=(48, 64, 3))
+        frames = [(level + noise).clip(0, 255).astype(np.uint8) for level in levels]
+        write_video(folder / f"{i}.mp4", frames=frames)
+        lines.append(f"{i}.mp4 {i % 2}\n")
+    (folder / "labels.csv").write_text("id,name\n0,getting darker\n1,getting brighter\n")
+    (folder / "train.txt").write_text("".join(lines))
+    (folder / "val.txt").write_text("".join(lines[:2]))
+    return folder
+
+
+def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return load_file(run / name / "model.safetensors")
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    """An uninterrupted run."""
+    output = tmp_path_factory.mktemp("run") / "whole"
+    state = train(CONFIG, data, output)
+    assert (state.epoch, state.step) == (3, 6)
+    return output
+
+
+def test_a_run_leaves_a_model_a_log_and_its_config(finished):
+    config = json.loads((finished / "config.json").read_text())["config"]
+    assert config["optim"]["epochs"] == 3
+    steps = [row for row in rows(finished) if "loss" in row]
+    epochs = [row for row in rows(finished) if "mean_loss" in row]
+    assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6]
+    assert [row["epoch"] for row in epochs] == [1, 2, 3]
+    assert all(row["unreadable"] == [] for row in epochs)
+    assert not (finished / "best").exists()
+    model, tokenizer, preprocess = openxclip.load(finished)
+    assert model.config.num_frames == 4
+    assert preprocess.input_size_px == 32
+    assert tokenizer(["getting darker"]).shape == (1, 16)
+
+
+def test_the_same_seed_gives_the_same_weights_and_losses(finished, data, tmp_path):
+    train(CONFIG, data, tmp_path / "again")
+    assert same(weights(finished), weights(tmp_path / "again"))
+    losses = [[row.get("loss") for row in rows(run)] for run in (finished, tmp_path / "again")]
+    assert losses[0] == losses[1]
+
+
+def test_another_seed_gives_other_weights(finished, data, tmp_path):
+    train(dataclasses.replace(CONFIG, seed=8), data, tmp_path / "other")
+    assert not same(weights(finished), weights(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("interrupted_at", [1, 3, 4])
+def test_an_interrupted_run_ends_in_the_same_weights(finished, data, tmp_path, monkeypatch, interrupted_at):
+    whole_step = loop.Trainer.step
+
+    def step(self, batch, number):
+        if number == interrupted_at:
+            raise KeyboardInterrupt
+        return whole_step(self, batch, number)
+
+    monkeypatch.setattr(loop.Trainer, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, data, tmp_path / "run")
+    monkeypatch.undo()
+    with (tmp_path / "run" / "log.jsonl").open("a") as log:
+        log.write('{"step": 5, "lo')  # cut off in the middle of a line
+    train(CONFIG, data, tmp_path / "run")
+    assert same(weights(finished), weights(tmp_path / "run"))
+    assert same(
+        load_file(finished / "last" / "optimizer.safetensors"),
+        load_file(tmp_path / "run" / "last" / "optimizer.safetensors"),
+    )
+    assert [row["step"] for row in rows(tmp_path / "run")] == [row["step"] for row in rows(finished)]
+
+
+def test_a_finished_run_stays_as_it_is(finished, data):
+    before = weights(finished)
+    assert train(CONFIG, data, finished).step == 6
+    assert same(before, weights(finished))
+
+
+def test_other_settings_do_not_go_on_with_a_run(finished, data):
+    with pytest.raises(InputError, match=r"config\.optim\.epochs: was 3, now 4"):
+        train(with_optim(CONFIG, epochs=4), data, finished)
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(data, tmp_path):
+    (tmp_path / "thesis.txt").write_text("do not touch")
+    with pytest.raises(InputError, match="not empty"):
+        train(CONFIG, data, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_accumulation_equals_one_big_batch(data, tmp_path):
+    # No mixing and no drop path: both draw for each part of a batch.
+    config = dataclasses.replace(CONFIG, model=TINY, mix=MixConfig(mixup_alpha=0, cutmix_alpha=0))
+    train(config, data, tmp_path / "one")
+    train(with_optim(config, accumulation_steps=2), data, tmp_path / "two")
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert [r["loss"] for r in one if "loss" in r] == pytest.approx(
+        [r["loss"] for r in two if "loss" in r], abs=1e-4
+    )
+    assert [r["grad_norm"] for r in one if "loss" in r] == pytest.approx(
+        [r["grad_norm"] for r in two if "loss" in r], rel=1e-3
+    )
+
+
+def test_gradient_checkpointing_changes_nothing(finished, data, tmp_path):
+    train(dataclasses.replace(CONFIG, gradient_checkpointing=True), data, tmp_path / "run")
+    for name, tensor in weights(finished).items():
+        assert torch.allclose(tensor, weights(tmp_path / "run")[name], atol=1e-5), name
+
+
+def test_frozen_text_stays_and_its_features_are_computed_once(data, tmp_path, monkeypatch):
+    calls = []
+    encode = openxclip.models.XCLIP.encode_text
+    monkeypatch.setattr(
+        openxclip.models.XCLIP, "encode_text", lambda self, tokens: calls.append(1) or encode(self, tokens)
+    )
+    frozen = with_optim(CONFIG, factors=LearningRates(new=1, visual=1), epochs=1)
+    train(frozen, data, tmp_path / "one")
+    assert len(calls) == 1
+    train(with_optim(frozen, epochs=2), data, tmp_path / "two")
+    first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
+    changed = {name.partition(".")[0] for name in first if not torch.equal(first[name], second[name])}
+    assert changed == {"visual", "integration", "prompting"}
+
+
+def test_clipping_limits_the_gradient(data, tmp_path):
+    config = dataclasses.replace(with_optim(CONFIG, epochs=1, clip_grad_norm=1e-9), model=TINY)
+    train(config, data, tmp_path / "clipped")
+    free = dataclasses.replace(with_optim(CONFIG, epochs=1), model=TINY)
+    train(free, data, tmp_path / "free")
+    norms = [
+        [row["grad_norm"] for row in rows(tmp_path / run) if "loss" in row] for run in ("clipped", "free")
+    ]
+    assert norms[0][0] == pytest.approx(norms[1][0])  # what is logged is the norm before clipping
+    assert not same(weights(tmp_path / "clipped"), weights(tmp_path / "free"))
+
+
+def test_validation_keeps_the_best(data, tmp_path):
+    config = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, val_list="val.txt"))
+    state = train(config, data, tmp_path / "run")
+    scores = [row["val_top1"] for row in rows(tmp_path / "run") if "val_top1" in row]
+    assert len(scores) == 3
+    assert state.best_top1 == max(scores)
+    assert (tmp_path / "run" / "best" / "model.safetensors").exists()
+
+
+def test_bfloat16_autocast_trains_float32_weights(data, tmp_path):
+    train(dataclasses.replace(with_optim(CONFIG, epochs=1), precision="bfloat16"), data, tmp_path / "run")
+    assert {tensor.dtype for tensor in weights(tmp_path / "run").values()} == {torch.float32}
+
+
+def test_fine_tuning_starts_from_given_weights(finished, data, tmp_path):
+    config = dataclasses.replace(
+        with_optim(CONFIG, epochs=1, learning_rate=0.0), model=None, init=str(finished / "last")
+    )
+    train(config, data, tmp_path / "run")
+    assert same(weights(finished), weights(tmp_path / "run"))
+
+
+def test_missing_videos_stop_before_anything_is_written(data, tmp_path):
+    (tmp_path / "labels.csv").write_text("id,name\n0,a\n1,b\n")
+    (tmp_path / "train.txt").write_text("nowhere.mp4 0\n")
+    with pytest.raises(InputError, match=r"1 of 1 videos .* nowhere\.mp4"):
+        train(CONFIG, tmp_path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unreadable_video_is_named_in_the_log(data, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    (tmp_path / "labels.csv").write_text("id,name\n0,a\n1,b\n")
+    (tmp_path / "train.txt").write_text(f"{data / '0.mp4'} 0\n{data / '1.mp4'} 1\n{broken} 1\n")
+    train(with_optim(CONFIG, epochs=1, batch_size=3), tmp_path, tmp_path / "run")
+    (unreadable,) = rows(tmp_path / "run")[-1]["unreadable"]
+    assert str(broken) in unreadable
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "labels.csv").write_text("id,name\n0,a\n1,b\n")
+    (tmp_path / "train.txt").write_text("broken.mp4 0\n")
+    with pytest.raises(TrainingError, match=r"no clip of a batch can be read.*broken\.mp4"):
+        train(CONFIG, tmp_path, tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_path):
+    config = with_optim(CONFIG, learning_rate=1e30, warmup_epochs=0.0)
+    with pytest.raises(TrainingError, match="Lower optim"):
+        train(config, data, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_it_learns_what_only_the_order_of_frames_tells(data, tmp_path):
+    """Brighter and darker videos hold the same frames: a model that ignores their order cannot do it."""
+    config = dataclasses.replace(
+        with_optim(CONFIG, epochs=60),
+        model=TINY,
+        mix=MixConfig(label_smoothing=0.0, mixup_alpha=0, cutmix_alpha=0),
+        data=dataclasses.replace(CONFIG.data, val_list="train.txt"),
+    )
+    assert train(config, data, tmp_path / "run").best_top1 == 1.0
