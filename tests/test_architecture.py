@@ -28,7 +28,7 @@ ROOMS = {  # room -> the rooms below it, those that it may import
     "tagging": {"evaluation", "inference", "data", "checkpoints", "models", "video", GROUND},
     "serving": {"evaluation", "inference", "data", "checkpoints", "models", "video", GROUND},
 }
-# The public surface and the command stand on top: they may import every room, and no room may import them.
+# On top stand the public surface and the command, which no room may import.
 ROOMS["(public)"] = set(ROOMS)
 ROOMS["cli"] = set(ROOMS)
 

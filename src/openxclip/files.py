@@ -3,7 +3,6 @@
 This guards against an interrupted process, not against a machine that loses power. One writer a name at a time.
 """
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = _beside(path)
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -8,6 +8,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -26,6 +27,11 @@ WEIGHTS = {
     "pytorch_model.bin": (),
     "pytorch_model.bin.index.json": ("pytorch_model-*.bin",),
 }
+Choice = Callable[[Collection[str]], list[str]]
+"""File names of a repository -> patterns of those to download; none if it lacks what is needed."""
+
+# Answers of the hub, not failures to reach it: a cached copy must not hide them.
+DEFINITE = (RepositoryNotFoundError, RevisionNotFoundError)
 
 
 def is_hub_id(source: str) -> bool:
@@ -62,31 +68,31 @@ def _tokenizer_files(names: Collection[str]) -> list[str]:
     return [name for name in TOKENIZER_FILES if name in names][:1]
 
 
-def _download(repo_id: str, revision: str | None, choose: Callable[[Collection[str]], list[str]]) -> Path:
+def _download(repo_id: str, revision: str | None, choose: Choice) -> Path:
     try:
         siblings = HfApi().model_info(repo_id, revision=revision).siblings or []
         files = choose([file.rfilename for file in siblings])
         if files:
             return Path(snapshot_download(repo_id, revision=revision, allow_patterns=files))
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise HubError(_explain(repo_id, revision, error)) from error
     except Exception as error:  # what a lost connection raises depends on the client's version
-        return _cached(repo_id, revision, error)
+        cached = None if isinstance(error, DEFINITE) else _cached(repo_id, revision, choose)
+        if cached is None:
+            raise HubError(_explain(repo_id, revision, error)) from error
+        return cached
     raise HubError(
         f"the hub's {repo_id} has no file of the kind needed, such as {', '.join((*TOKENIZER_FILES, *WEIGHTS))}; "
         "give another repository"
     )
 
 
-def _cached(repo_id: str, revision: str | None, reason: Exception) -> Path:
-    """What an earlier download left, for when the hub cannot be asked; a reader complains if a file is missing."""
+def _cached(repo_id: str, revision: str | None, choose: Choice) -> Path | None:
+    """What an earlier download left, for when the hub cannot be asked, if it holds the files that count."""
     try:
-        files = ["config.json"]  # newer clients check that all files asked for are there
-        return Path(
-            snapshot_download(repo_id, revision=revision, allow_patterns=files, local_files_only=True)
-        )
-    except Exception as error:
-        raise HubError(_explain(repo_id, revision, reason)) from error
+        # No patterns, as newer clients would insist on all files of the repository that match.
+        folder = snapshot_download(repo_id, revision=revision, allow_patterns=[], local_files_only=True)
+    except LocalEntryNotFoundError:
+        return None
+    return Path(folder) if choose([path.name for path in Path(folder).iterdir()]) else None
 
 
 def _explain(repo_id: str, revision: str | None, error: Exception) -> str:
@@ -110,7 +116,8 @@ def _explain(repo_id: str, revision: str | None, error: Exception) -> str:
         )
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         return f"the hub answered {error.response.status_code} for {repo_id}: try again later"
+    reason = str(error).partition("\n")[0]
     return (
-        f"the hub cannot be reached for {repo_id}, which is not in the cache ({type(error).__name__}): check the "
-        "network connection, or give a local folder"
+        f"the hub cannot be reached for {repo_id}, which is not in the cache ({type(error).__name__}: {reason}): "
+        "check the network connection, or give a local folder"
     )

@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 import torch
 
 from openxclip.checkpoints.checkpoint import CONFIG_FILE, TOKENIZER_FILE, Checkpoint, read_json
-from openxclip.checkpoints.huggingface import read_huggingface
 from openxclip.checkpoints.hub import download_model, download_tokenizer, is_hub_id
+from openxclip.checkpoints.huggingface import read_huggingface
 from openxclip.checkpoints.native import read_native
 from openxclip.checkpoints.official import is_official, read_official
 from openxclip.checkpoints.openai_clip import read_openai_clip
@@ -69,6 +69,7 @@ def load(
 
     Raises:
         CheckpointError: the source cannot be read, or is no X-CLIP.
+        InputError: there is no such device, dtype or number of frames.
         HubError: it cannot be downloaded.
         TokenizerError: the tokenizer cannot be read or is not that of the model.
     """
@@ -90,6 +91,8 @@ def load_with_report(
     """`load`, and how the source was read."""
     target = resolve_device(device)
     precision = resolve_dtype(dtype, target)
+    if num_frames is not None and num_frames < 1:
+        raise InputError(f"num_frames must be at least 1, got {num_frames}")
     path = _locate(source, revision)
     checkpoint, format = _read(path, num_frames)
     model, notes = checkpoint.model, checkpoint.notes
@@ -165,6 +168,8 @@ def _read(path: Path, num_frames: int | None) -> tuple[Checkpoint, Format]:
         if "format" in read_json(path / CONFIG_FILE):
             return read_native(path), "openxclip"
         return read_huggingface(path), "huggingface"
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path} is a part of a model: give the folder that holds it and its {CONFIG_FILE}")
     with TorchFile(path) as file:
         content = file.content
         if isinstance(content, dict) and isinstance(content.get("model"), dict):

@@ -90,18 +90,20 @@ class TorchFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not zipfile.is_zipfile(path):
-            raise CheckpointError(
-                f"{path} is damaged, or not a zip file as torch writes since 1.6. If you trust its source, save it "
-                "again: torch.save(torch.load(path, weights_only=True), path)"
-            )
         try:
             self._zip = zipfile.ZipFile(path)
-            self._entries = _checked_entries(self._zip, path.stat().st_size)
+        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+            raise CheckpointError(
+                f"{path} cannot be opened ({error}): it is damaged, or not a zip file as torch writes since 1.6. If "
+                "you trust its source, save it again: torch.save(torch.load(path, weights_only=True), path)"
+            ) from error
+        try:
+            self._entries = _stored_entries(self._zip, path.stat().st_size)
             self._root = _root(self._entries)
-            _check_byte_order(self._zip, f"{self._root}/byteorder")
+            self._check_byte_order()
             self.content = self._unpickle(self._zip.read(f"{self._root}/data.pkl"))
         except Exception as error:  # a hostile pickle can raise anything
+            self._zip.close()
             raise CheckpointError(f"{path} cannot be read: {error}") from error
 
     def __enter__(self) -> Self:
@@ -110,17 +112,12 @@ class TorchFile:
     def __exit__(self, *_: object) -> None:
         self._zip.close()
 
-    @property
-    def is_torchscript(self) -> bool:
-        """Whether the file holds a program's module rather than plain data."""
-        return f"{self._root}/constants.pkl" in self._entries
-
     def tensors(self, stored: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
         """Read these tensors, and no others, into memory."""
         storages: dict[str, Tensor] = {}
         try:
             return {name: self._read(tensor, storages) for name, tensor in stored.items()}
-        except zipfile.BadZipFile as error:
+        except (OSError, EOFError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"{self.path} is damaged: {error}") from error
 
     def _read(self, stored: StoredTensor, storages: dict[str, Tensor]) -> Tensor:
@@ -137,11 +134,17 @@ class TorchFile:
         _check_opcodes(data)
         return _Unpickler(data, self._storage).load()
 
+    def _check_byte_order(self) -> None:
+        name = f"{self._root}/byteorder"
+        order = self._zip.read(name).decode("ascii") if name in self._entries else "little"
+        if order != sys.byteorder:
+            raise CheckpointError(f"its byte order is {order!r}, this machine's is {sys.byteorder!r}")
+
     def _storage(self, key: str, dtype: torch.dtype, num_elements: int) -> _Storage:
         entry = f"{self._root}/data/{key}"
-        size = self._entries[entry]
+        size = self._entries.get(entry, -1)
         if num_elements * dtype.itemsize != size:
-            raise pickle.UnpicklingError(f"{entry} has {size} bytes, not {num_elements} x {dtype}")
+            raise pickle.UnpicklingError(f"{entry} is missing or not {num_elements} of {dtype}")
         return _Storage(entry, dtype, num_elements)
 
 
@@ -188,9 +191,13 @@ def tensors_of(content: Any, path: Path) -> dict[str, StoredTensor]:
         return dict(_walk(content, "", path))
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path} holds no weights by name, but a {type(content).__name__}")
-    others = [str(name) for name, value in content.items() if not isinstance(value, StoredTensor)]
+    others = [
+        str(name)
+        for name, value in content.items()
+        if not isinstance(name, str) or not isinstance(value, StoredTensor)
+    ]
     if others:
-        raise CheckpointError(f"{path} is no state dict: not a tensor are {', '.join(others[:10])}")
+        raise CheckpointError(f"{path} is no state dict: no named tensors are {', '.join(others[:10])}")
     return content
 
 
@@ -220,30 +227,22 @@ def _tensor(storage: _Storage, offset: int, shape: tuple[int, ...], stride: tupl
     return StoredTensor(storage.entry, storage.dtype, offset, tuple(shape), tuple(stride))
 
 
-def _checked_entries(archive: zipfile.ZipFile, file_size: int) -> dict[str, int]:
-    """Entry name -> size in bytes; together no larger than the file, so that nothing unpacks to more than it is."""
-    entries = archive.infolist()
-    packed = [e.filename for e in entries if e.compress_type != zipfile.ZIP_STORED or e.flag_bits & 1]
-    if packed:
-        raise CheckpointError(f"entries are compressed or encrypted, which torch never writes: {packed[:10]}")
-    if sum(entry.file_size for entry in entries) > file_size:
+def _stored_entries(archive: zipfile.ZipFile, file_size: int) -> dict[str, int]:
+    """Name -> size in bytes of what may be read: entries that cannot unpack to more than the file has.
+
+    torch compresses only the code of TorchScript, which is never read.
+    """
+    stored = [e for e in archive.infolist() if e.compress_type == zipfile.ZIP_STORED and not e.flag_bits & 1]
+    if sum(entry.file_size for entry in stored) > file_size:
         raise CheckpointError("its entries claim more bytes than the file has")
-    return {entry.filename: entry.file_size for entry in entries}
+    return {entry.filename: entry.file_size for entry in stored}
 
 
 def _root(entries: Mapping[str, int]) -> str:
-    roots = [
-        name.removesuffix("/data.pkl") for name in entries if name.count("/") == 1 and "/data.pkl" in name
-    ]
+    roots = [name.removesuffix("/data.pkl") for name in entries if name.count("/") == 1 and "/data.pkl" in name]
     if len(roots) != 1:
-        raise CheckpointError("it is a zip file, but not one of torch: no data.pkl")
+        raise CheckpointError("it is a zip file, but not one of torch: it has no uncompressed data.pkl")
     return roots[0]
-
-
-def _check_byte_order(archive: zipfile.ZipFile, name: str) -> None:
-    order = archive.read(name).decode("ascii") if name in archive.namelist() else "little"
-    if order != sys.byteorder:
-        raise CheckpointError(f"its byte order is {order!r}, this machine's is {sys.byteorder!r}")
 
 
 def _check_opcodes(data: bytes) -> None:
@@ -251,5 +250,5 @@ def _check_opcodes(data: bytes) -> None:
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name in FORBIDDEN_OPCODES:
             raise pickle.UnpicklingError(f"opcode {opcode.name} has no place in weights")
-        if opcode.name in MEMO_OPCODES and argument > len(data):
+        if opcode.name in MEMO_OPCODES and int(argument or 0) > len(data):
             raise pickle.UnpicklingError(f"memo index {argument} is larger than the pickle")

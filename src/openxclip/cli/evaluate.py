@@ -55,6 +55,10 @@ def evaluate(
     if list_name is None and (data / "test.txt").is_file():
         list_name = "test.txt"
     manifest = read_manifest(data, list_name=list_name, media_root=media_root)
+    if output is not None:  # what would be missing at the end is missed now
+        import openxclip.evaluation.plots  # noqa: F401
+
+        output.mkdir(parents=True, exist_ok=True)
 
     from openxclip.evaluation.evaluate import evaluate as score
     from openxclip.inference.recognizer import Recognizer
@@ -84,7 +88,6 @@ def evaluate(
 def _write(result: "Evaluation", output: Path) -> None:
     from openxclip.evaluation.plots import plot_confusion
 
-    output.mkdir(parents=True, exist_ok=True)
     result.save(output / "evaluation.json")
     plot_confusion(result.confusion, [row.label for row in result.classes], output / "confusion.png")
 

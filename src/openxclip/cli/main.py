@@ -1,5 +1,6 @@
 """The `openxclip` command: a subcommand is a typed function, one file each; heavy imports stand inside it."""
 
+import io
 import os
 import sys
 import traceback
@@ -33,6 +34,8 @@ def main() -> None:
     # Before torch is imported: while the model waits for decoder threads, or for other programs on the same
     # cores, its idle threads must not spin (a training step took 20 times as long beside a busy process).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold what an encoding cannot express
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     sys.exit(run(arguments, debug))
@@ -41,17 +44,19 @@ def main() -> None:
 def run(arguments: list[str], debug: bool = False) -> int:
     """Run a subcommand -> exit status."""
     try:
-        return tyro.extras.subcommand_cli_from_dict(
+        status = tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="openxclip", description=DESCRIPTION, args=arguments
         )
-    except OpenXCLIPError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"openxclip: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError | ConfigError) else 1
+        sys.stdout.flush()  # a closed pipe shows here, where it is handled, and not at exit
+        return status
     except KeyboardInterrupt:
         print("openxclip: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (OpenXCLIPError, OSError) as error:  # the latter where the file system refuses a folder or a file
+        if debug:
+            traceback.print_exc()
+        print(f"openxclip: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError | ConfigError) else 1

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +30,7 @@ def predict(
     ],
     model: Model = "microsoft/xclip-base-patch32",
     views: ViewsText = "1x1",
-    top_k: int = 5,
+    top_k: Annotated[int, tyro.conf.arg(help="labels to show for each video")] = 5,
     templates: Templates = "name",
     json_lines: Json = False,
     device: Device = "auto",
@@ -84,7 +84,13 @@ def _find_videos(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)  # also one that is missing: its row says so
             continue
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
+        inside = sorted(
+            file
+            for file in path.rglob(
+                "[!.]*"
+            )  # not the hidden "._clip.mp4" that some systems put beside clip.mp4
+            if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()
+        )
         if not inside:
             raise InputError(f"no video in {path}; known endings are {', '.join(sorted(VIDEO_SUFFIXES))}")
         found += inside
@@ -118,13 +124,13 @@ def _with_progress(predictions: "Iterator[Prediction]", total: int) -> "Iterator
 
 
 def _show(prediction: "Prediction", as_json: bool) -> None:
-    if as_json:
-        row = {"path": prediction.path, "scores": prediction.scores, "error": prediction.error}
-        print(json.dumps(row, ensure_ascii=False), flush=True)
-        return
-    print(prediction.path)
+    print(json.dumps(asdict(prediction)) if as_json else _text(prediction), flush=True)
     if prediction.error is not None:
-        print(f"  cannot be read: {prediction.error}", flush=True)
         print(f"openxclip: {prediction.path}: {prediction.error}", file=sys.stderr)
-    for label, probability in prediction.scores:
-        print(f"  {probability:6.1%}  {label}", flush=True)
+
+
+def _text(prediction: "Prediction") -> str:
+    lines = [f"  {probability:6.1%}  {label}" for label, probability in prediction.scores]
+    if prediction.error is not None:
+        lines.append(f"  cannot be read: {prediction.error}")
+    return "\n".join([prediction.path, *lines])

@@ -8,8 +8,11 @@ from torch import Tensor
 
 
 def top_k_accuracy(probabilities: Tensor, labels: Tensor, k: int) -> float:
-    """Share of videos whose label is among the k most probable: probabilities (V, K), labels (V,)."""
-    top = probabilities.topk(min(k, probabilities.shape[1]), dim=1).indices  # (V, k)
+    """Share of videos whose label is among the k most probable: probabilities (V, K), labels (V,).
+
+    Of equals the first is taken, as `argmax` does, so that the confusion matrix tells the same.
+    """
+    top = probabilities.argsort(dim=1, descending=True, stable=True)[:, :k]  # (V, k)
     return (top == labels[:, None]).any(dim=1).double().mean().item()
 
 
@@ -21,4 +24,4 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
 
 def per_class_accuracy(confusion: Tensor) -> Tensor:
     """Recall of each class (K,) from a confusion matrix (K, K); nan where a class has no video."""
-    return confusion.diagonal() / confusion.sum(dim=1)
+    return confusion.diagonal().double() / confusion.sum(dim=1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.data.templates import fill
+from openxclip.errors import InputError
 from openxclip.models import XCLIP
 
 
@@ -26,7 +27,14 @@ def encode_labels(
 
     One template gives the model's own features. Several give the mean of their directions, as CLIP's prompt
     ensembles do, at the mean length of the features: video-specific prompting reads lengths, too.
+
+    Raises:
+        InputError: there is no label or template, or a template has no slot for the label.
     """
+    if isinstance(templates, str) or not templates:
+        raise InputError(
+            f"templates must be a list of at least one, got {templates!r}; for one pass [template]"
+        )
     features = []
     for template in templates:
         tokens = tokenizer([fill(template, label) for label in labels]).to(model.logit_scale.device)

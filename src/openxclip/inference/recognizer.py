@@ -13,8 +13,9 @@ from torch import Tensor
 
 from openxclip.checkpoints.load import load
 from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
+from openxclip.data.labels import check_labels
 from openxclip.data.templates import BUILT_IN_TEMPLATES
-from openxclip.errors import InputError, VideoError
+from openxclip.errors import CheckpointError, InputError, VideoError
 from openxclip.inference.ahead import read_ahead
 from openxclip.inference.labels import encode_labels
 from openxclip.inference.views import Views, read_views
@@ -49,13 +50,13 @@ class Recognizer:
         templates: Sequence[str] | None = None,
         limits: VideoLimits | None = None,
     ) -> None:
-        if not labels:
-            raise InputError("no labels; give at least one class name")
+        if templates is None:
+            templates = BUILT_IN_TEMPLATES["name"]
         self.model = model
         self.preprocess = preprocess
-        self.labels = tuple(labels)
+        self.labels = tuple(check_labels(labels, "labels"))
         self.limits = limits
-        self.text = encode_labels(model, tokenizer, labels, templates or BUILT_IN_TEMPLATES["name"])  # (K, E)
+        self.text = encode_labels(model, tokenizer, self.labels, templates)  # (K, E)
 
     @classmethod
     def from_pretrained(
@@ -88,23 +89,27 @@ class Recognizer:
         """The best labels of one video, or of each of several; a bad one among several has its `error` set.
 
         Raises:
+            InputError: `top_k` or `views` is not allowed.
             VideoError: a single video cannot be read.
         """
         if not isinstance(videos, str | Path):
             return list(self.predict_each(videos, top_k=top_k, views=views))
+        _check_top_k(top_k)
         pixels = self.read(videos, Views.parse(views), num_threads=0)
-        return self._prediction(videos, self.probabilities(pixels), top_k)
+        return self._prediction(videos, pixels, top_k)
 
     def predict_each(
         self, videos: Iterable[str | Path], *, top_k: int = 5, views: str = "1x1"
     ) -> Iterator[Prediction]:
-        """Predictions one by one, in order; the next videos are decoded while the model works."""
+        """Predictions one by one, in order; the next videos are decoded while the model works.
+
+        Raises:
+            InputError: `top_k` or `views` is not allowed.
+        """
+        _check_top_k(top_k)
         parsed = Views.parse(views)
-        for path, pixels in read_ahead(videos, lambda path: self.read(path, parsed), NUM_DECODE_THREADS):
-            if isinstance(pixels, VideoError):
-                yield Prediction(path=str(path), scores=[], error=pixels.reason)
-            else:
-                yield self._prediction(path, self.probabilities(pixels), top_k)
+        clips = read_ahead(videos, lambda path: self.read(path, parsed), NUM_DECODE_THREADS)
+        return (self._prediction(path, pixels, top_k) for path, pixels in clips)
 
     def read(self, video: VideoSource, views: Views, num_threads: int = 1) -> Tensor:
         """Decode a video's views as this model wants them -> uint8 (V, T, 3, S, S).
@@ -123,12 +128,30 @@ class Recognizer:
 
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> Tensor:
-        """Views uint8 (V, T, 3, S, S) -> probabilities (K,): the mean over views of softmax(logits)."""
+        """Views uint8 (V, T, 3, S, S) -> probabilities (K,): the mean over views of softmax(logits).
+
+        Raises:
+            CheckpointError: the model's output is no number.
+        """
         pixels = pixels.to(self.text.device)
         video = self.model.encode_video(self.preprocess.normalise(pixels, self.text.dtype))
-        return self.model.logits(video, self.text).float().softmax(dim=-1).mean(dim=0).cpu()
+        probabilities = self.model.logits(video, self.text).float().softmax(dim=-1).mean(dim=0).cpu()
+        if probabilities.isnan().any():
+            raise CheckpointError(
+                f"the model's scores are not numbers: its weights are damaged, or too large for {self.text.dtype}; "
+                "try float32, or get the weights again"
+            )
+        return probabilities
 
-    def _prediction(self, path: str | Path, probabilities: Tensor, top_k: int) -> Prediction:
-        top = probabilities.topk(min(top_k, len(self.labels)))
-        scores = [(self.labels[i], p) for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
-        return Prediction(path=str(path), scores=scores)
+    def _prediction(self, path: str | Path, pixels: Tensor | VideoError, top_k: int) -> Prediction:
+        """Of the views (V, T, 3, S, S) of a video, or of what went wrong with it; equals in order of labels."""
+        if isinstance(pixels, VideoError):
+            return Prediction(path=str(path), scores=[], error=pixels.reason)
+        values, indices = self.probabilities(pixels).sort(descending=True, stable=True)
+        best = zip(indices[:top_k].tolist(), values[:top_k].tolist(), strict=True)
+        return Prediction(path=str(path), scores=[(self.labels[i], value) for i, value in best])
+
+
+def _check_top_k(top_k: int) -> None:
+    if top_k < 1:
+        raise InputError(f"top_k must be at least 1, got {top_k}")

@@ -16,9 +16,16 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def _check_sizes(config: Any, where: str) -> None:
+    """Every whole number of a config counts something there must be at least one of."""
+    for name, value in vars(config).items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            _require(value >= 1, f"{where}: {name} must be at least 1, got {value}")
+
+
 def _check_heads(width: int, num_heads: int, where: str) -> None:
     _require(
-        num_heads > 0 and width % num_heads == 0,
+        width % num_heads == 0,
         f"{where}: width {width} is not divisible by num_heads {num_heads}; choose num_heads = width / 64",
     )
 
@@ -40,9 +47,10 @@ class VisionConfig:
     message_tokens: bool = True
     """Whether the blocks exchange message tokens between frames; off gives CLIP's plain image tower."""
     drop_path: float = 0.0
-    """Stochastic depth of the last block; grows linearly from 0 at the first."""
+    """Stochastic depth of the last block; grows linearly from 0 at the first (a lone block has none)."""
 
     def __post_init__(self) -> None:
+        _check_sizes(self, "vision")
         _check_heads(self.width, self.num_heads, "vision")
         _require(
             self.image_size_px % self.patch_size_px == 0,
@@ -72,6 +80,7 @@ class TextConfig:
     """Attention heads."""
 
     def __post_init__(self) -> None:
+        _check_sizes(self, "text")
         _check_heads(self.width, self.num_heads, "text")
 
 
@@ -84,6 +93,9 @@ class IntegrationConfig:
     num_heads: int = 8
     """Attention heads."""
 
+    def __post_init__(self) -> None:
+        _check_sizes(self, "integration")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptingConfig:
@@ -93,6 +105,9 @@ class PromptingConfig:
     """Number of cross-attention layers."""
     num_heads: int = 8
     """Attention heads."""
+
+    def __post_init__(self) -> None:
+        _check_sizes(self, "prompting")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +128,7 @@ class XCLIPConfig:
     """Video-specific prompting, or None for none."""
 
     def __post_init__(self) -> None:
-        _require(self.num_frames >= 1, f"num_frames must be at least 1, got {self.num_frames}")
+        _check_sizes(self, "model")
         for name, part in (("integration", self.integration), ("prompting", self.prompting)):
             if part is not None:
                 _check_heads(self.embed_dim, part.num_heads, name)

@@ -31,5 +31,5 @@ class MultiFrameIntegration(nn.Module):
 
 def interpolate_positions(positions: Tensor, num_frames: int) -> Tensor:
     """Positions (T, E) stretched linearly over time to another number of frames -> (num_frames, E)."""
-    stretched = F.interpolate(positions.float().T[None], size=num_frames, mode="linear", align_corners=False)
-    return stretched[0].T.to(positions.dtype).contiguous()
+    stretched = F.interpolate(positions.T[None], size=num_frames, mode="linear", align_corners=False)
+    return stretched[0].T.contiguous()

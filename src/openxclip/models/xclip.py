@@ -3,6 +3,7 @@
 Shapes: B videos, T frames, N patches, E joint embedding, K texts, C tokens of a text, S input side in pixels.
 """
 
+import copy
 import dataclasses
 from typing import NamedTuple
 
@@ -69,8 +70,10 @@ class XCLIP(nn.Module):
             InputError: the texts are longer than the model's context, or use ids outside its vocabulary.
         """
         context, vocab = self.config.text.context_length, self.config.text.vocab_size
-        if tokens.ndim != 2 or tokens.shape[1] > context:
-            raise InputError(f"tokens must be (K, C) with C <= {context}, got {tuple(tokens.shape)}")
+        if tokens.ndim != 2 or tokens.numel() == 0 or tokens.shape[1] > context:
+            raise InputError(
+                f"tokens must be (K, C) with K >= 1, 1 <= C <= {context}, got {tuple(tokens.shape)}"
+            )
         if not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab:
             raise InputError(
                 f"token ids must be in 0..{vocab - 1}, got {int(tokens.min())}..{int(tokens.max())}; "
@@ -79,10 +82,18 @@ class XCLIP(nn.Module):
         return self.text(tokens)
 
     def logits(self, video: VideoFeatures, text: Tensor) -> Tensor:
-        """Scaled cosine of every video with every text as that video sees it: (B, E), (K, E) -> (B, K)."""
+        """Scaled cosine of every video with every text as that video sees it: (B, E), (K, E) -> (B, K).
+
+        Raises:
+            InputError: the features lack the patches that video-specific prompting reads.
+        """
         query = F.normalize(video.video, dim=-1)  # (B, E)
-        if self.prompting is None or video.patches is None:
+        if self.prompting is None:
             similarity = query @ F.normalize(text, dim=-1).T
+        elif video.patches is None:
+            raise InputError(
+                "these features have no patches, and this model adapts its texts by them; encode anew"
+            )
         else:
             prompted = F.normalize(self.prompting(text, video.patches), dim=-1)  # (B, K, E)
             similarity = torch.einsum("be,bke->bk", query, prompted)
@@ -94,15 +105,12 @@ class XCLIP(nn.Module):
 
     def with_num_frames(self, num_frames: int) -> "XCLIP":
         """A copy for clips of another length: the integration transformer's positions are interpolated."""
-        config = dataclasses.replace(self.config, num_frames=num_frames)
-        with torch.device("meta"):
-            model = XCLIP(config)
-        state = self.state_dict()
-        if self.integration is not None:
-            key = "integration.position_embedding"
-            state[key] = interpolate_positions(state[key], num_frames)
-        model.load_state_dict(state, assign=True)
-        return model.train(self.training)
+        model = copy.deepcopy(self)
+        model.config = dataclasses.replace(self.config, num_frames=num_frames)
+        if model.integration is not None:
+            positions = model.integration.position_embedding
+            positions.data = interpolate_positions(positions.data, num_frames)
+        return model
 
     def _check(self, pixels: Tensor) -> None:
         size, num_frames = self.config.vision.image_size_px, self.config.num_frames

@@ -94,6 +94,10 @@ class OptimConfig:
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"optim.epochs must be at least 1, got {self.epochs}")
         _require(
+            0 <= self.warmup_epochs <= self.epochs,
+            f"optim.warmup_epochs must be in 0..{self.epochs} (optim.epochs), got {self.warmup_epochs}",
+        )
+        _require(
             self.accumulation_steps >= 1 and self.batch_size % self.accumulation_steps == 0,
             f"optim.batch_size {self.batch_size} must be a multiple of optim.accumulation_steps "
             f"{self.accumulation_steps}",

@@ -1,0 +1,53 @@
+"""The CUDA path gives what the CPU path gives; skipped where there is no CUDA device."""
+
+import dataclasses
+
+import pytest
+import torch
+from tiny import TINY, tiny_model, tiny_pixels, tiny_tokens
+
+from openxclip.checkpoints.load import Loaded, load, resolve_dtype
+from openxclip.checkpoints.save import save_as
+from openxclip.checkpoints.tokenizer import train_small_tokenizer
+from openxclip.inference.recognizer import Recognizer
+from openxclip.video.transforms import Preprocessor
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny model with a tokenizer of its own."""
+    path = tmp_path_factory.mktemp("gpu") / "model"
+    tokenizer = train_small_tokenizer(["waves", "blocks"], context_length=TINY.text.context_length)
+    text = dataclasses.replace(TINY.text, vocab_size=tokenizer.vocab_size)
+    model = tiny_model(dataclasses.replace(TINY, text=text))
+    save_as(path, model, tokenizer, Preprocessor.official(TINY.vision.image_size_px))
+    return path
+
+
+def test_logits_are_those_of_the_cpu():
+    model, pixels, tokens = tiny_model(), tiny_pixels(), tiny_tokens()
+    with torch.no_grad():
+        expected = model(pixels, tokens)
+        found = model.cuda()(pixels.cuda(), tokens.cuda()).cpu()
+    assert (found - expected).abs().max().item() <= 1e-3
+
+
+def test_auto_picks_the_gpu_and_its_precision(folder):
+    model, _, _ = load(folder)
+    assert model.logit_scale.device.type == "cuda"
+    assert model.logit_scale.dtype == resolve_dtype("auto", torch.device("cuda"))
+
+
+def test_probabilities_are_close_to_those_of_the_cpu(folder):
+    pixels = torch.randint(
+        0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    loaded: dict[str, Loaded] = {device: load(folder, device=device) for device in ("cpu", "cuda")}
+    here, there = (Recognizer(*model, labels=["waves", "blocks"]).probabilities(pixels) for model in loaded.values())
+    assert there.device.type == "cpu"
+    assert (here - there).abs().max().item() <= 0.02
