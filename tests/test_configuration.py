@@ -60,6 +60,8 @@ def test_a_part_switched_off_comes_back_with_its_defaults():
         ("optim.accumulation_steps=7", "multiple of"),
         ("optim=3", "optim must be an object"),
         ("num_frames=null", "num_frames must be int"),
+        ("data.cached_frames=8", "needs data.num_workers=0"),
+        ("optim.warmup_epochs=31", "in 0..30"),
     ],
 )
 def test_wrong_overrides_say_what_is_allowed(override, message):

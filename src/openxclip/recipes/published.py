@@ -1,11 +1,12 @@
 """The paper's three regimes (section 4): fully supervised, few-shot, zero-shot, from OpenAI's CLIP weights.
 
-Each names ViT-B/32 or ViT-B/16 as OpenAI publishes it; another file or size is `--set init=PATH`.
+Each names ViT-B/32 or ViT-B/16 as OpenAI publishes it; other weights are `--set init=SOURCE`, lists of a data
+folder `--set data.train_list=train.txt --set data.val_list=val.txt`.
 """
 
 import dataclasses
 
-from openxclip.training.config import DataConfig, OptimConfig, TrainConfig
+from openxclip.training.config import OptimConfig, TrainConfig
 
 
 def supervised() -> TrainConfig:
@@ -14,7 +15,6 @@ def supervised() -> TrainConfig:
         recipe="supervised",
         init="ViT-B-32.pt",
         num_frames=8,
-        data=DataConfig(train_list="train.txt", val_list="val.txt"),
         optim=OptimConfig(epochs=30, learning_rate=8e-6, batch_size=256),
     )
 

@@ -35,6 +35,12 @@ class DataConfig:
     gray_probability: float = 0.2
     """Chance of losing all colour."""
 
+    def __post_init__(self) -> None:
+        _require(
+            self.cached_frames is None or self.num_workers == 0,
+            "data.cached_frames needs data.num_workers=0: worker processes end with each epoch, and their cache too",
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class MixConfig:
