@@ -250,9 +250,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(da
 def test_it_learns_what_only_the_order_of_frames_tells(data, tmp_path):
     """Brighter and darker videos hold the same frames: a model that ignores their order cannot do it."""
     config = dataclasses.replace(
-        with_optim(CONFIG, epochs=60),
+        with_optim(
+            CONFIG, epochs=60, batch_size=8, learning_rate=1e-4, factors=LearningRates(new=10, visual=1)
+        ),
         model=TINY,
         mix=MixConfig(label_smoothing=0.0, mixup_alpha=0, cutmix_alpha=0),
-        data=dataclasses.replace(CONFIG.data, val_list="train.txt"),
+        data=dataclasses.replace(
+            CONFIG.data, val_list="train.txt", jitter_probability=0.0, samples_per_epoch=16
+        ),
     )
     assert train(config, data, tmp_path / "run").best_top1 == 1.0

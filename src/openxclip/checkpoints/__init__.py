@@ -1,1 +1,1 @@
-"""Models in and out of files: ours, Hugging Face's, the official code's and OpenAI's; tokenizers; the hub."""
+"""Models on disk: read from four formats, written in two."""

@@ -15,6 +15,8 @@ from openxclip.video.transforms import Preprocessor
 
 T = TypeVar("T")
 
+HEAD_WIDTH = 64  # of every attention in CLIP and X-CLIP as published
+
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"

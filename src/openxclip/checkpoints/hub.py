@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 
 from openxclip.errors import HubError
 
-ID = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*", re.ASCII)
+ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
 CONFIG_FILES = ("config.json", "preprocessor.json", "preprocessor_config.json", "processor_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "merges.txt")  # the first that is there is enough
@@ -95,8 +95,10 @@ def _cached(repo_id: str, revision: str | None, choose: Choice) -> Path | None:
     return Path(folder) if choose([path.name for path in Path(folder).iterdir()]) else None
 
 
-def _explain(repo_id: str, revision: str | None, error: Exception) -> str:
+def _explain(repo_id: str, revision: str | None, error: BaseException) -> str:
     """One line: what failed, and what to do."""
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__  # the client hides the reason behind "not in the cache either"
     if isinstance(error, GatedRepoError):
         return (
             f"access to {repo_id} is restricted: accept its conditions at https://huggingface.co/{repo_id}, then "
@@ -104,8 +106,8 @@ def _explain(repo_id: str, revision: str | None, error: Exception) -> str:
         )
     if isinstance(error, RepositoryNotFoundError):
         return (
-            f"the hub has no model {repo_id!r}, or it is private: check the name; for a private one log in with "
-            "`hf auth login` or set HF_TOKEN"
+            f"{repo_id!r} is no file or folder here, and the hub has no such model, or it is private: check the name; "
+            "for a private one log in with `hf auth login` or set HF_TOKEN"
         )
     if isinstance(error, RevisionNotFoundError):
         return f"{repo_id} has no revision {revision!r}: give a branch, tag or commit that it has"
@@ -115,7 +117,8 @@ def _explain(repo_id: str, revision: str | None, error: Exception) -> str:
             "once where there is a network"
         )
     if isinstance(error, HfHubHTTPError) and error.response is not None:
-        return f"the hub answered {error.response.status_code} for {repo_id}: try again later"
+        status = error.response.status_code
+        return f"the hub answered {status} for {repo_id}: try again later, or log in with `hf auth login`"
     reason = str(error).partition("\n")[0]
     return (
         f"the hub cannot be reached for {repo_id}, which is not in the cache ({type(error).__name__}: {reason}): "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from openxclip.checkpoints.checkpoint import (
     CONFIG_FILE,
+    HEAD_WIDTH,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     Checkpoint,
@@ -80,7 +81,7 @@ def read_huggingface(folder: Path) -> Checkpoint:
     preprocess, notes = _read_preprocessor(folder, config.vision.image_size_px)
     weights_file, weights = _read_weights(folder)
     model = build(weights, config, HUGGINGFACE, str(weights_file))
-    return Checkpoint(model, preprocess, notes=(*_head_notes(config), *notes))
+    return Checkpoint(model, preprocess, notes=(*head_notes(config), *notes))
 
 
 def write_folder(
@@ -283,11 +284,13 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _head_notes(config: XCLIPConfig) -> tuple[str, ...]:
-    """The published conversion of the large models kept 8 heads where they were trained with 12."""
+def head_notes(config: XCLIPConfig) -> tuple[str, ...]:
+    """Where the file's heads are not those of the training: the port's conversion left the large models 8 of 12."""
+    if config.embed_dim % HEAD_WIDTH:
+        return ()
     notes = []
     for name, part in (("integration", config.integration), ("prompting", config.prompting)):
-        trained = config.embed_dim // 64
+        trained = config.embed_dim // HEAD_WIDTH
         if part is not None and part.num_heads != trained:
             notes.append(
                 f"config.json gives {name} {part.num_heads} heads, X-CLIP's own code width / 64 = {trained}; "

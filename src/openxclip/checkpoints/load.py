@@ -169,7 +169,9 @@ def _read(path: Path, num_frames: int | None) -> tuple[Checkpoint, Format]:
             return read_native(path), "openxclip"
         return read_huggingface(path), "huggingface"
     if path.suffix == ".safetensors":
-        raise CheckpointError(f"{path} is a part of a model: give the folder that holds it and its {CONFIG_FILE}")
+        raise CheckpointError(
+            f"{path} is a part of a model: give the folder that holds it and its {CONFIG_FILE}"
+        )
     with TorchFile(path) as file:
         content = file.content
         if isinstance(content, dict) and isinstance(content.get("model"), dict):

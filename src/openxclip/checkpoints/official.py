@@ -7,14 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from openxclip.checkpoints.checkpoint import Checkpoint
+from openxclip.checkpoints.checkpoint import HEAD_WIDTH, Checkpoint
 from openxclip.checkpoints.tables import OFFICIAL, PARTS, build
 from openxclip.errors import CheckpointError, ConfigError
 from openxclip.models import XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig
 from openxclip.video.transforms import Preprocessor
-
-HEAD_WIDTH = 64  # of every attention in CLIP and X-CLIP
 
 TOWER_SHAPES = {
     "visual.conv1.weight": 4,
@@ -64,7 +62,7 @@ def infer_towers(
 ) -> XCLIPConfig:
     """An X-CLIP configuration around the CLIP towers of these tensors."""
     for name, num_dims in TOWER_SHAPES.items():
-        if name not in state or state[name].ndim != num_dims:
+        if name not in state or state[name].ndim != num_dims or 0 in state[name].shape:
             raise CheckpointError(
                 f"{path}: no {name} with {num_dims} dimensions, so it is no CLIP vision transformer"
             )

@@ -32,7 +32,7 @@ def read_openai_clip(state: Mapping[str, Tensor], path: Path, num_frames: int, s
         integration_layers=IntegrationConfig().num_layers,
         prompting_layers=PromptingConfig().num_layers,
     )
-    towers = from_theirs(state, _clip_only(config), OPENAI_CLIP, str(path))
+    towers = from_theirs(state, clip_only(config), OPENAI_CLIP, str(path))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = XCLIP(config)
@@ -42,7 +42,8 @@ def read_openai_clip(state: Mapping[str, Tensor], path: Path, num_frames: int, s
     return Checkpoint(model.eval(), preprocess, new_parts=_new_parts(model, towers))
 
 
-def _clip_only(config: XCLIPConfig) -> XCLIPConfig:
+def clip_only(config: XCLIPConfig) -> XCLIPConfig:
+    """The same model without what X-CLIP adds to CLIP."""
     vision = dataclasses.replace(config.vision, message_tokens=False)
     return dataclasses.replace(config, vision=vision, integration=None, prompting=None)
 

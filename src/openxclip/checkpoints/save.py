@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from openxclip.checkpoints import huggingface, native
+from openxclip.checkpoints.checkpoint import WEIGHTS_FILE
 from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.errors import InputError
 from openxclip.files import atomic_folder
@@ -20,13 +21,16 @@ def save_as(
     preprocess: Preprocessor,
     format: Literal["openxclip", "huggingface"] = "openxclip",
 ) -> None:
-    """Write a model folder; one that is there already is replaced.
+    """Write a model folder; one that is there already is replaced, with all that is in it.
 
     Raises:
         CheckpointError: the format cannot express the model.
-        InputError: there is no such format.
+        InputError: there is no such format, or something that is no model would be lost.
     """
     if format not in WRITERS:
         raise InputError(f"no format {format!r}; choose one of {', '.join(WRITERS)}")
-    with atomic_folder(Path(folder)) as temporary:
+    path = Path(folder).resolve()
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / WEIGHTS_FILE).exists()):
+        raise InputError(f"{folder} exists and is no model folder; choose another name, or remove it first")
+    with atomic_folder(path) as temporary:
         WRITERS[format](temporary, model, tokenizer, preprocess)

@@ -232,14 +232,26 @@ def _stored_entries(archive: zipfile.ZipFile, file_size: int) -> dict[str, int]:
 
     torch compresses only the code of TorchScript, which is never read.
     """
-    stored = [e for e in archive.infolist() if e.compress_type == zipfile.ZIP_STORED and not e.flag_bits & 1]
+    entries = [
+        archive.getinfo(name) for name in set(archive.namelist())
+    ]  # of two with one name, the one read
+    stored = [entry for entry in entries if _is_plain(entry)]
     if sum(entry.file_size for entry in stored) > file_size:
         raise CheckpointError("its entries claim more bytes than the file has")
     return {entry.filename: entry.file_size for entry in stored}
 
 
+def _is_plain(entry: zipfile.ZipInfo) -> bool:
+    encrypted = entry.flag_bits & 1
+    return (
+        entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size and not encrypted
+    )
+
+
 def _root(entries: Mapping[str, int]) -> str:
-    roots = [name.removesuffix("/data.pkl") for name in entries if name.count("/") == 1 and "/data.pkl" in name]
+    roots = [
+        name.removesuffix("/data.pkl") for name in entries if name.count("/") == 1 and "/data.pkl" in name
+    ]
     if len(roots) != 1:
         raise CheckpointError("it is a zip file, but not one of torch: it has no uncompressed data.pkl")
     return roots[0]

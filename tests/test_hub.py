@@ -1,0 +1,277 @@
+"""Downloads with the real client from a small hub on this machine."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha1
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import unquote, urlsplit
+
+import huggingface_hub.constants as hub_constants
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import tiny_model, tiny_tokenizer
+
+from openxclip.checkpoints.hub import is_hub_id
+from openxclip.checkpoints.load import load
+from openxclip.checkpoints.save import save_as
+from openxclip.errors import HubError, TokenizerError
+from openxclip.video.transforms import Preprocessor
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub:
+    """Repositories as folders; answers what the client asks for a download."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.downloaded: list[str] = []
+        self.gated: set[str] = set()
+        self.failing: set[str] = set()
+        self.broken = False
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, headers, body = hub.answer(unquote(urlsplit(self.path).path))
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        if self.broken:
+            return 500, {}, b""
+        if path.startswith("/api/models/"):
+            owner, name, *rest = path.removeprefix("/api/models/").split("/")
+            revision = rest[1] if rest else "main"
+        else:
+            owner, name, _, revision, *rest = path.removeprefix("/").split("/")
+        folder = self.root / owner / name
+        if not folder.is_dir():
+            return 401, {"X-Error-Code": "RepoNotFound"}, b"{}"
+        if revision not in ("main", COMMIT):
+            return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
+        if path.startswith("/api/"):
+            return 200, {"Content-Type": "application/json"}, json.dumps(self._listing(folder, rest)).encode()
+        if f"{owner}/{name}" in self.gated:
+            return 403, {"X-Error-Code": "GatedRepo"}, b"{}"
+        if rest[0] in self.failing:
+            return 403, {}, b""  # the client tries again, for long, after others
+        file = folder / rest[0]
+        if not file.exists():
+            return 404, {"X-Error-Code": "EntryNotFound"}, b"{}"
+        self.downloaded.append(file.name)
+        return 200, {"X-Repo-Commit": COMMIT, "ETag": f'"{_digest(file)}"'}, file.read_bytes()
+
+    def _listing(self, folder: Path, request: list[str]) -> object:
+        files = sorted(folder.iterdir())
+        if request[:1] == ["tree"]:
+            return [
+                {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": _digest(f)} for f in files
+            ]
+        repository = str(folder.relative_to(self.root))
+        return {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": file.name} for file in files]}
+
+
+def _digest(file: Path) -> str:
+    return sha1(file.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with owner/tiny; the client uses it, and an empty cache."""
+    save_as(
+        tmp_path / "hub" / "owner" / "tiny",
+        tiny_model(),
+        tiny_tokenizer(),
+        Preprocessor.hugging_face(32),
+        format="huggingface",
+    )
+    hub = Hub(tmp_path / "hub")
+    monkeypatch.setattr(hub_constants, "ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    yield hub
+    hub.stop()
+
+
+def is_tiny(source: str, **options: str) -> bool:
+    loaded = load(source, device="cpu", dtype="float32", **options)
+    assert loaded.tokenizer(["ba"]).equal(tiny_tokenizer()(["ba"]))
+    state = loaded.model.state_dict()
+    return all(torch.equal(tensor, state[name]) for name, tensor in tiny_model().state_dict().items())
+
+
+def test_safetensors_are_preferred_and_nothing_else_is_downloaded(hub: Hub):
+    repository = hub.root / "owner" / "tiny"
+    for name in ("pytorch_model.bin", "tf_model.h5", "README.md", "vocab.json", "merges.txt"):
+        (repository / name).write_bytes(b"not needed")
+    assert is_tiny("owner/tiny")
+    assert set(hub.downloaded) == {
+        "config.json",
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "model.safetensors",
+    }
+
+
+def test_a_repository_with_only_a_pickle(hub: Hub):
+    repository = hub.root / "owner" / "tiny"
+    torch.save(load_file(repository / "model.safetensors"), repository / "pytorch_model.bin")
+    (repository / "model.safetensors").unlink()
+    assert is_tiny("owner/tiny")
+    assert "pytorch_model.bin" in hub.downloaded
+
+
+def test_a_native_folder_on_the_hub(hub: Hub):
+    save_as(hub.root / "owner" / "native", tiny_model(), tiny_tokenizer(), Preprocessor.official(32))
+    assert is_tiny("owner/native")
+
+
+def test_a_revision(hub: Hub):
+    assert is_tiny("owner/tiny", revision=COMMIT)
+    with pytest.raises(HubError, match="owner/tiny has no revision 'v9'"):
+        load("owner/tiny", revision="v9")
+
+
+def test_the_second_time_comes_from_the_cache(hub: Hub):
+    assert is_tiny("owner/tiny")
+    first = len(hub.downloaded)
+    assert is_tiny("owner/tiny")
+    assert len(hub.downloaded) == first
+    hub.stop()
+    assert is_tiny("owner/tiny")
+
+
+def test_offline_with_and_without_a_cached_copy(hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as offline:
+        offline.setattr(hub_constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(HubError, match="not in the cache, and HF_HUB_OFFLINE forbids asking the hub"):
+            load("owner/tiny")
+    assert hub.downloaded == []
+    assert is_tiny("owner/tiny")
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", True)
+    assert is_tiny("owner/tiny")
+
+
+def test_no_network(hub: Hub):
+    hub.stop()
+    with pytest.raises(HubError, match="cannot be reached for owner/tiny, which is not in the cache"):
+        load("owner/tiny")
+
+
+def test_a_repository_without_weights(hub: Hub):
+    (hub.root / "owner" / "tiny" / "model.safetensors").unlink()
+    with pytest.raises(HubError, match="has no file of the kind needed"):
+        load("owner/tiny")
+
+
+def test_a_download_that_broke_off_is_no_copy(hub: Hub):
+    hub.failing.add("model.safetensors")
+    with pytest.raises(HubError, match="the hub answered 403 for owner/tiny"):
+        load("owner/tiny")
+    assert "config.json" in hub.downloaded
+    hub.stop()
+    with pytest.raises(HubError, match="cannot be reached for owner/tiny, which is not in the cache"):
+        load("owner/tiny")
+
+
+def test_a_hub_that_is_down(hub: Hub):
+    hub.broken = True
+    with pytest.raises(HubError, match="the hub answered 500 for owner/tiny"):
+        load("owner/tiny")
+
+
+@pytest.mark.parametrize("source", ["owner/unknown", "nobody/tiny"])
+def test_unknown_repositories(source: str, hub: Hub):
+    with pytest.raises(
+        HubError, match=rf"'{source}' is no file or folder here, and the hub has no such model"
+    ):
+        load(source)
+
+
+def test_gated_repositories(hub: Hub):
+    hub.gated.add("owner/tiny")
+    with pytest.raises(
+        HubError, match=r"restricted: accept its conditions at https://huggingface\.co/owner/tiny"
+    ):
+        load("owner/tiny")
+
+
+def test_a_tokenizer_from_the_hub(hub: Hub, tmp_path: Path):
+    bare = hub.root / "owner" / "bare"
+    save_as(bare, tiny_model(), tiny_tokenizer(), Preprocessor.official(32))
+    (bare / "tokenizer.json").unlink()
+    assert is_tiny(str(bare), tokenizer="owner/tiny")
+    assert set(hub.downloaded) == {"tokenizer.json"}
+    with pytest.raises(HubError, match=r"no file of the kind needed, such as tokenizer\.json"):
+        load(bare, tokenizer="owner/bare")
+    with pytest.raises(TokenizerError, match="no tokenizer at ///"):
+        load(bare, tokenizer="///")
+
+
+def test_errors_are_one_line(hub: Hub):
+    hub.stop()
+    with pytest.raises(HubError) as caught:
+        load("owner/tiny")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_environment_is_followed_and_nothing_goes_to_stdout(hub: Hub, tmp_path: Path):
+    script = "import sys; from openxclip.checkpoints.load import load; load(sys.argv[1])"
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", script, "owner/tiny"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert list((tmp_path / "home" / "hub").rglob("model.safetensors"))
+
+
+def test_what_a_hub_id_is():
+    for good in ("gpt2", "microsoft/xclip-base-patch32", "a_b/c.d-e"):
+        assert is_hub_id(good)
+    for bad in (
+        "",
+        "/",
+        "a/",
+        "/a",
+        "a/b/c",
+        "../a",
+        "a b",
+        "a\n",
+        "./model",
+        "a..b",
+        "C:\\model",
+        "-a",
+        "ä/b",
+    ):
+        assert not is_hub_id(bad)
