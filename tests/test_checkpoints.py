@@ -632,3 +632,14 @@ def test_clip_files_that_do_not_fit(tmp_path: Path):
 def test_loaded_unpacks_in_order(folder: Path):
     model, tokenizer, preprocess = load(folder)
     assert Loaded(model, tokenizer, preprocess).preprocess is preprocess
+
+
+def test_load_warns_of_what_is_new_or_changed(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    load(folder)
+    assert caplog.messages == []
+    load(folder, num_frames=6)
+    assert "positions interpolated from 4 frames to 6" in caplog.messages[0]
+    torch.save(clip_state(), tmp_path / "clip.pt")
+    load(tmp_path / "clip.pt")
+    assert "video-specific prompting" in caplog.messages[1]
+    assert "to be trained" in caplog.messages[1]

@@ -1,5 +1,6 @@
 """One door for every source of a model."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,6 +18,8 @@ from openxclip.checkpoints.unpickle import TorchFile, tensors_of
 from openxclip.errors import CheckpointError, InputError, TokenizerError
 from openxclip.models import XCLIP
 from openxclip.video.transforms import Preprocessor
+
+logger = logging.getLogger(__name__)
 
 Format = Literal["openxclip", "huggingface", "official", "openai-clip"]
 
@@ -73,9 +76,15 @@ def load(
         HubError: it cannot be downloaded.
         TokenizerError: the tokenizer cannot be read or is not that of the model.
     """
-    loaded, _ = load_with_report(
+    loaded, report = load_with_report(
         source, device=device, dtype=dtype, num_frames=num_frames, tokenizer=tokenizer, revision=revision
     )
+    if report.new_parts:
+        logger.warning(
+            "%s has no %s: initialised at random, to be trained", report.source, "; ".join(report.new_parts)
+        )
+    for note in report.notes:
+        logger.warning("%s: %s", report.source, note)
     return loaded
 
 
