@@ -12,7 +12,16 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.slow
 def test_the_demo_renders_trains_evaluates_and_predicts(tmp_path):
-    command = [sys.executable, "scripts/demo.py", "--data", "nowhere", "--output", str(tmp_path), "--epochs", "10"]
+    command = [
+        sys.executable,
+        "scripts/demo.py",
+        "--data",
+        "nowhere",
+        "--output",
+        str(tmp_path),
+        "--epochs",
+        "10",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
     for verb in ("train", "evaluate", "predict"):
         assert f"$ openxclip {verb}" in done.stdout

@@ -48,6 +48,8 @@ def test_probabilities_are_close_to_those_of_the_cpu(folder):
         0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     loaded: dict[str, Loaded] = {device: load(folder, device=device) for device in ("cpu", "cuda")}
-    here, there = (Recognizer(*model, labels=["waves", "blocks"]).probabilities(pixels) for model in loaded.values())
+    here, there = (
+        Recognizer(*model, labels=["waves", "blocks"]).probabilities(pixels) for model in loaded.values()
+    )
     assert there.device.type == "cpu"
     assert (here - there).abs().max().item() <= 0.02

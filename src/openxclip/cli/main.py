@@ -1,6 +1,7 @@
 """The `openxclip` command: a subcommand is a typed function, one file each; heavy imports stand inside it."""
 
 import io
+import logging
 import os
 import sys
 import traceback
@@ -36,6 +37,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold what an encoding cannot express
         sys.stdout.reconfigure(errors="backslashreplace")
+    logging.basicConfig(format="openxclip: %(message)s")  # warnings, to stderr
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     sys.exit(run(arguments, debug))

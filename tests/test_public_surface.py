@@ -1,0 +1,66 @@
+"""What `import openxclip` promises: a change here is a change for everybody who uses it."""
+
+import importlib
+import inspect
+
+import pytest
+
+import openxclip
+
+PUBLIC = {
+    "OpenXCLIPError": "openxclip.errors",
+    "Prediction": "openxclip.inference.recognizer",
+    "Recognizer": "openxclip.inference.recognizer",
+    "VideoError": "openxclip.errors",
+    "XCLIP": "openxclip.models",
+    "XCLIPConfig": "openxclip.models",
+    "load": "openxclip.checkpoints.load",
+    "save_as": "openxclip.checkpoints.save",
+}
+
+
+def test_the_public_names_are_these():
+    assert sorted(openxclip.__all__) == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_name_is_what_it_says_and_has_a_docstring(name):
+    found = getattr(openxclip, name)
+    assert found is getattr(importlib.import_module(PUBLIC[name]), name)
+    assert found.__name__ == name
+    assert inspect.getdoc(found)
+
+
+def test_a_star_import_gives_them_all():
+    names: dict[str, object] = {}
+    exec("from openxclip import *", names)
+    assert set(names) - {"__builtins__"} == set(PUBLIC)
+
+
+def test_dir_shows_them_and_the_version():
+    assert set(dir(openxclip)) == set(PUBLIC) | {"__version__"}
+    assert openxclip.__version__.count(".") == 2
+
+
+@pytest.mark.parametrize("name", ["laod", "recognizer", "_HOMES", "torch"])
+def test_another_name_is_an_attribute_error(name):
+    with pytest.raises(AttributeError, match=f"module 'openxclip' has no attribute '{name}'"):
+        getattr(openxclip, name)
+
+
+def test_arguments_that_users_name():
+    def arguments(function: object) -> list[str]:
+        return [name for name in inspect.signature(function).parameters if name != "self"]
+
+    shared = ["device", "dtype", "num_frames", "tokenizer"]
+    assert arguments(openxclip.load) == ["source", *shared, "revision"]
+    assert arguments(openxclip.save_as) == ["folder", "model", "tokenizer", "preprocess", "format"]
+    assert arguments(openxclip.Recognizer.from_pretrained) == [
+        "source", "labels", "templates", *shared, "limits",
+    ]  # fmt: skip
+    assert arguments(openxclip.Recognizer) == [
+        "model", "tokenizer", "preprocess", "labels", "templates", "limits",
+    ]  # fmt: skip
+    assert arguments(openxclip.Recognizer.predict) == ["videos", "top_k", "views"]
+    assert arguments(openxclip.Recognizer.predict_each) == ["videos", "top_k", "views"]
+    assert arguments(openxclip.Prediction) == ["path", "scores", "error"]
