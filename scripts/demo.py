@@ -16,7 +16,12 @@ from pathlib import Path
 import av
 import numpy as np
 
-MOTIONS = {"moving left": (-1, 0, 0), "moving right": (1, 0, 0), "growing": (0, 0, 1), "shrinking": (0, 0, -1)}
+MOTIONS = {
+    "moving left": (-1, 0, 0),
+    "moving right": (1, 0, 0),
+    "growing": (0, 0, 1),
+    "shrinking": (0, 0, -1),
+}
 """Class name -> change of x position, y position and size over a clip; no single frame shows which it is."""
 
 
@@ -63,8 +68,12 @@ def run(*arguments: str) -> None:
 def main() -> None:
     """Render if needed, train, evaluate, predict."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/ucf8"), help="folder of labelled clips")
-    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything the demo writes")
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data/ucf8"), help="folder of labelled clips"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo"), help="folder for everything the demo writes"
+    )
     parser.add_argument("--epochs", type=int, default=60, help="length of the training")
     arguments = parser.parse_args()
     data = arguments.data
@@ -75,7 +84,13 @@ def main() -> None:
     started = time.time()
     model = str(arguments.output / f"run-{data.name}")
     train = ["train", "--recipe", "ucf8_fewshot", "--data", str(data), "--output", model]
-    run(*train, "--set", f"optim.epochs={arguments.epochs}", "--set", f"optim.warmup_epochs={arguments.epochs // 10}")
+    run(
+        *train,
+        "--set",
+        f"optim.epochs={arguments.epochs}",
+        "--set",
+        f"optim.warmup_epochs={arguments.epochs // 10}",
+    )
     run("evaluate", "--model", model, "--data", str(data), "--output", str(arguments.output / "evaluation"))
     with (data / "labels.csv").open() as file:
         labels = ", ".join(row["name"] for row in csv.DictReader(file))

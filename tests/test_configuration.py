@@ -23,14 +23,14 @@ def test_overrides_replace_only_what_they_name():
     changed = with_overrides(
         config,
         [
-            "optim.epochs=3",
+            "optim.epochs=7",
             "optim.learning_rate=1",
             "data.train_list=a.txt",
             "optim.betas=[0.5, 0.6]",
             "data.val_list=null",
         ],
     )
-    assert changed.optim == dataclasses.replace(config.optim, epochs=3, learning_rate=1.0, betas=(0.5, 0.6))
+    assert changed.optim == dataclasses.replace(config.optim, epochs=7, learning_rate=1.0, betas=(0.5, 0.6))
     assert changed.data == dataclasses.replace(config.data, train_list="a.txt", val_list=None)
     assert with_overrides(config, []) == config
 
@@ -75,7 +75,7 @@ def test_missing_required_setting():
 
 
 def test_exactly_one_of_init_and_model():
-    optim = OptimConfig(epochs=1, learning_rate=1.0)
+    optim = OptimConfig(epochs=5, learning_rate=1.0)
     with pytest.raises(ConfigError, match="exactly one of init"):
         TrainConfig(recipe="x", optim=optim)
     with pytest.raises(ConfigError, match="exactly one of init"):

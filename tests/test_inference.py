@@ -1,6 +1,7 @@
 """From labels and videos to predictions: against naive loops, and as somebody impatient would use it."""
 
 import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -361,6 +362,22 @@ def test_closing_early_stops_the_threads_and_reads_no_more():
     assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
     with pytest.raises(StopIteration):
         next(results)
+
+
+def test_closing_early_gives_up_what_has_not_begun():
+    started = []
+
+    def read(number: int) -> None:
+        started.append(number)
+        if number == 1:
+            while not results.gi_running:
+                time.sleep(0.01)
+            time.sleep(0.3)  # is being closed: number 2 must not follow
+
+    results = read_ahead(range(9), read, num_threads=1)
+    next(results)
+    results.close()
+    assert started in ([0], [0, 1])
 
 
 def test_predictions_that_nobody_waits_for_are_not_made(recognizer, videos):

@@ -47,7 +47,7 @@ def test_groups_hold_each_trained_parameter_once_with_its_rate():
     model = tiny_model()
     freeze(model, ALL)
     optimizer = build_optimizer(
-        model, OptimConfig(epochs=1, learning_rate=0.1, factors=ALL, weight_decay=0.3)
+        model, OptimConfig(epochs=5, learning_rate=0.1, factors=ALL, weight_decay=0.3)
     )
     rate = {id(p): (g["peak_lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     assert len(rate) == sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
@@ -66,7 +66,7 @@ def test_a_factor_of_zero_freezes():
     nothing = LearningRates(new=0, visual=0)
     freeze(model, nothing)
     with pytest.raises(ConfigError, match="every part is frozen"):
-        build_optimizer(model, OptimConfig(epochs=1, learning_rate=0.1, factors=nothing))
+        build_optimizer(model, OptimConfig(epochs=5, learning_rate=0.1, factors=nothing))
 
 
 def test_schedule_warms_up_and_follows_the_cosine():

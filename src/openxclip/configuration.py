@@ -12,6 +12,16 @@ from openxclip.errors import ConfigError
 T = TypeVar("T")
 
 
+def require(condition: bool, message: str) -> None:
+    """Check a setting.
+
+    Raises:
+        ConfigError: the condition does not hold; `message` says what is allowed.
+    """
+    if not condition:
+        raise ConfigError(message)
+
+
 def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Inverse of `dataclasses.asdict`, also after a round trip through JSON.
 

@@ -5,26 +5,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from openxclip.configuration import from_dict
-from openxclip.errors import ConfigError
+from openxclip.configuration import from_dict, require
 
 MLP_RATIO = 4  # every MLP of CLIP and X-CLIP widens by four
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
 
 
 def _check_sizes(config: Any, where: str) -> None:
     """Every whole number of a config counts something there must be at least one of."""
     for name, value in vars(config).items():
         if isinstance(value, int) and not isinstance(value, bool):
-            _require(value >= 1, f"{where}: {name} must be at least 1, got {value}")
+            require(value >= 1, f"{where}: {name} must be at least 1, got {value}")
 
 
 def _check_heads(width: int, num_heads: int, where: str) -> None:
-    _require(
+    require(
         width % num_heads == 0,
         f"{where}: width {width} is not divisible by num_heads {num_heads}; choose num_heads = width / 64",
     )
@@ -52,11 +46,11 @@ class VisionConfig:
     def __post_init__(self) -> None:
         _check_sizes(self, "vision")
         _check_heads(self.width, self.num_heads, "vision")
-        _require(
+        require(
             self.image_size_px % self.patch_size_px == 0,
             f"image_size_px {self.image_size_px} must be a multiple of patch_size_px {self.patch_size_px}",
         )
-        _require(0 <= self.drop_path < 1, f"vision: drop_path must be in [0, 1), got {self.drop_path}")
+        require(0 <= self.drop_path < 1, f"vision: drop_path must be in [0, 1), got {self.drop_path}")
 
     @property
     def num_patches(self) -> int:
@@ -153,7 +147,7 @@ def preset(name: str) -> XCLIPConfig:
     Raises:
         ConfigError: no preset has that name.
     """
-    _require(name in PRESETS, f"no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    require(name in PRESETS, f"no preset {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

@@ -3,13 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from openxclip.errors import ConfigError
+from openxclip.configuration import require
 from openxclip.models.config import XCLIPConfig
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +31,7 @@ class DataConfig:
     """Chance of losing all colour."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.cached_frames is None or self.num_workers == 0,
             "data.cached_frames needs data.num_workers=0: worker processes end with each epoch, and their cache too",
         )
@@ -98,12 +93,12 @@ class OptimConfig:
     """Largest norm of the whole gradient."""
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, f"optim.epochs must be at least 1, got {self.epochs}")
-        _require(
+        require(self.epochs >= 1, f"optim.epochs must be at least 1, got {self.epochs}")
+        require(
             0 <= self.warmup_epochs <= self.epochs,
             f"optim.warmup_epochs must be in 0..{self.epochs} (optim.epochs), got {self.warmup_epochs}",
         )
-        _require(
+        require(
             self.accumulation_steps >= 1 and self.batch_size % self.accumulation_steps == 0,
             f"optim.batch_size {self.batch_size} must be a multiple of optim.accumulation_steps "
             f"{self.accumulation_steps}",
@@ -136,11 +131,11 @@ class TrainConfig:
     """Of weights, sampling, augmentation and mixing."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             (self.init is None) != (self.model is None),
             "give exactly one of init (a source of weights) and model (a configuration, from scratch)",
         )
-        _require(
+        require(
             self.model is None or self.model.num_frames == self.num_frames,
             "num_frames and model.num_frames differ; set both",
         )
