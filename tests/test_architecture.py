@@ -146,3 +146,9 @@ def untyped(function: Function) -> list[str]:
 @by_module
 def test_every_module_has_a_docstring(name: str) -> None:
     assert ast.get_docstring(MODULES[name])
+
+
+def test_the_file_map_of_contributing_is_complete() -> None:
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files = {path.relative_to(SOURCE).as_posix() for path in FILES if path.name != "__init__.py"}
+    assert {name for name in files if f"`{name}`" not in text} == set()
