@@ -6,6 +6,7 @@ Shapes: T frames, H x W video, S input side.
 """
 
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +19,22 @@ from openxclip.errors import VideoError
 from openxclip.video.decode import read_frames
 from openxclip.video.sampling import centred, sparse_train
 from openxclip.video.transforms import TrainTransform
+
+
+class Draw(IntEnum):
+    """What a generator is for, so that no two purposes ever share their numbers."""
+
+    ORDER = 1
+    """The order of an epoch: key (epoch,)."""
+    CLIP = 2
+    """Frames and augmentation of a clip: key (epoch, position)."""
+    STEP = 3
+    """Mixing and drop path of an optimizer step: key (step,)."""
+
+
+def generator(purpose: Draw, seed: int, *key: int) -> np.random.Generator:
+    """The random generator of one purpose and key."""
+    return np.random.default_rng([purpose, seed, *key])
 
 
 class SampleKey(NamedTuple):
@@ -98,7 +115,7 @@ class TrainClips(Dataset[Sample]):
 
     def __getitem__(self, key: SampleKey) -> Sample:
         item = self.manifest.items[key.item]
-        rng = np.random.default_rng([self.seed, key.epoch, key.position])
+        rng = generator(Draw.CLIP, self.seed, key.epoch, key.position)
         try:
             frames = self.frames(item, lambda length: sparse_train(length, self.num_frames, rng))
         except VideoError as error:
@@ -121,7 +138,7 @@ def epoch_batches(
 
     The last incomplete batch is left out, as published; fewer samples than a batch make one smaller batch.
     """
-    rng = np.random.default_rng([seed, epoch])
+    rng = generator(Draw.ORDER, seed, epoch)
     num_rounds = -(-num_samples // num_items)
     order = np.concatenate([rng.permutation(num_items) for _ in range(num_rounds)])[:num_samples]
     keys = [SampleKey(epoch, position, int(index)) for position, index in enumerate(order)]

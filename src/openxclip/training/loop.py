@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from openxclip.checkpoints.load import Loaded
-from openxclip.data.dataset import Batch, TrainClips, collate, epoch_batches
+from openxclip.data.dataset import Batch, Draw, TrainClips, collate, epoch_batches, generator
 from openxclip.errors import TrainingError
 from openxclip.progress import progress_bar
 from openxclip.training.config import TrainConfig
@@ -87,11 +87,12 @@ class Trainer:
         )
         if is_best:
             self.run.save_best(self.write_model)
-        self.run.save_last(self.write_model, self.model, self.optimizer, state)
         mean_loss = sum(losses) / len(losses)
         self.run.log(
             epoch=state.epoch, step=step, mean_loss=mean_loss, val_top1=top1, unreadable=sorted(set(errors))
         )
+        # Last: what was logged without it is forgotten and done again after an interruption.
+        self.run.save_last(self.write_model, self.model, self.optimizer, state)
         return state
 
     def _loader(self, epoch: int) -> DataLoader[Batch]:
@@ -136,7 +137,7 @@ class Trainer:
             TrainingError: the loss is not a number.
         """
         self.model.train()
-        rng = np.random.default_rng([self.config.seed, 1, step])  # 1 keeps it apart from the sampling's draws
+        rng = generator(Draw.STEP, self.config.seed, step)
         torch.manual_seed(int(rng.integers(2**63)))  # drop path draws from torch's own generator
         num_parts = min(self.config.optim.accumulation_steps, len(batch.labels))
         total = 0.0
