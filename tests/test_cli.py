@@ -24,6 +24,7 @@ from videos import moving_frames, write_video
 
 import openxclip
 from openxclip.cli.main import COMMANDS, main, run
+from openxclip.data.templates import BUILT_IN_TEMPLATES
 from openxclip.inference.recognizer import Recognizer
 from openxclip.models.config import PRESETS
 from openxclip.video import Preprocessor
@@ -426,7 +427,6 @@ def output_of_main(monkeypatch, arguments: list[str], encoding: str) -> str:
     return stdout.buffer.getvalue().decode(encoding)
 
 
-@pytest.mark.xfail(strict=True, reason="the progress bar takes stdout over where stderr is a terminal")
 def test_data_goes_to_stdout_beside_a_progress_bar(model, videos):
     """As in `openxclip predict ... --json > rows.jsonl`, typed at a terminal."""
     reading, terminal = pty.openpty()
@@ -549,7 +549,7 @@ def test_evaluate_with_every_option(call, model, bare_model, data, tmp_path):
     arguments = [
         "evaluate", "--model", str(bare_model), "--tokenizer", str(model / "tokenizer.json"), "--data", str(lists),
         "--list", "broken.txt", "--media-root", str(media), "--output", str(output), "--views", "2x1",
-        "--templates", "video", "--json", "--device", "cpu", "--dtype", "float32", "--frames", "3",
+        "--templates", "video", "--json", "--device", "cpu", "--dtype", "bfloat16", "--frames", "3",
     ]  # fmt: skip
     assert options(arguments) == options_in_help(call, "evaluate")
     outcome = call(*arguments)
@@ -558,6 +558,13 @@ def test_evaluate_with_every_option(call, model, bare_model, data, tmp_path):
     assert result == json.loads((output / "evaluation.json").read_text())
     assert (result["num_videos"], result["num_unreadable"], result["views"]) == (3, 1, "2x1")
     assert [row["accuracy"] for row in result["classes"]][2] is None
+    labels = [row["label"] for row in result["classes"]]
+    recognizer = Recognizer.from_pretrained(
+        model, labels, BUILT_IN_TEMPLATES["video"], dtype="bfloat16", num_frames=3
+    )
+    for i in (0, 2):
+        best = recognizer.predict(media / result["videos"][i]["path"], views="2x1").scores[0]
+        assert (result["videos"][i]["predicted"], result["videos"][i]["probability"]) == best
     assert result["videos"][1]["path"] == "broken.mp4"
     assert "damaged" in result["videos"][1]["error"]
     assert "openxclip: broken.mp4: it is damaged" in outcome.err
@@ -701,3 +708,21 @@ def test_control_c_stops_a_run_with_one_line(data, tmp_path):
     assert "Traceback" not in err
     # Perhaps as `.last.previous`, which the same command puts back, if it came between two renames.
     assert list((tmp_path / "run").glob("*last*/model.safetensors"))
+
+
+def test_version():
+    done = subprocess.run([*OPENXCLIP, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"openxclip {openxclip.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", ""), "source of the model is empty"),
+        (("--device", "meta"), "device 'meta' cannot be used"),
+    ],
+)
+def test_models_and_devices_that_are_none(call, videos, arguments, message):
+    outcome = call("predict", videos, "--labels", "a, b", *arguments)
+    assert outcome.status in (1, 2)
+    assert message in outcome.err

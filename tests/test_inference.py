@@ -103,7 +103,7 @@ def test_views_of_another_form_are_refused(text):
 
 @pytest.mark.parametrize("text", ["0x1", "0x3", "1x0", "1x2", "4x4", "1x33"])
 def test_impossible_views_are_refused(text):
-    with pytest.raises(InputError, match=f"views {text}: clips must be 1 or more, crops 1 or 3"):
+    with pytest.raises(InputError, match=f"views {text}: clips must be 1 to 100, crops 1 or 3"):
         Views.parse(text)
 
 

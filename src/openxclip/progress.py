@@ -1,5 +1,7 @@
 """One progress bar, with remaining time, on stderr: stdout is for data."""
 
+import sys
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,4 +24,6 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
+        # Redirected output must stay on stdout; only on a shared terminal does it go around the bar.
+        redirect_stdout=sys.stdout.isatty(),
     )

@@ -123,7 +123,9 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=device).device
+        probe = torch.zeros(1, device=device)
+        probe.item()  # the meta device has no values
+        return probe.device
     except (RuntimeError, AssertionError) as error:  # torch builds without CUDA raise the latter
         reason = str(error).partition("\n")[0]
         raise InputError(
@@ -146,6 +148,8 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def _locate(source: str | Path, revision: str | None) -> Path:
+    if not str(source):
+        raise CheckpointError("the source of the model is empty; give a folder, a file or a hub id")
     path = Path(source)
     if path.is_dir():
         return _model_folder(path)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import tyro
 
+from openxclip import __version__
 from openxclip.cli.convert import convert
 from openxclip.cli.evaluate import evaluate
 from openxclip.cli.info import info
@@ -27,7 +28,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
 DESCRIPTION = """Recognise in any video whatever you can name.
 
 Data goes to stdout, messages and progress to stderr. Exit status: 0 done, 1 some input failed, 2 wrong use.
-An error is one line; --debug shows where it came from."""
+An error is one line; --debug shows where it came from. --version tells the version."""
 
 
 def main() -> None:
@@ -38,6 +39,9 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold what an encoding cannot express
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="openxclip: %(message)s")  # warnings, to stderr
+    if sys.argv[1:] == ["--version"]:
+        print(f"openxclip {__version__}")
+        return
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     sys.exit(run(arguments, debug))

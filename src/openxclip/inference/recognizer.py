@@ -24,6 +24,7 @@ from openxclip.video.decode import VideoLimits, VideoSource
 from openxclip.video.transforms import Preprocessor
 
 NUM_DECODE_THREADS = 2
+MAX_VIEWS_AT_ONCE = 16  # bounds memory; published protocols have up to 12 views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,15 +134,19 @@ class Recognizer:
         Raises:
             CheckpointError: the model's output is no number.
         """
-        pixels = pixels.to(self.text.device)
-        video = self.model.encode_video(self.preprocess.normalise(pixels, self.text.dtype))
-        probabilities = self.model.logits(video, self.text).float().softmax(dim=-1).mean(dim=0).cpu()
+        logits = torch.cat([self._logits(chunk) for chunk in pixels.split(MAX_VIEWS_AT_ONCE)])  # (V, K)
+        probabilities = logits.float().softmax(dim=-1).mean(dim=0).cpu()
         if probabilities.isnan().any():
             raise CheckpointError(
                 f"the model's scores are not numbers: its weights are damaged, or too large for {self.text.dtype}; "
                 "try float32, or get the weights again"
             )
         return probabilities
+
+    def _logits(self, pixels: Tensor) -> Tensor:
+        """Views uint8 (V, T, 3, S, S) -> logits (V, K)."""
+        pixels = self.preprocess.normalise(pixels.to(self.text.device), self.text.dtype)
+        return self.model.logits(self.model.encode_video(pixels), self.text)
 
     def _prediction(self, path: str | Path, pixels: Tensor | VideoError, top_k: int) -> Prediction:
         """Of the views (V, T, 3, S, S) of a video, or of what went wrong with it; equals in order of labels."""

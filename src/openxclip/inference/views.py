@@ -13,6 +13,8 @@ from openxclip.video.decode import VideoLimits, VideoSource, read_frames
 from openxclip.video.sampling import multi_view
 from openxclip.video.transforms import Preprocessor
 
+MAX_CLIPS = 100  # all views of a video are in memory at once
+
 
 @dataclass(frozen=True)
 class Views:
@@ -24,9 +26,9 @@ class Views:
     """Spatial crops of each: 1 (centre) or 3 (along the long side)."""
 
     def __post_init__(self) -> None:
-        if self.num_clips < 1 or self.num_crops not in (1, 3):
+        if not 1 <= self.num_clips <= MAX_CLIPS or self.num_crops not in (1, 3):
             raise InputError(
-                f"views {self.num_clips}x{self.num_crops}: clips must be 1 or more, crops 1 or 3; "
+                f"views {self.num_clips}x{self.num_crops}: clips must be 1 to {MAX_CLIPS}, crops 1 or 3; "
                 "write for example 1x1 or 4x3"
             )
 

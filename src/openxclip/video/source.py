@@ -48,7 +48,8 @@ def _too_large(name: str, limit: str, found: str, allowed: float) -> VideoError:
     return VideoError(
         name,
         f"{found} is over the limit {limit}={allowed:g}. "
-        f"If you trust this video, raise it with VideoLimits({limit}=...)",
+        f"If you trust this video, raise it with VideoLimits({limit}=...), "
+        f"on the command line --{limit.replace('_', '-')}",
     )
 
 
