@@ -13,7 +13,8 @@ def info(
         str,
         tyro.conf.Positional,
         tyro.conf.arg(
-            help="any source of a model, or a preset (nothing is loaded then): B/32-8, B/32-16, B/16-8, B/16-16, B/16-32, L/14-8, L/14@336-16"
+            help="any source of a model, or a preset, for which nothing is loaded: "
+            "B/32-8, B/32-16, B/16-8, B/16-16, B/16-32, L/14-8, L/14@336-16"
         ),
     ],
     print_json: Json = False,
