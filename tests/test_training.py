@@ -12,7 +12,7 @@ from tiny import TINY
 from videos import write_video
 
 import openxclip
-from openxclip.errors import InputError, TrainingError
+from openxclip.errors import CheckpointError, InputError, TrainingError
 from openxclip.training import loop
 from openxclip.training.config import DataConfig, LearningRates, MixConfig, OptimConfig, TrainConfig
 from openxclip.training.train import train
@@ -136,6 +136,12 @@ def test_a_finished_run_stays_as_it_is(finished, data):
 def test_other_settings_do_not_go_on_with_a_run(finished, data):
     with pytest.raises(InputError, match=r"config\.optim\.epochs: was 3, now 4"):
         train(with_optim(CONFIG, epochs=4), data, finished)
+
+
+def test_a_run_that_never_saved_may_start_anew_with_other_settings(data, tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere\.pt"):
+        train(dataclasses.replace(CONFIG, model=None, init="./nowhere.pt"), data, tmp_path / "run")
+    assert train(with_optim(CONFIG, epochs=1), data, tmp_path / "run").epoch == 1
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(data, tmp_path):

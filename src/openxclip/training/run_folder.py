@@ -55,13 +55,13 @@ class RunFolder:
             recover_folder(folder)
         settings = {"data": str(data.resolve()), "config": json.loads(json.dumps(dataclasses.asdict(config)))}
         path = self.path / "config.json"
-        if path.exists():
-            self._check_same(json.loads(path.read_text()), settings)
-        elif any(self.path.iterdir()):
+        state = self.state()
+        if not path.exists() and any(self.path.iterdir()):
             raise InputError(f"{self.path} is not empty and holds no run; choose another --output")
+        if state.step > 0:  # a run that never saved anything may start anew with other settings
+            self._check_same(json.loads(path.read_text()), settings)
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=2))
-        state = self.state()
         self._forget_log_after(state)
         return state
 
