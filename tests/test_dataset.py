@@ -54,13 +54,18 @@ def test_a_clip_depends_on_seed_epoch_and_position_alone(manifest):
     assert not torch.equal(first, clips(manifest, seed=1)[SampleKey(1, 2, 0)].pixels)
 
 
-def test_worker_processes_change_nothing(manifest):
+@pytest.mark.parametrize("start", ["fork", "spawn"])  # Linux's and macOS's ways to start a process
+def test_worker_processes_change_nothing(manifest, start):
     batches = epoch_batches(4, 4, 2, seed=0, epoch=0)
-    loaded = [
-        list(DataLoader(clips(manifest), batch_sampler=batches, num_workers=n, collate_fn=collate))
-        for n in (0, 2)
-    ]
-    for here, there in zip(*loaded, strict=True):
+    alone = DataLoader(clips(manifest), batch_sampler=batches, collate_fn=collate)
+    workers = DataLoader(
+        clips(manifest),
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=2,
+        multiprocessing_context=start,
+    )
+    for here, there in zip(alone, workers, strict=True):
         assert torch.equal(here.pixels, there.pixels)
         assert torch.equal(here.labels, there.labels)
         assert here.errors == there.errors
