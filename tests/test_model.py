@@ -6,6 +6,7 @@ Shapes: B videos, T frames, N patches, E joint embedding, K texts, C tokens of a
 import copy
 import dataclasses
 import itertools
+import math
 
 import pytest
 import torch
@@ -428,5 +429,21 @@ def test_bfloat16_is_close_to_float32(switches: tuple[bool, bool, bool]) -> None
     pixels, tokens = some_pixels().float(), some_tokens(3, 5)
     exact = model(pixels, tokens)
     rough = copy.deepcopy(model).to(torch.bfloat16)(pixels.bfloat16(), tokens)
-    assert rough.dtype == torch.bfloat16
+    assert rough.dtype == torch.float32
     assert_close(rough.float() / model.logit_scale.exp(), exact / model.logit_scale.exp(), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_close_classes_do_not_tie_in_bfloat16(autocast: bool) -> None:
+    """Logits near 100 are 0.5 apart in bfloat16: of 400 of them many would be equal."""
+    model = build()
+    with torch.no_grad():
+        model.logit_scale.fill_(math.log(100))
+        video, text = torch.randn(1, 12) + 3, torch.randn(400, 12) + 3
+        patches = torch.randn(1, 4, 12)
+        if not autocast:
+            model, video, text, patches = (x.to(torch.bfloat16) for x in (model, video, text, patches))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            logits = model.logits(VideoFeatures(video, patches), text)
+    assert logits.dtype == torch.float32
+    assert logits.unique().numel() > 390

@@ -2,20 +2,29 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import TINY
+from tiny import TINY, tiny_model, tiny_tokenizer
 from videos import write_video
 
 import openxclip
-from openxclip.errors import CheckpointError, InputError, TrainingError
+from openxclip.checkpoints.save import save_as
+from openxclip.checkpoints.tables import OPENAI_CLIP, to_theirs
+from openxclip.configuration import with_overrides
+from openxclip.data import dataset
+from openxclip.errors import CheckpointError, InputError, OpenXCLIPError, TrainingError
+from openxclip.recipes import recipe
 from openxclip.training import loop
 from openxclip.training.config import DataConfig, LearningRates, MixConfig, OptimConfig, TrainConfig
+from openxclip.training.run_folder import RunFolder
 from openxclip.training.train import train
+from openxclip.video.decode import read_frames
+from openxclip.video.transforms import Preprocessor
 
 CONFIG = TrainConfig(
     recipe="test",
@@ -152,8 +161,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(data, tmp_path):
 
 
 def test_accumulation_equals_one_big_batch(data, tmp_path):
-    # No mixing and no drop path: both draw for each part of a batch.
-    config = dataclasses.replace(CONFIG, model=TINY, mix=MixConfig(mixup_alpha=0, cutmix_alpha=0))
+    config = dataclasses.replace(CONFIG, model=TINY)  # no drop path: it draws for each part of a batch
     train(config, data, tmp_path / "one")
     train(with_optim(config, accumulation_steps=2), data, tmp_path / "two")
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
@@ -266,3 +274,94 @@ def test_it_learns_what_only_the_order_of_frames_tells(data, tmp_path):
         ),
     )
     assert train(config, data, tmp_path / "run").best_top1 == 1.0
+
+
+def tiny_clip(path: Path) -> Path:
+    """OpenAI CLIP's format with our tiny towers: a plain state dict."""
+    config = dataclasses.replace(
+        TINY, vision=dataclasses.replace(TINY.vision, message_tokens=False), integration=None, prompting=None
+    )
+    torch.save(to_theirs(tiny_model(config).state_dict(), OPENAI_CLIP), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["supervised", "few_shot", "zero_shot"])
+def test_the_published_recipes_start_from_clip(name, data, tmp_path):
+    tiny_tokenizer().save(tmp_path / "words.json")
+    config = with_overrides(
+        recipe(name),
+        [
+            f"init={tiny_clip(tmp_path / 'clip.pt')}",
+            f"tokenizer={tmp_path / 'words.json'}",
+            "num_frames=4",
+            "optim.epochs=1",
+            "optim.warmup_epochs=0",
+            "optim.batch_size=4",
+            "data.train_list=train.txt",
+            "data.num_workers=0",
+        ],
+    )
+    assert train(config, data, tmp_path / "run").step == 2
+    model, tokenizer, _ = openxclip.load(tmp_path / "run")
+    assert model.config == TINY
+    assert tokenizer.vocab_size == TINY.text.vocab_size
+
+
+def test_the_short_side_is_that_of_the_augmentation_whatever_the_checkpoint_evaluates_at(
+    data, tmp_path, monkeypatch
+):
+    """Training crops come from 256 / 224 of the input size, also where evaluation resizes to the input size."""
+    model = tiny_model()
+    save_as(tmp_path / "model", model, tiny_tokenizer(), Preprocessor.hugging_face(32))
+    sides = []
+    monkeypatch.setattr(
+        dataset,
+        "read_frames",
+        lambda *a, short_side_px, **k: (
+            sides.append(short_side_px) or read_frames(*a, short_side_px=short_side_px, **k)
+        ),
+    )
+    train(
+        dataclasses.replace(with_optim(CONFIG, epochs=1), model=None, init=str(tmp_path / "model")),
+        data,
+        tmp_path / "run",
+    )
+    assert set(sides) == {37}
+
+
+def test_other_labels_or_clips_do_not_go_on_with_a_run(data, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    train(with_optim(CONFIG, epochs=1), copy, tmp_path / "run")
+    (copy / "labels.csv").write_text("id,name\n1,getting darker\n0,getting brighter\n")
+    with pytest.raises(InputError, match="clips: was"):
+        train(with_optim(CONFIG, epochs=1), copy, tmp_path / "run")
+
+
+def test_labels_may_be_given_beside_the_list(data, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    (copy / "labels.csv").unlink()
+    assert train(with_optim(CONFIG, epochs=1), copy, tmp_path / "run", labels="darker, brighter").step == 2
+
+
+def test_two_processes_do_not_train_in_one_folder(data, tmp_path):
+    with RunFolder(tmp_path / "run").locked(), pytest.raises(InputError, match="another process is training"):
+        train(CONFIG, data, tmp_path / "run")
+    assert train(with_optim(CONFIG, epochs=1), data, tmp_path / "run").step == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.json", "[]"),
+        ("config.json", "{"),
+        ("last/training_state.json", "{"),
+        ("last/training_state.json", '{"a": 1}'),
+    ],
+)
+def test_a_damaged_run_folder_is_named(data, tmp_path, file, text):
+    train(with_optim(CONFIG, epochs=1), data, tmp_path / "run")
+    (tmp_path / "run" / file).write_text(text)
+    with pytest.raises(OpenXCLIPError):
+        train(with_optim(CONFIG, epochs=1), data, tmp_path / "run")

@@ -29,6 +29,12 @@ Templates = Annotated[
 ]
 ViewsText = Annotated[str, tyro.conf.arg(help="temporal clips x spatial crops, e.g. 1x1 or 4x3")]
 Json = Annotated[bool, tyro.conf.arg(name="json", help="print JSON for machines")]
+Labels = Annotated[
+    str | None,
+    tyro.conf.arg(
+        help="label set of the list, where no labels.csv lies beside it: a file, a list, or a built-in name"
+    ),
+]
 MediaRoot = Annotated[
     Path | None, tyro.conf.arg(help="folder or .tar that holds the videos, if they are not beside the list")
 ]

@@ -1,12 +1,13 @@
 """`openxclip train`: fine-tune on your clips."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from openxclip.cli.options import Device, MediaRoot
+from openxclip.cli.options import Device, Labels, MediaRoot, TokenizerSource
 
 
 def train(
@@ -20,7 +21,9 @@ def train(
         tyro.conf.UseAppendAction,
         tyro.conf.arg(name="set", help="change a setting of the recipe, e.g. --set optim.epochs=10"),
     ] = (),
+    labels: Labels = None,
     media_root: MediaRoot = None,
+    tokenizer: TokenizerSource = None,
     device: Device = "auto",
 ) -> int:
     """Train a model with a recipe; the folder of the run can be given to predict and evaluate as --model.
@@ -31,10 +34,12 @@ def train(
     from openxclip.recipes import recipe as get_recipe
 
     config = with_overrides(get_recipe(recipe), settings)
+    if tokenizer is not None:
+        config = replace(config, tokenizer=tokenizer)
 
     from openxclip.training.train import train as run
 
-    state = run(config, data, output, media_root=media_root, device=device)
+    state = run(config, data, output, labels=labels, media_root=media_root, device=device)
     best = "" if state.best_top1 is None else f", best validation top-1 {state.best_top1:.1%}"
     print(f"trained {state.epoch} epochs, {state.step} steps{best}: {output}", file=sys.stderr)
     return 0

@@ -9,6 +9,8 @@ Three forms are read:
 The media lie beside the list, in `videos/` if there is one, or below a media root, which may be a plain .tar.
 """
 
+import hashlib
+import json
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -88,6 +90,11 @@ class Manifest:
                     f"{self.name}: {item.path} has label {item.label}, allowed are 0 to "
                     f"{len(self.labels) - 1}. Count ids from 0, and give the labels of this list."
                 )
+
+    def fingerprint(self) -> str:
+        """Changes with any label, path or assignment; equal lists have equal ones."""
+        rows = [[item.path, item.label] for item in self.items]
+        return hashlib.sha256(json.dumps([self.labels, rows]).encode()).hexdigest()[:16]
 
     def missing(self) -> list[str]:
         """Paths, as the list names them, of the videos that are not there. Looks at every file."""

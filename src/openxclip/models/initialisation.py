@@ -43,7 +43,9 @@ def _small(parameter: Tensor, _: int) -> None:
 
 _TOWER = r"(visual|text)"
 _BLOCK = rf"{_TOWER}\.blocks\.\d+"
-_NEW = r"(visual\.blocks\.\d+\.(message_proj|cross_attn)|integration|prompting)"
+
+NEW = r"(visual\.blocks\.\d+\.(message_proj|cross_norm|cross_attn)|integration|prompting)\..*"
+"""Pattern of the parameters that X-CLIP adds to CLIP."""
 
 TABLE: tuple[tuple[str, Rule], ...] = (
     (r".*norm\.weight", _constant(1.0)),
@@ -58,7 +60,7 @@ TABLE: tuple[tuple[str, Rule], ...] = (
     (rf"{_BLOCK}\.mlp\.fc1\.weight", _fan_in(2**-0.5)),
     (rf"{_BLOCK}\.mlp\.fc2\.weight", _fan_in(2.0, by_depth=True)),
     (rf"{_TOWER}\.proj\.weight", _fan_in(1.0)),
-    (rf"{_NEW}.*(?<!norm)\.weight", _small),
+    (rf"(?={NEW}).*(?<!norm)\.weight", _small),
     (r"integration\.position_embedding", _small),
     (r"prompting\.alpha", _constant(0.1)),
 )

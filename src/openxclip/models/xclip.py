@@ -82,22 +82,24 @@ class XCLIP(nn.Module):
         return self.text(tokens)
 
     def logits(self, video: VideoFeatures, text: Tensor) -> Tensor:
-        """Scaled cosine of every video with every text as that video sees it: (B, E), (K, E) -> (B, K).
+        """Scaled cosine of every video with every text as it sees it: (B, E), (K, E) -> (B, K), float32.
 
         Raises:
             InputError: the features lack the patches that video-specific prompting reads.
         """
-        query = F.normalize(video.video, dim=-1)  # (B, E)
-        if self.prompting is None:
-            similarity = query @ F.normalize(text, dim=-1).T
-        elif video.patches is None:
-            raise InputError(
-                "these features have no patches, and this model adapts its texts by them; encode anew"
-            )
-        else:
-            prompted = F.normalize(self.prompting(text, video.patches), dim=-1)  # (B, K, E)
-            similarity = torch.einsum("be,bke->bk", query, prompted)
-        return self.logit_scale.exp() * similarity
+        if self.prompting is not None:
+            if video.patches is None:
+                raise InputError(
+                    "these features have no patches, which this model's prompting reads; encode anew"
+                )
+            text = self.prompting(text, video.patches)  # (B, K, E)
+        # At least in float32: the scale magnifies what bfloat16 rounds away, and close classes would tie.
+        precision = torch.promote_types(text.dtype, torch.float32)
+        with torch.autocast(text.device.type, enabled=False):
+            query = F.normalize(video.video.to(precision), dim=-1)  # (B, E)
+            text = F.normalize(text.to(precision), dim=-1)
+            similarity = torch.einsum("be,bke->bk" if text.ndim == 3 else "be,ke->bk", query, text)
+            return self.logit_scale.to(precision).exp() * similarity
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """pixels (B, T, 3, S, S), tokens (K, C) -> logits (B, K)."""

@@ -39,5 +39,5 @@ def zero_shot() -> TrainConfig:
         recipe="zero_shot",
         init="ViT-B-16.pt",
         num_frames=32,
-        optim=dataclasses.replace(base.optim, epochs=10, learning_rate=8e-6, batch_size=256),
+        optim=dataclasses.replace(base.optim, epochs=10),
     )

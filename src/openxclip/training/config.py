@@ -1,5 +1,6 @@
 """Everything a training run depends on, in one frozen object that is saved with the run and replays it."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,6 +32,10 @@ class DataConfig:
     """Chance of losing all colour."""
 
     def __post_init__(self) -> None:
+        for name in ("samples_per_epoch", "cached_frames"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"data.{name} must be at least 1, or null, got {value}")
+        require(self.num_workers >= 0, f"data.num_workers must be 0 or more, got {self.num_workers}")
         require(
             self.cached_frames is None or self.num_workers == 0,
             "data.cached_frames needs data.num_workers=0: worker processes end with each epoch, and their cache too",
@@ -50,6 +55,15 @@ class MixConfig:
     switch_probability: float = 0.5
     """Chance of cutmix where both are on."""
 
+    def __post_init__(self) -> None:
+        for name in ("label_smoothing", "switch_probability"):
+            require(0 <= getattr(self, name) <= 1, f"mix.{name} must be in 0..1, got {getattr(self, name)}")
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            require(
+                0 <= getattr(self, name) < math.inf,
+                f"mix.{name} must be 0 or more, got {getattr(self, name)}",
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRates:
@@ -63,6 +77,10 @@ class LearningRates:
     """The text tower; frozen, its features are computed once."""
     logit_scale: float = 0.0
     """The temperature."""
+
+    def __post_init__(self) -> None:
+        for name, factor in vars(self).items():
+            require(0 <= factor < math.inf, f"optim.factors.{name} must be 0 (frozen) or more, got {factor}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +111,23 @@ class OptimConfig:
     """Largest norm of the whole gradient."""
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, f"optim.epochs must be at least 1, got {self.epochs}")
+        for name in ("epochs", "batch_size", "accumulation_steps"):
+            require(getattr(self, name) >= 1, f"optim.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "weight_decay", "epsilon"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"optim.{name} must be a number of 0 or more, got {value}")
+        require(0 <= self.final_factor <= 1, f"optim.final_factor must be in 0..1, got {self.final_factor}")
+        require(all(0 <= beta < 1 for beta in self.betas), f"optim.betas must be in [0, 1), got {self.betas}")
+        require(
+            self.clip_grad_norm is None or self.clip_grad_norm > 0,
+            f"optim.clip_grad_norm must be above 0, or null, got {self.clip_grad_norm}",
+        )
         require(
             0 <= self.warmup_epochs <= self.epochs,
             f"optim.warmup_epochs must be in 0..{self.epochs} (optim.epochs), got {self.warmup_epochs}",
         )
         require(
-            self.accumulation_steps >= 1 and self.batch_size % self.accumulation_steps == 0,
+            self.batch_size % self.accumulation_steps == 0,
             f"optim.batch_size {self.batch_size} must be a multiple of optim.accumulation_steps "
             f"{self.accumulation_steps}",
         )
@@ -115,6 +143,8 @@ class TrainConfig:
     """Where the weights come from: any source `openxclip.load` takes."""
     model: XCLIPConfig | None = None
     """The model to build from scratch."""
+    tokenizer: str | None = None
+    """Tokenizer for an `init` that brings none, such as OpenAI's files: a tokenizer.json, CLIP's merges, a hub id."""
     num_frames: int = 8
     """Frames of a training clip."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -135,6 +165,8 @@ class TrainConfig:
             (self.init is None) != (self.model is None),
             "give exactly one of init (a source of weights) and model (a configuration, from scratch)",
         )
+        require(self.num_frames >= 1, f"num_frames must be at least 1, got {self.num_frames}")
+        require(self.seed >= 0, f"seed must be 0 or more, got {self.seed}")
         require(
             self.model is None or self.model.num_frames == self.num_frames,
             "num_frames and model.num_frames differ; set both",

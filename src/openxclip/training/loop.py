@@ -54,7 +54,8 @@ class Trainer:
         freeze(self.model, config.optim.factors)
         self.frozen_text = self._encode_text() if config.optim.factors.text == 0 else None  # (K, E)
         self.optimizer = build_optimizer(self.model, config.optim)
-        self.num_samples = config.data.samples_per_epoch or len(clips.manifest.items)
+        num_samples = config.data.samples_per_epoch
+        self.num_samples = len(clips.manifest.items) if num_samples is None else num_samples
         self.steps_per_epoch = max(1, self.num_samples // config.optim.batch_size)
 
     def fit(self, state: TrainingState) -> TrainingState:
@@ -121,7 +122,7 @@ class Trainer:
         set_learning_rate(self.optimizer, factor)
         loss, grad_norm = self.step(batch, step)
         self.run.log(
-            epoch=epoch,
+            epoch=epoch + 1,
             step=step + 1,
             loss=loss,
             learning_rate=self.config.optim.learning_rate * factor,
@@ -139,28 +140,32 @@ class Trainer:
         self.model.train()
         rng = generator(Draw.STEP, self.config.seed, step)
         torch.manual_seed(int(rng.integers(2**63)))  # drop path draws from torch's own generator
-        num_parts = min(self.config.optim.accumulation_steps, len(batch.labels))
+        inputs, targets = self._inputs(batch, rng)
+        num_parts = min(self.config.optim.accumulation_steps, len(targets))
         total = 0.0
-        for pixels, labels in zip(batch.pixels.chunk(num_parts), batch.labels.chunk(num_parts), strict=True):
-            loss = self._loss(pixels, labels, rng) * len(labels) / len(batch.labels)
+        for part, wanted in zip(inputs.chunk(num_parts), targets.chunk(num_parts), strict=True):
+            loss = self._loss(part, wanted) * len(wanted) / len(targets)
             loss.backward()
             total += loss.item()
-        if not math.isfinite(total):
-            raise TrainingError(
-                f"the loss is {total} at step {step}; the last checkpoint is kept. Lower optim.learning_rate, "
-                "set optim.clip_grad_norm=1, or set precision=float32"
-            )
         limit = self.config.optim.clip_grad_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit).item()
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise TrainingError(
+                f"the loss is {total} and its gradient {norm} at step {step}; the last checkpoint is kept. Lower "
+                "optim.learning_rate, set optim.clip_grad_norm=1, or set precision=float32"
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return total, norm.item()
+        return total, norm
 
-    def _loss(self, pixels: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
-        """Loss of clips uint8 (B, T, 3, S, S) with labels (B,)."""
-        pixels, labels = (x.to(self.device, non_blocking=True) for x in (pixels, labels))
+    def _inputs(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Pixels (B, T, 3, S, S) normalised and targets (B, K), mixed over the whole batch."""
+        pixels, labels = (x.to(self.device, non_blocking=True) for x in (batch.pixels, batch.labels))
         targets = smooth_targets(labels, len(self.tokens), self.config.mix.label_smoothing)
-        inputs, targets = mix(self.preprocess.normalise(pixels), targets, self.config.mix, rng)
+        return mix(self.preprocess.normalise(pixels), targets, self.config.mix, rng)
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Loss of clips (B, T, 3, S, S) with targets (B, K)."""
         enabled = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
             text = self._encode_text() if self.frozen_text is None else self.frozen_text

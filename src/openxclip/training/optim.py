@@ -8,13 +8,12 @@ import torch
 from torch import nn
 
 from openxclip.errors import ConfigError
+from openxclip.models.initialisation import NEW
 from openxclip.training.config import LearningRates, OptimConfig
 
-_NEW_IN_BLOCK = r"blocks\.\d+\.(message_proj|cross_norm|cross_attn)\."
-
 PARTS: dict[str, str] = {
-    "new": rf"(visual\.{_NEW_IN_BLOCK}|integration\.|prompting\.).*",
-    "visual": rf"visual\.(?!{_NEW_IN_BLOCK}).*",
+    "new": NEW,
+    "visual": rf"(?!{NEW})visual\..*",
     "text": r"text\..*",
     "logit_scale": r"logit_scale",
 }

@@ -10,17 +10,24 @@ Everything is written under another name first, so what stands under its final n
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from openxclip.checkpoints.checkpoint import read_json
+from openxclip.configuration import from_dict
+from openxclip.data.manifest import Manifest
 from openxclip.errors import InputError
 from openxclip.files import atomic_folder, atomic_write, recover_folder
 from openxclip.training.config import TrainConfig
+
+LOCK_FILE = ".lock"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,22 +51,42 @@ class RunFolder:
         self.best = path / "best"
         self.log_path = path / "log.jsonl"
 
-    def begin(self, config: TrainConfig, data: Path) -> TrainingState:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of this folder.
+
+        Raises:
+            InputError: one is in it already, or it holds something else than a run.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        others = any(file.name != LOCK_FILE for file in self.path.iterdir())
+        if others and not (self.path / "config.json").exists():
+            raise InputError(f"{self.path} is not empty and holds no run; choose another --output")
+        try:
+            with FileLock(self.path / LOCK_FILE, timeout=0):
+                yield
+        except Timeout as error:
+            raise InputError(
+                f"another process is training in {self.path}; wait for it, or choose another --output"
+            ) from error
+
+    def begin(self, config: TrainConfig, data: Path, clips: Manifest) -> TrainingState:
         """Start a run here, or go on with the same one.
 
         Raises:
-            InputError: the folder holds a run with other settings.
+            InputError: the folder holds a run with other settings or other clips.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         for folder in (self.last, self.best):
             recover_folder(folder)
-        settings = {"data": str(data.resolve()), "config": json.loads(json.dumps(dataclasses.asdict(config)))}
+        settings = {
+            "data": str(data.resolve()),
+            "clips": clips.fingerprint(),
+            "config": json.loads(json.dumps(dataclasses.asdict(config))),
+        }
         path = self.path / "config.json"
         state = self.state()
-        if not path.exists() and any(self.path.iterdir()):
-            raise InputError(f"{self.path} is not empty and holds no run; choose another --output")
         if state.step > 0:  # a run that never saved anything may start anew with other settings
-            self._check_same(json.loads(path.read_text()), settings)
+            self._check_same(read_json(path), settings)
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=2))
         self._forget_log_after(state)
@@ -78,7 +105,7 @@ class RunFolder:
     def state(self) -> TrainingState:
         """How far the run has come; zero where nothing was saved yet."""
         path = self.last / "training_state.json"
-        return TrainingState(**json.loads(path.read_text())) if path.exists() else TrainingState()
+        return from_dict(TrainingState, read_json(path)) if path.exists() else TrainingState()
 
     def save_last(
         self,
@@ -124,7 +151,7 @@ class RunFolder:
 def _is_whole(line: str, num_steps: int) -> bool:
     try:
         return json.loads(line)["step"] <= num_steps
-    except json.JSONDecodeError:  # the line that was being written when the run was cut off
+    except (ValueError, TypeError, KeyError):  # the line that was being written when the run was cut off
         return False
 
 

@@ -27,7 +27,9 @@ def starting_point(config: TrainConfig, labels: Sequence[str], device: str) -> L
         return _from_scratch(config.model, labels, config.seed, device)
     if config.init is None:
         raise InputError("a TrainConfig without a model needs init, a source of weights")
-    return load(config.init, device=device, dtype="float32", num_frames=config.num_frames)
+    return load(
+        config.init, device=device, dtype="float32", num_frames=config.num_frames, tokenizer=config.tokenizer
+    )
 
 
 def _from_scratch(config: XCLIPConfig, labels: Sequence[str], seed: int, device: str) -> Loaded:

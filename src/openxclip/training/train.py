@@ -18,7 +18,13 @@ from openxclip.video.transforms import TrainTransform
 
 
 def train(
-    config: TrainConfig, data: Path, output: Path, *, media_root: Path | None = None, device: str = "auto"
+    config: TrainConfig,
+    data: Path,
+    output: Path,
+    *,
+    labels: str | None = None,
+    media_root: Path | None = None,
+    device: str = "auto",
 ) -> TrainingState:
     """Run a recipe on a data folder or list; the same call on an unfinished run goes on with it.
 
@@ -26,6 +32,7 @@ def train(
         config: the recipe.
         data: a list file or a folder (see `openxclip.data.manifest`).
         output: the folder of the run.
+        labels: label set (see `openxclip.data.labels.parse_labels`), if not beside the list.
         media_root: where the videos are, if not beside the list.
         device: as `openxclip.load` takes it.
 
@@ -33,35 +40,39 @@ def train(
         InputError: a list cannot be used, or `output` holds another run.
         TrainingError: the run cannot go on.
     """
-    clips = read_manifest(data, list_name=config.data.train_list, media_root=media_root)
+    clips = read_manifest(data, list_name=config.data.train_list, labels=labels, media_root=media_root)
     if missing := clips.missing():
         raise InputError(
             f"{len(missing)} of {len(clips.items)} videos of {clips.name} are missing, the first is "
             f"{missing[0]}; say where they are with --media-root, or take them off the list"
         )
-    val = _validation(config.data, data, media_root, clips)
+    val = None
+    if config.data.val_list is not None:
+        val = read_manifest(data, list_name=config.data.val_list, labels=labels, media_root=media_root)
+        if val.labels != clips.labels:
+            raise InputError(
+                f"{val.name} and {clips.name} have different labels; give both the same labels.csv"
+            )
     run = RunFolder(output)
-    state = run.begin(config, data)
+    with run.locked():
+        return _train(config, data, clips, val, run, device)
+
+
+def _train(
+    config: TrainConfig, data: Path, clips: Manifest, val: Manifest | None, run: RunFolder, device: str
+) -> TrainingState:
+    state = run.begin(config, data, clips)
     if state.step == 0:
         start = starting_point(config, clips.labels, device)
     else:
         start = load(run.last, device=device, dtype="float32")
-    dataset = TrainClips(
-        clips, _frames(config.data, start), _transform(config.data, start), config.num_frames, config.seed
-    )
+    transform = _transform(config.data, start)
+    frames = _frames(config.data, transform.short_side_px)
+    dataset = TrainClips(clips, frames, transform, config.num_frames, config.seed)
     trainer = Trainer(
         config, start, dataset, run, lambda folder: write_folder(folder, *start), _validate(start, val)
     )
     return trainer.fit(state)
-
-
-def _validation(config: DataConfig, data: Path, media_root: Path | None, clips: Manifest) -> Manifest | None:
-    if config.val_list is None:
-        return None
-    val = read_manifest(data, list_name=config.val_list, media_root=media_root)
-    if val.labels != clips.labels:
-        raise InputError(f"{val.name} and {clips.name} have different labels; give both the same labels.csv")
-    return val
 
 
 def _validate(start: Loaded, val: Manifest | None) -> Validate | None:
@@ -77,8 +88,7 @@ def _validate(start: Loaded, val: Manifest | None) -> Validate | None:
     return top1
 
 
-def _frames(config: DataConfig, start: Loaded) -> FrameSource:
-    short_side_px = start.preprocess.resize_short_side_px
+def _frames(config: DataConfig, short_side_px: int) -> FrameSource:
     if config.cached_frames is None:
         return DecodedFrames(short_side_px)
     return CachedFrames(short_side_px, config.cached_frames)
