@@ -5,6 +5,7 @@ Shapes: B videos, T frames, N patches, E joint embedding, K texts, C tokens of a
 
 import copy
 import dataclasses
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -95,7 +96,7 @@ class XCLIP(nn.Module):
             text = self.prompting(text, video.patches)  # (B, K, E)
         # At least in float32: the scale magnifies what bfloat16 rounds away, and close classes would tie.
         precision = torch.promote_types(text.dtype, torch.float32)
-        with torch.autocast(text.device.type, enabled=False):
+        with nullcontext() if text.is_meta else torch.autocast(text.device.type, enabled=False):
             query = F.normalize(video.video.to(precision), dim=-1)  # (B, E)
             text = F.normalize(text.to(precision), dim=-1)
             similarity = torch.einsum("be,bke->bk" if text.ndim == 3 else "be,ke->bk", query, text)
