@@ -436,11 +436,11 @@ def test_bfloat16_is_close_to_float32(switches: tuple[bool, bool, bool]) -> None
 @pytest.mark.parametrize("autocast", [False, True])
 def test_close_classes_do_not_tie_in_bfloat16(autocast: bool) -> None:
     """Logits near 100 are 0.5 apart in bfloat16: of 400 of them many would be equal."""
-    model = build()
+    model = build().float()
     with torch.no_grad():
         model.logit_scale.fill_(math.log(100))
-        video, text = torch.randn(1, 12) + 3, torch.randn(400, 12) + 3
-        patches = torch.randn(1, 4, 12)
+        video, text = torch.randn(1, 12).float() + 3, torch.randn(400, 12).float() + 3
+        patches = torch.randn(1, 4, 12).float()
         if not autocast:
             model, video, text, patches = (x.to(torch.bfloat16) for x in (model, video, text, patches))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
