@@ -280,6 +280,22 @@ def test_folder_of_a_training_run(folder: Path, tmp_path: Path):
     assert same_weights(load(run, dtype="float32").model, tiny_model())
 
 
+def test_a_checkpoint_between_two_renames_is_found(folder: Path, tmp_path: Path):
+    """As a process leaves it that is killed while it puts a new checkpoint in the place of the old one."""
+    shutil.copytree(folder, tmp_path / "run" / ".last.previous")
+    for source in (tmp_path / "run", tmp_path / "run" / "last"):
+        assert same_weights(load(source, dtype="float32").model, tiny_model())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".last.previous"]
+
+
+@pytest.mark.parametrize("num_frames", [0, -1, True, 2.5, "8"])
+def test_numbers_of_frames_that_are_none(num_frames: Any, folder: Path):
+    with pytest.raises(
+        InputError, match=f"num_frames must be a whole number of at least 1, got {num_frames}"
+    ):
+        load(folder, num_frames=num_frames)
+
+
 def test_sources_that_are_none(tmp_path: Path):
     for source in ("no/such/file.pth", "..", "~/model", "a//b", "has space", "-x/../y", tmp_path / "missing"):
         if not Path(source).exists():
@@ -528,7 +544,7 @@ def test_published_configs_are_inferred_from_shapes(name: str):
         ({"mit.positional_embedding": None}, "no mit.positional_embedding"),
         ({"visual.conv1.weight": None}, "no visual.conv1.weight with 4 dimensions"),
         ({"visual.conv1.weight": torch.ones(64)}, "no visual.conv1.weight with 4 dimensions"),
-        ({"visual.conv1.weight": torch.ones(32, 3, 16, 16)}, "vision: num_heads must be at least 1, got 0"),
+        ({"visual.conv1.weight": torch.ones(32, 3, 16, 16)}, "vision: num_heads must be 1 to .*, got 0"),
         ({"visual.positional_embedding": torch.ones(1, 192)}, "a.pth"),
         ({"visual.positional_embedding": torch.ones(0, 192)}, "a.pth"),
         ({"visual.conv1.weight": torch.ones(192, 3, 0, 0)}, "a.pth"),

@@ -275,6 +275,18 @@ def test_a_bad_video_gets_its_row_and_the_others_go_on(call, model, videos, tmp_
         assert "Traceback" not in outcome.err
 
 
+def test_a_folder_without_videos_gets_its_row_and_the_others_go_on(call, model, videos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    paths = [tmp_path / "empty", videos / "one.mp4"]
+    outcome = call("predict", *paths, "--labels", "a, b", "--model", model, "--json")
+    assert outcome.status == 1
+    empty, good = outcome.rows
+    assert (empty["path"], empty["scores"]) == (str(paths[0]), [])
+    assert re.fullmatch(r"the folder holds no video; known endings are .*\.mp4, .*", empty["error"])
+    assert (good["error"], len(good["scores"])) == (None, 2)
+    assert f"openxclip: {paths[0]}: the folder holds no video" in outcome.err
+
+
 def test_predict_with_every_option(call, model, bare_model, videos, tmp_path):
     (tmp_path / "labels.csv").write_text('id,name\n1,"swim, or dive"\n0,climb\n2,ski\n')
     (tmp_path / "templates.txt").write_text("# ours\na clip of {}\n\nsomebody does {}\n")
@@ -345,7 +357,7 @@ def test_built_in_templates_and_labels_change_the_scores(call, model, videos):
         (["--max-seconds", "nan"], "max_seconds is nan"),
         (["--max-frame-px", "-1"], "max_frame_px is -1"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),
-        (["--frames", "0"], "num_frames must be at least 1, got 0"),
+        (["--frames", "0"], "num_frames must be a whole number of at least 1, got 0"),
     ],
 )
 def test_wrong_use_of_predict(call, model, videos, arguments, message):
@@ -366,7 +378,9 @@ def test_what_can_be_checked_is_checked_before_the_model_is_loaded(call, videos,
     (tmp_path / "empty").mkdir()
     base = ["predict", "--labels", "a, b", "--model", "./no such model"]
     assert_refused(call(*base), "no video given; name at least one file or folder")
-    assert_refused(call(*base, tmp_path / "empty"), r"no video in .*empty; known endings are .*\.mp4")
+    (tmp_path / "bare").mkdir()
+    message = r"empty, .*bare: the folder holds no video; known endings are .*\.mp4"
+    assert_refused(call(*base, tmp_path / "empty", tmp_path / "bare"), message)
     assert_refused(call(*base, videos, "--views", "0x1"), "views 0x1")
     assert_refused(call(*base, videos, "--max-seconds", "-1"), "max_seconds is -1")
     assert_refused(call(*base, videos), "no such model does not exist", status=1)
@@ -543,13 +557,14 @@ def test_evaluate_with_every_option(call, model, bare_model, data, tmp_path):
         shutil.copy(data / name, media)
     lists = tmp_path / "lists"
     lists.mkdir()
-    for name in ("labels.csv", "broken.txt", "test.txt"):
+    for name in ("broken.txt", "test.txt"):
         shutil.copy(data / name, lists)
     output = tmp_path / "deep" / "report"
     arguments = [
         "evaluate", "--model", str(bare_model), "--tokenizer", str(model / "tokenizer.json"), "--data", str(lists),
         "--list", "broken.txt", "--media-root", str(media), "--output", str(output), "--views", "2x1",
         "--templates", "video", "--json", "--device", "cpu", "--dtype", "bfloat16", "--frames", "3",
+        "--labels", "piano, waves, nobody",
     ]  # fmt: skip
     assert options(arguments) == options_in_help(call, "evaluate")
     outcome = call(*arguments)
@@ -559,6 +574,7 @@ def test_evaluate_with_every_option(call, model, bare_model, data, tmp_path):
     assert (result["num_videos"], result["num_unreadable"], result["views"]) == (3, 1, "2x1")
     assert [row["accuracy"] for row in result["classes"]][2] is None
     labels = [row["label"] for row in result["classes"]]
+    assert labels == ["piano", "waves", "nobody"]
     recognizer = Recognizer.from_pretrained(
         model, labels, BUILT_IN_TEMPLATES["video"], dtype="bfloat16", num_frames=3
     )
@@ -578,6 +594,16 @@ def test_evaluate_says_how_many_videos_it_left_out(call, model, data):
     outcome = call("evaluate", "--model", model, "--data", data, "--list", "broken.txt")
     assert outcome.status == 1
     assert outcome.out.splitlines()[-1] == "1 of 3 videos could not be read and are not counted"
+
+
+def test_evaluate_has_no_accuracy_where_nothing_can_be_read(call, model, data, tmp_path):
+    shutil.copy(data / "labels.csv", tmp_path)
+    (tmp_path / "test.txt").write_text("nowhere.mp4 0\n")
+    outcome = call("evaluate", "--model", model, "--data", tmp_path)
+    assert outcome.status == 1
+    assert outcome.out == ""
+    message = f"openxclip: {tmp_path.name}/test.txt: no video of it can be read; the first: there is no such"
+    assert message in outcome.err
 
 
 def test_evaluate_takes_class_folders_and_list_files(call, model, data, tmp_path):
@@ -600,7 +626,9 @@ def test_wrong_use_of_evaluate(call, data, tmp_path):
     assert_refused(call(*base, data, "--views", "3"), "cannot read views '3'")
     assert_refused(call(*base, data, "--templates", "none"), "Templates are one of")
     assert_refused(call(*base, data, "--media-root", tmp_path / "x"), "There is no media root")
-    assert_refused(call(*base, data, "--output", tmp_path / "list.txt"), "File exists", status=1)
+    assert_refused(
+        call(*base, data, "--output", tmp_path / "list.txt"), r"--output .*list\.txt is a file; give a folder"
+    )
     assert_refused(call(*base, data), "no such model does not exist", status=1)
 
 
@@ -625,17 +653,18 @@ def settings(*overrides: str) -> list[str]:
     return [argument for override in overrides for argument in ("--set", override)]
 
 
-def test_train_with_every_option_then_predict_with_the_run(call, data, videos, tmp_path):
+def test_train_with_every_option_then_predict_with_the_run(call, model, bare_model, data, videos, tmp_path):
     media, lists, output = tmp_path / "media", tmp_path / "lists", tmp_path / "run"
     media.mkdir()
     lists.mkdir()
     for i in range(4):
         shutil.copy(data / f"{i}.mp4", media)
-    for name in ("labels.csv", "train_16shot.txt"):
-        shutil.copy(data / name, lists)
+    shutil.copy(data / "train_16shot.txt", lists)
+    start = ("model=null", f"init={bare_model}", *(text for text in SMALL if not text.startswith("model.")))
     arguments = [
         "train", "--recipe", "ucf8_fewshot", "--data", str(lists), "--media-root", str(media),
-        "--output", str(output), "--device", "cpu", *settings(*SMALL),
+        "--labels", "playing piano, surfing", "--tokenizer", str(model / "tokenizer.json"),
+        "--output", str(output), "--device", "cpu", *settings(*start),
     ]  # fmt: skip
     assert options(arguments) == options_in_help(call, "train")
     outcome = call(*arguments)

@@ -96,12 +96,25 @@ def test_an_unknown_key_is_named_with_the_known_ones(section: str | None) -> Non
         {"integration": {"num_layers": -1}},
         {"prompting": {"num_heads": 0}},
         {"prompting": {"num_layers": -1}},
+        {"vision": {"num_layers": 1001}},
+        {"text": {"vocab_size": 2**24 + 1}},
+        {"num_frames": 10**30},
     ],
     ids=str,
 )
 def test_a_bad_value_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         XCLIPConfig.from_dict(values)
+
+
+def test_sizes_beyond_any_model_are_refused_with_what_is_allowed() -> None:
+    """Such a file would keep whoever loads it busy for ever."""
+    assert PromptingConfig(num_layers=1000).num_layers == 1000
+    with pytest.raises(ConfigError, match="prompting: num_layers must be 1 to 1000, got 10000000"):
+        PromptingConfig(num_layers=10_000_000)
+    assert TextConfig(vocab_size=2**24).vocab_size == 2**24
+    with pytest.raises(ConfigError, match="text: context_length must be 1 to 16777216, got 16777217"):
+        TextConfig(context_length=2**24 + 1)
 
 
 @pytest.mark.parametrize(

@@ -98,3 +98,8 @@ def test_exactly_one_of_init_and_model():
 def test_unknown_recipe_lists_the_known():
     with pytest.raises(ValueError, match="ucf8_fewshot"):
         recipe("nonsense")
+
+
+def test_a_model_from_scratch_takes_no_tokenizer():
+    with pytest.raises(ConfigError, match="tokenizer belongs to an init"):
+        with_overrides(recipe("ucf8_fewshot"), ["tokenizer=words.json"])

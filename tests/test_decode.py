@@ -3,8 +3,10 @@
 import io
 import shutil
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,6 +17,7 @@ from videos import moving_frames, write_video
 from openxclip.errors import ConfigError, InputError, VideoError
 from openxclip.video import VideoLimits, VideoReader, read_frames
 from openxclip.video.packets import PacketInfo, PacketTable
+from openxclip.video.stream import VideoStream
 
 X264_CLOSED = {"x264-params": "keyint=10:min-keyint=10:bframes=3:b-pyramid=normal:open-gop=0:scenecut=0"}
 X264_OPEN = {"x264-params": "keyint=10:min-keyint=10:bframes=3:open-gop=1:scenecut=0"}
@@ -421,6 +424,38 @@ def test_limits_hold_where_the_header_lies(tmp_path: Path) -> None:
     data = small.read_bytes() + large.read_bytes()
     with pytest.raises(VideoError, match="96x96 px is over the limit max_frame_px=3072"):
         VideoReader(data, limits=VideoLimits(max_frame_px=64 * 48))
+
+
+def test_limits_hold_for_scaled_frames(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "thin.mkv", codec="ffv1", pix_fmt="bgra", frames=moving_frames(2, 2000, 16))
+    with VideoReader(path, limits=VideoLimits(max_frame_px=40 * 5000)) as reader:
+        assert reader.read([0], short_side_px=40).data.shape == (1, 40, 5000, 3)
+        with pytest.raises(
+            VideoError, match=r"a scaled frame of 5125x41 px is over the limit max_frame_px=2"
+        ):
+            reader.read([0], short_side_px=41)
+
+
+@pytest.mark.parametrize(("name", "max_seconds"), [("no_times.h264", 0.4), ("times.mkv", 0.8)])
+def test_decoding_stops_at_the_longest_allowed_length(
+    name: str, max_seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the header states no length, it shows only while decoding."""
+    codec = {"codec": "ffv1", "pix_fmt": "bgra", "pts": range(0, 80, 2)} if name == "times.mkv" else {}
+    live = {"live": "1"} if name == "times.mkv" else {}
+    path = write_video(tmp_path / name, container_options=live, **codec)
+    decode_all, decoded = VideoStream.decode_all, []
+
+    def counted(stream: VideoStream) -> Iterator[Any]:
+        for frame in decode_all(stream):
+            decoded.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr(VideoStream, "decode_all", counted)
+    with pytest.raises(VideoError, match=rf"is over the limit max_seconds={max_seconds}"):
+        VideoReader(path, limits=VideoLimits(max_seconds=max_seconds))
+    assert len(decoded) == 12  # of 40: the 12th is the first one beyond the limit
+    assert (decoded[0] is None) == (name == "no_times.h264")
 
 
 def test_a_damaged_middle_is_an_error_and_not_other_frames(video: Path) -> None:

@@ -16,7 +16,7 @@ from videos import moving_frames, write_video
 
 from openxclip import Recognizer
 from openxclip.data.manifest import Item, Manifest, read_manifest
-from openxclip.errors import InputError, MissingExtraError
+from openxclip.errors import InputError, MissingExtraError, VideoError
 from openxclip.evaluation.evaluate import Evaluation, evaluate
 from openxclip.evaluation.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
 from openxclip.evaluation.plots import plot_confusion
@@ -172,7 +172,9 @@ def test_labels_of_something_else_are_refused(recognizer, manifest):
 def test_nothing_readable_is_an_error_that_says_why(recognizer):
     items = tuple(Item(path=f"{i}.mp4", label=i, source=Path(f"/nowhere/{i}.mp4")) for i in range(3))
     lost = Manifest(name="lost", labels=LABELS, items=items)
-    with pytest.raises(InputError, match="no video of lost can be read; the first: there is no such file"):
+    with pytest.raises(
+        VideoError, match="lost: no video of it can be read; the first: there is no such file"
+    ):
         evaluate(recognizer, lost, Views())
 
 

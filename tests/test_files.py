@@ -1,10 +1,13 @@
 """Outputs appear whole or not at all."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from openxclip.files import atomic_folder, atomic_write, recover_folder
+from openxclip.files import atomic_folder, atomic_write, existing_folder, recover_folder
 
 
 class InterruptionError(Exception):
@@ -85,6 +88,8 @@ def test_an_interruption_between_the_two_renames_is_undone(tmp_path: Path, monke
         with pytest.raises(InterruptionError), atomic_folder(tmp_path / "a"):
             pass
     assert names(tmp_path) == [".a.previous"]
+    assert existing_folder(tmp_path / "a") == tmp_path / ".a.previous"
+    assert names(tmp_path) == [".a.previous"]
     recover_folder(tmp_path / "a")
     assert names(tmp_path) == ["a"]
     assert names(tmp_path / "a") == ["old.txt"]
@@ -97,6 +102,37 @@ def test_an_old_folder_left_beside_the_new_one_is_removed(tmp_path: Path):
     (tmp_path / ".a.previous").mkdir()
     recover_folder(tmp_path / "a")
     assert names(tmp_path) == ["a"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path):
+    others = [".a", ".a.0123456", ".a.012345678", ".a.notes-00", ".b.01234567", ".a.x.01234567", "a.01234567"]
+    for name in (".a.01234567", ".a.89abcdef", *others):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part.txt").write_text("half")
+    (tmp_path / ".a.deadbeef").write_text("a file is not what a folder leaves")
+    recover_folder(tmp_path / "a")
+    assert names(tmp_path) == sorted([*others, ".a.deadbeef"])
+
+
+def test_the_next_write_removes_what_a_killed_one_left(tmp_path: Path):
+    command = (
+        "import os, sys; from pathlib import Path; from openxclip.files import atomic_folder\n"
+        "with atomic_folder(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", command, tmp_path / "[a]"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == 1
+    with atomic_folder(tmp_path / "[a]"):
+        pass
+    assert names(tmp_path) == ["[a]"]
+
+
+def test_an_existing_folder_is_itself_and_what_is_none_is_none(tmp_path: Path):
+    assert existing_folder(tmp_path) == tmp_path
+    assert existing_folder(Path()) == Path()
+    assert existing_folder(tmp_path / "a") is None
+    (tmp_path / "a").write_text("a file")
+    assert existing_folder(tmp_path / "a") is None
 
 
 def test_permissions_are_those_of_any_new_file(tmp_path: Path):

@@ -128,6 +128,19 @@ def test_broken_csv_is_refused_by_name(text: str, complaint: str, tmp_path: Path
         read_label_file(path)
 
 
+@pytest.mark.parametrize("name", ["labels.txt", "labels"])
+def test_the_header_makes_a_csv_file_whatever_its_name(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("\n \nID, name\n1,b\n \n0,a\n")
+    assert read_label_file(path) == ["a", "b"]
+    path.write_text("a\nid,name\n")
+    assert read_label_file(path) == ["a", "id,name"]
+
+
+def test_a_generator_of_labels_is_a_list_of_them() -> None:
+    assert check_labels((label for label in ("a ", "b")), "mine") == ["a", "b"]
+
+
 def test_unreadable_files_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
     (tmp_path / "comments.txt").write_text("# nothing\n\n")
@@ -147,7 +160,7 @@ def test_repeated_labels_are_named() -> None:
         parse_labels("Surfing, archery, surfing, STRASSE, straße")
 
 
-@pytest.mark.parametrize("labels", ["surfing", [1, 2], ["a", None]])
+@pytest.mark.parametrize("labels", ["surfing", [1, 2], ["a", None], None, 5])
 def test_what_is_no_list_of_strings_is_refused(labels: object) -> None:
     with pytest.raises(InputError, match="mine: expected a list of strings"):
         check_labels(labels, "mine")

@@ -336,5 +336,26 @@ def test_files_without_weights_by_name(content: Any, tmp_path: Path):
 def test_modules_within_themselves(tmp_path: Path):
     module = Inert()
     module.state = {"child": module, "w": StoredTensor("0", torch.float32, 0, (1,), (1,))}
-    with pytest.raises(CheckpointError, match="deeper"):
+    with pytest.raises(CheckpointError, match="no tree of modules: child is also another"):
         tensors_of(module, tmp_path)
+
+
+def test_modules_nested_too_deep(tmp_path: Path):
+    module = Inert()
+    for _ in range(100):
+        outer = Inert()
+        outer.state = {"child": module}
+        module = outer
+    with pytest.raises(CheckpointError, match="deeper than 64"):
+        tensors_of(module, tmp_path)
+
+
+def test_modules_on_many_paths_are_not_walked_along_each_of_them(archive: Archive):
+    """60 modules, each twice in the one before: a small file with 2**60 paths."""
+    new = name("hostile", "Module") + b")\x81"
+    data = new
+    for level in range(60):  # {"a": module, "b": the same from the memo} is the state of a new one
+        slot = bytes([level])
+        data = new + b"}(" + text("a") + data + b"q" + slot + text("b") + b"h" + slot + b"ub"
+    with pytest.raises(CheckpointError, match=r"model\.pth is no tree of modules"):
+        read_torch_tensors(archive(b"\x80\x02" + data + b"."))

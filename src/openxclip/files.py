@@ -3,6 +3,7 @@
 This guards against an interrupted process, not against a machine that loses power. One writer a name at a time.
 """
 
+import glob
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -43,7 +44,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def recover_folder(path: Path) -> None:
-    """Undo what an interrupted `atomic_folder` left: the old folder goes back to its name if that is free."""
+    """Undo what an interrupted `atomic_folder` left: the old folder goes back to its name if that is free.
+
+    Only for the one writer of that name: folders that were begun and never finished are removed.
+    """
+    for abandoned in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
+        if abandoned.is_dir():
+            shutil.rmtree(abandoned)
     previous = _previous(path)
     if not previous.exists():
         return
@@ -51,6 +58,14 @@ def recover_folder(path: Path) -> None:
         shutil.rmtree(previous)
     else:
         previous.rename(path)
+
+
+def existing_folder(path: Path) -> Path | None:
+    """The folder, or where an interrupted `atomic_folder` left it; None if there is neither. Changes nothing."""
+    if path.exists():
+        return path if path.is_dir() else None
+    previous = _previous(path)
+    return previous if previous.is_dir() else None
 
 
 def _beside(path: Path) -> Path:

@@ -16,6 +16,7 @@ from openxclip.checkpoints.openai_clip import read_openai_clip
 from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.checkpoints.unpickle import TorchFile, tensors_of
 from openxclip.errors import CheckpointError, InputError, TokenizerError
+from openxclip.files import existing_folder
 from openxclip.models import XCLIP
 from openxclip.video.transforms import Preprocessor
 
@@ -100,8 +101,7 @@ def load_with_report(
     """`load`, and how the source was read."""
     target = resolve_device(device)
     precision = resolve_dtype(dtype, target)
-    if num_frames is not None and num_frames < 1:
-        raise InputError(f"num_frames must be at least 1, got {num_frames}")
+    _check_num_frames(num_frames)
     path = _locate(source, revision)
     checkpoint, format = _read(path, num_frames)
     model, notes = checkpoint.model, checkpoint.notes
@@ -112,6 +112,11 @@ def load_with_report(
     loaded = Loaded(model.to(device=target, dtype=precision), words, checkpoint.preprocess)
     report = LoadReport(source=str(path), format=format, new_parts=checkpoint.new_parts, notes=notes)
     return loaded, report
+
+
+def _check_num_frames(num_frames: int | None) -> None:
+    if num_frames is not None and (type(num_frames) is not int or num_frames < 1):
+        raise InputError(f"num_frames must be a whole number of at least 1, got {num_frames}")
 
 
 def resolve_device(device: str) -> torch.device:
@@ -151,8 +156,9 @@ def _locate(source: str | Path, revision: str | None) -> Path:
     if not str(source):
         raise CheckpointError("the source of the model is empty; give a folder, a file or a hub id")
     path = Path(source)
-    if path.is_dir():
-        return _model_folder(path)
+    folder = existing_folder(path)
+    if folder is not None:
+        return _model_folder(folder)
     if path.exists():
         return path
     if isinstance(source, str) and is_hub_id(source):
@@ -168,8 +174,9 @@ def _model_folder(folder: Path) -> Path:
     if "format" in config or "model_type" in config:
         return folder
     for name in CHECKPOINTS_OF_A_RUN:
-        if (folder / name / CONFIG_FILE).exists():
-            return folder / name
+        checkpoint = existing_folder(folder / name)
+        if checkpoint is not None and (checkpoint / CONFIG_FILE).exists():
+            return checkpoint
     raise CheckpointError(
         f"{folder} is no model folder: its {CONFIG_FILE} is missing or names no format, and it holds neither "
         f"{' nor '.join(CHECKPOINTS_OF_A_RUN)} of a training run"

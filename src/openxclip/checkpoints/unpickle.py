@@ -188,7 +188,7 @@ def tensors_of(content: Any, path: Path) -> dict[str, StoredTensor]:
         CheckpointError: it is neither.
     """
     if isinstance(content, Inert):
-        return dict(_walk(content, "", path))
+        return dict(_walk(content, "", path, set()))
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path} holds no weights by name, but a {type(content).__name__}")
     others = [
@@ -201,15 +201,19 @@ def tensors_of(content: Any, path: Path) -> dict[str, StoredTensor]:
     return content
 
 
-def _walk(module: Inert, prefix: str, path: Path) -> list[tuple[str, StoredTensor]]:
+def _walk(module: Inert, prefix: str, path: Path, seen: set[int]) -> list[tuple[str, StoredTensor]]:
+    """The tensors below `module`; `seen` holds the ids of all modules of this walk."""
     if prefix.count(".") > MAX_DEPTH:
         raise CheckpointError(f"{path} nests modules deeper than {MAX_DEPTH}")
+    if id(module) in seen:  # a few shared ones in a row have more paths to them than can ever be walked
+        raise CheckpointError(f"{path} is no tree of modules: {prefix[:-1]} is also another of them")
+    seen.add(id(module))
     found = []
     for name, value in module.state.items() if isinstance(module.state, dict) else ():
         if isinstance(value, StoredTensor):
             found.append((f"{prefix}{name}", value))
         elif isinstance(value, Inert):
-            found += _walk(value, f"{prefix}{name}.", path)
+            found += _walk(value, f"{prefix}{name}.", path, seen)
     return found
 
 

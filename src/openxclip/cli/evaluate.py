@@ -12,6 +12,7 @@ from openxclip.cli.options import (
     Device,
     Dtype,
     Json,
+    Labels,
     MediaRoot,
     Model,
     NumFrames,
@@ -30,6 +31,7 @@ def evaluate(
         Path, tyro.conf.arg(help="list of `path label_id` lines, or a folder with labels.csv and lists")
     ],
     list_name: Annotated[str | None, tyro.conf.arg(name="list", help="which list of the folder")] = None,
+    labels: Labels = None,
     output: Annotated[
         Path | None, tyro.conf.arg(help="folder for evaluation.json and the confusion matrix as a picture")
     ] = None,
@@ -54,11 +56,9 @@ def evaluate(
     parsed, prompts = Views.parse(views), parse_templates(templates)
     if list_name is None and (data / "test.txt").is_file():
         list_name = "test.txt"
-    manifest = read_manifest(data, list_name=list_name, media_root=media_root)
-    if output is not None:  # what would be missing at the end is missed now
-        import openxclip.evaluation.plots  # noqa: F401
-
-        output.mkdir(parents=True, exist_ok=True)
+    manifest = read_manifest(data, list_name=list_name, labels=labels, media_root=media_root)
+    if output is not None:
+        _prepare(output)
 
     from openxclip.evaluation.evaluate import evaluate as score
     from openxclip.inference.recognizer import Recognizer
@@ -83,6 +83,16 @@ def evaluate(
         if "error" in video:
             print(f"openxclip: {video['path']}: {video['error']}", file=sys.stderr)
     return int(result.num_unreadable > 0)
+
+
+def _prepare(output: Path) -> None:
+    """Miss now what would be missing at the end."""
+    import openxclip.evaluation.plots  # noqa: F401
+    from openxclip.errors import InputError
+
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file; give a folder, new or existing")
+    output.mkdir(parents=True, exist_ok=True)
 
 
 def _write(result: "Evaluation", output: Path) -> None:

@@ -69,20 +69,25 @@ def predict(
     )
     failed = False
     for prediction in _with_progress(recognizer.predict_each(paths, top_k=top_k, views=views), len(paths)):
+        if Path(prediction.path).is_dir():
+            prediction = replace(prediction, error=_no_videos())
         _show(prediction, json_lines)
         failed |= prediction.error is not None
     return int(failed)
 
 
 def _find_videos(paths: Sequence[Path]) -> list[Path]:
-    """The files given, and the videos inside the folders given, in order of name."""
+    """The files given, and the videos inside the folders given, in order of name.
+
+    A missing file and a folder without videos stay in the list: their row says so.
+    """
     from openxclip.data.manifest import VIDEO_SUFFIXES
     from openxclip.errors import InputError
 
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
-            found.append(path)  # also one that is missing: its row says so
+            found.append(path)
             continue
         inside = sorted(
             file
@@ -91,12 +96,18 @@ def _find_videos(paths: Sequence[Path]) -> list[Path]:
             )  # not the hidden "._clip.mp4" that some systems put beside clip.mp4
             if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()
         )
-        if not inside:
-            raise InputError(f"no video in {path}; known endings are {', '.join(sorted(VIDEO_SUFFIXES))}")
-        found += inside
+        found += inside or [path]
     if not found:
         raise InputError("no video given; name at least one file or folder")
+    if all(path.is_dir() for path in found):
+        raise InputError(f"{', '.join(map(str, found))}: {_no_videos()}")
     return found
+
+
+def _no_videos() -> str:
+    from openxclip.data.manifest import VIDEO_SUFFIXES
+
+    return f"the folder holds no video; known endings are {', '.join(sorted(VIDEO_SUFFIXES))}"
 
 
 def _limits(max_seconds: float | None, max_frame_px: int | None) -> "VideoLimits":

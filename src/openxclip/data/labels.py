@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -39,16 +39,18 @@ def built_in_labels(name: str) -> list[str]:
 
 
 def read_label_file(path: Path) -> list[str]:
-    """Read a .csv with the header `id,name`, or any other file: a label a line, blank and # lines skipped."""
-    lines = read_lines(path)
-    if path.suffix.lower() == ".csv":
+    """Read a .csv, or what begins with its header `id,name`; else a label a line, blank and # lines skipped."""
+    lines = [line for line in read_lines(path) if line.strip()]
+    if path.suffix.lower() == ".csv" or (lines and _is_header(lines[0].split(","))):
         return check_labels(_read_csv(path, lines), str(path))
-    return check_labels([line for line in map(str.strip, lines) if line and line[0] != "#"], str(path))
+    return check_labels([line for line in map(str.strip, lines) if line[0] != "#"], str(path))
 
 
-def check_labels(labels: Sequence[str], source: str) -> list[str]:
+def check_labels(labels: Iterable[str], source: str) -> list[str]:
     """Strip the labels and refuse empty and repeated ones; in a message `source` says where they are from."""
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+    if isinstance(labels, Iterable) and not isinstance(labels, str):
+        labels = list(labels)  # a generator can be gone through only once
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise InputError(f"{source}: expected a list of strings, got {labels!r}. For one label pass [label].")
     labels = [label.strip() for label in labels]
     if not labels:
@@ -75,10 +77,10 @@ def read_lines(path: Path) -> list[str]:
 
 def _read_csv(path: Path, lines: list[str]) -> list[str]:
     try:
-        rows = [row for row in csv.reader(lines) if row]
+        rows = list(csv.reader(lines))
     except csv.Error as error:
         raise InputError(f"{path} is no CSV file: {error}. Write lines of id,name.") from error
-    if not rows or [cell.strip().lower() for cell in rows[0]] != ["id", "name"]:
+    if not rows or not _is_header(rows[0]):
         raise InputError(f"{path}: the first line must be the header id,name, got {rows[:1]}. Add it.")
     names: dict[int, str] = {}
     for row in rows[1:]:
@@ -92,6 +94,10 @@ def _read_csv(path: Path, lines: list[str]) -> list[str]:
             f"{path}: {len(rows) - 1} rows need the ids 0 to {len(rows) - 2}, each once. Correct the ids."
         )
     return [names[i] for i in sorted(names)]
+
+
+def _is_header(cells: list[str]) -> bool:
+    return [cell.strip().lower() for cell in cells] == ["id", "name"]
 
 
 def is_file(text: str) -> bool:

@@ -72,7 +72,8 @@ def evaluate(
     """Score every video of a manifest; `on_video` is called after each.
 
     Raises:
-        InputError: the recognizer's labels are not the manifest's, or no video can be read.
+        InputError: the recognizer's labels are not the manifest's.
+        VideoError: no video can be read.
     """
     if recognizer.labels != manifest.labels:
         raise InputError(
@@ -95,7 +96,7 @@ def evaluate(
         videos.append(row)
         on_video()
     if not scores:
-        raise InputError(f"no video of {manifest.name} can be read; the first: {videos[0]['error']}")
+        raise VideoError(manifest.name, f"no video of it can be read; the first: {videos[0]['error']}")
     return _summarise(manifest, views, torch.stack(scores), torch.tensor(truth), videos)
 
 

@@ -9,12 +9,17 @@ from openxclip.configuration import from_dict, require
 
 MLP_RATIO = 4  # every MLP of CLIP and X-CLIP widens by four
 
+# Far above any model, and low enough that a config.json from anywhere cannot keep the loader busy for ever.
+MAX_LAYERS = 1000
+MAX_SIZE = 2**24
+
 
 def _check_sizes(config: Any, where: str) -> None:
-    """Every whole number of a config counts something there must be at least one of."""
+    """Every whole number of a config counts something there must be at least one of, and not too many."""
     for name, value in vars(config).items():
         if isinstance(value, int) and not isinstance(value, bool):
-            require(value >= 1, f"{where}: {name} must be at least 1, got {value}")
+            largest = MAX_LAYERS if name == "num_layers" else MAX_SIZE
+            require(1 <= value <= largest, f"{where}: {name} must be 1 to {largest}, got {value}")
 
 
 def _check_heads(width: int, num_heads: int, where: str) -> None:

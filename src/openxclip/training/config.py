@@ -165,6 +165,10 @@ class TrainConfig:
             (self.init is None) != (self.model is None),
             "give exactly one of init (a source of weights) and model (a configuration, from scratch)",
         )
+        require(
+            self.tokenizer is None or self.init is not None,
+            "tokenizer belongs to an init; a model from scratch learns its own from the class names",
+        )
         require(self.num_frames >= 1, f"num_frames must be at least 1, got {self.num_frames}")
         require(self.seed >= 0, f"seed must be 0 or more, got {self.seed}")
         require(

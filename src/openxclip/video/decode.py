@@ -124,6 +124,7 @@ class VideoReader:
 
     def _read(self, wanted: np.ndarray, short_side_px: int | None) -> Frames:
         width, height = scaled_size(self._stream.width, self._stream.height, short_side_px)
+        self._limits.check_frame(self.name, width, height, "a scaled frame")
         data = np.empty(0, np.uint8)
         for index, frame in self._frames_at(wanted):
             if self._turns is None:
@@ -172,18 +173,26 @@ class VideoReader:
         return self._stream.decode_until_break() if self._damaged else self._stream.decode_all()
 
     def _decode_and_keep(self) -> list[int | None]:
-        """Decode everything; the pts of every frame."""
+        """Decode everything; the pts of every frame. Stops at `max_seconds`: not every header states a length."""
         pts: list[int | None] = []
         self._kept, num_bytes = [], 0
         for frame in self._decode_all():
             self._damaged |= frame.is_corrupt
             pts.append(frame.pts)
+            self._limits.check_seconds(self.name, self._seconds_between(pts))
             num_bytes += sum(plane.buffer_size for plane in frame.planes)
             if num_bytes <= _KEEP_BYTES:
                 self._kept.append(frame)
             else:
                 self._kept = []
         return pts
+
+    def _seconds_between(self, pts: Sequence[int | None]) -> float:
+        """From the first of these frames to the last."""
+        first, last = pts[0], pts[-1]
+        if first is None or last is None:
+            return (len(pts) - 1) * self._stream.frame_seconds
+        return (last - first) * self._stream.time_base
 
     def _set_times(self, pts: Sequence[int | None]) -> None:
         if not pts:

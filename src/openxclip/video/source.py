@@ -25,7 +25,7 @@ _BUFFER_BYTES = 1 << 18
 class VideoLimits:
     """What a video may cost at most; a video beyond a limit is refused before it is decoded."""
 
-    max_frame_px: int = 8192 * 4320  # pixels of one frame, width times height
+    max_frame_px: int = 8192 * 4320  # width times height of one frame, as stored and as scaled
     max_seconds: float = 4 * 3600.0
 
     def __post_init__(self) -> None:
@@ -33,10 +33,10 @@ class VideoLimits:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0")
 
-    def check_frame(self, name: str, width: int, height: int) -> None:
+    def check_frame(self, name: str, width: int, height: int, what: str = "a frame") -> None:
         """Refuse a frame of too many pixels."""
         if width * height > self.max_frame_px:
-            raise _too_large(name, "max_frame_px", f"a frame of {width}x{height} px", self.max_frame_px)
+            raise _too_large(name, "max_frame_px", f"{what} of {width}x{height} px", self.max_frame_px)
 
     def check_seconds(self, name: str, seconds: float) -> None:
         """Refuse a video that lasts too long."""
