@@ -32,7 +32,7 @@ Json = Annotated[bool, tyro.conf.arg(name="json", help="print JSON for machines"
 Labels = Annotated[
     str | None,
     tyro.conf.arg(
-        help="label set in place of the labels.csv beside the list: a file, "a, b, c", or a built-in name"
+        help='label set in place of the labels.csv beside the list: a file, "a, b, c", or a built-in name'
     ),
 ]
 MediaRoot = Annotated[
