@@ -297,7 +297,17 @@ def test_numbers_of_frames_that_are_none(num_frames: Any, folder: Path):
 
 
 def test_sources_that_are_none(tmp_path: Path):
-    for source in ("no/such/file.pth", "..", "~/model", "a//b", "has space", "-x/../y", tmp_path / "missing"):
+    for source in (
+        "no/such/file.pth",
+        "ViT-B-32.pt",
+        "models/x.pth",
+        "..",
+        "~/model",
+        "a//b",
+        "has space",
+        "-x/../y",
+        tmp_path / "missing",
+    ):
         if not Path(source).exists():
             with pytest.raises(CheckpointError, match="does not exist and is no hub id"):
                 load(source)

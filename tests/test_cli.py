@@ -733,7 +733,7 @@ def test_control_c_stops_a_run_with_one_line(data, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "openxclip: interrupted"
+    assert err.splitlines()[-1] == f"openxclip: interrupted; the same command goes on with {tmp_path / 'run'}"
     assert "Traceback" not in err
     # Perhaps as `.last.previous`, which the same command puts back, if it came between two renames.
     assert list((tmp_path / "run").glob("*last*/model.safetensors"))

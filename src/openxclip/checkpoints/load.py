@@ -26,6 +26,7 @@ Format = Literal["openxclip", "huggingface", "official", "openai-clip"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOKENIZER_FILES = (TOKENIZER_FILE, "merges.txt", "bpe_simple_vocab_16e6.txt.gz")
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 CHECKPOINTS_OF_A_RUN = ("best", "last")
 CLIP_NUM_FRAMES = 8  # for weights that have never seen a video
 
@@ -161,7 +162,8 @@ def _locate(source: str | Path, revision: str | None) -> Path:
         return _model_folder(folder)
     if path.exists():
         return path
-    if isinstance(source, str) and is_hub_id(source):
+    is_file_name = path.suffix in WEIGHTS_SUFFIXES  # a missing file, not a repository to ask the hub for
+    if isinstance(source, str) and is_hub_id(source) and not is_file_name:
         return download_model(source, revision)
     raise CheckpointError(
         f"{source} does not exist and is no hub id; give a folder, a .pth or .pt file, or an id like owner/name"

@@ -39,7 +39,11 @@ def train(
 
     from openxclip.training.train import train as run
 
-    state = run(config, data, output, labels=labels, media_root=media_root, device=device)
+    try:
+        state = run(config, data, output, labels=labels, media_root=media_root, device=device)
+    except KeyboardInterrupt:
+        print(f"openxclip: interrupted; the same command goes on with {output}", file=sys.stderr)
+        return 130
     best = "" if state.best_top1 is None else f", best validation top-1 {state.best_top1:.1%}"
     print(f"trained {state.epoch} epochs, {state.step} steps{best}: {output}", file=sys.stderr)
     return 0
