@@ -3,7 +3,7 @@
     import openxclip
 
     recognizer = openxclip.Recognizer.from_pretrained("microsoft/xclip-base-patch32", ["surfing", "playing piano"])
-    recognizer.predict("clip.mp4").scores       # [("surfing", 0.93), ("playing piano", 0.07)]
+    recognizer.predict("clip.mp4").scores       # [(label, probability), ...], best first
 
     model, tokenizer, preprocess = openxclip.load("microsoft/xclip-base-patch32")
 
