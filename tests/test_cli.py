@@ -717,7 +717,7 @@ def test_train_does_not_write_where_something_else_is(call, data, tmp_path):
     (tmp_path / "thesis.txt").write_text("do not touch")
     base = ["train", "--recipe", "ucf8_fewshot", "--data", data, "--output"]
     assert_refused(call(*base, tmp_path), "is not empty and holds no run; choose another --output")
-    assert_refused(call(*base, tmp_path / "thesis.txt"), "File exists", status=1)
+    assert_refused(call(*base, tmp_path / "thesis.txt"), "thesis.txt is a file")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -733,7 +733,9 @@ def test_control_c_stops_a_run_with_one_line(data, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == f"openxclip: interrupted; the same command goes on with {tmp_path / 'run'}"
+    assert (
+        err.splitlines()[-1] == "openxclip: interrupted; the same command goes on after the last whole epoch"
+    )
     assert "Traceback" not in err
     # Perhaps as `.last.previous`, which the same command puts back, if it came between two renames.
     assert list((tmp_path / "run").glob("*last*/model.safetensors"))

@@ -153,6 +153,20 @@ def test_a_run_that_never_saved_may_start_anew_with_other_settings(data, tmp_pat
     assert train(with_optim(CONFIG, epochs=1), data, tmp_path / "run").epoch == 1
 
 
+def test_a_new_start_leaves_no_best_of_the_old_one(data, tmp_path, monkeypatch):
+    def die(self, *arguments):
+        raise KeyboardInterrupt
+
+    with_val = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, val_list="val.txt"))
+    monkeypatch.setattr(RunFolder, "save_last", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(with_val, data, tmp_path / "run")
+    assert (tmp_path / "run" / "best").exists()
+    monkeypatch.undo()
+    train(with_optim(CONFIG, epochs=1), data, tmp_path / "run")
+    assert not (tmp_path / "run" / "best").exists()
+
+
 def test_a_folder_with_something_else_in_it_is_left_alone(data, tmp_path):
     (tmp_path / "thesis.txt").write_text("do not touch")
     with pytest.raises(InputError, match="not empty"):
@@ -236,14 +250,16 @@ def test_missing_videos_stop_before_anything_is_written(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unreadable_video_is_named_in_the_log(data, tmp_path):
+def test_an_unreadable_video_is_named(data, tmp_path, caplog):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     (tmp_path / "labels.csv").write_text("id,name\n0,a\n1,b\n")
     (tmp_path / "train.txt").write_text(f"{data / '0.mp4'} 0\n{data / '1.mp4'} 1\n{broken} 1\n")
-    train(with_optim(CONFIG, epochs=1, batch_size=3), tmp_path, tmp_path / "run")
-    (unreadable,) = rows(tmp_path / "run")[-1]["unreadable"]
+    state = train(with_optim(CONFIG, epochs=2, batch_size=3), tmp_path, tmp_path / "run")
+    assert rows(tmp_path / "run")[-1]["unreadable"] == list(state.unreadable)
+    (unreadable,) = state.unreadable
     assert str(broken) in unreadable
+    assert caplog.messages == [f"a training clip cannot be read and is left out: {unreadable}"]  # once
 
 
 def test_nothing_readable_is_an_error(tmp_path):

@@ -28,7 +28,8 @@ def train(
 ) -> int:
     """Train a model with a recipe; the folder of the run can be given to predict and evaluate as --model.
 
-    Interrupted? The same command goes on after the last whole epoch and ends in the same weights.
+    Clips that cannot be read are named, left out, and make the exit status 1. Interrupted? The same command
+    goes on after the last whole epoch and ends in the same weights.
     """
     from openxclip.configuration import with_overrides
     from openxclip.recipes import recipe as get_recipe
@@ -42,8 +43,8 @@ def train(
     try:
         state = run(config, data, output, labels=labels, media_root=media_root, device=device)
     except KeyboardInterrupt:
-        print(f"openxclip: interrupted; the same command goes on with {output}", file=sys.stderr)
+        print("openxclip: interrupted; the same command goes on after the last whole epoch", file=sys.stderr)
         return 130
     best = "" if state.best_top1 is None else f", best validation top-1 {state.best_top1:.1%}"
     print(f"trained {state.epoch} epochs, {state.step} steps{best}: {output}", file=sys.stderr)
-    return 0
+    return int(bool(state.unreadable))

@@ -1,4 +1,4 @@
-"""Training clips: every random draw is a function of (seed, epoch, position), of nothing else.
+"""Training clips: every random draw is a function of the seed and its place in the run, of nothing else.
 
 So a run gives the same clips with any number of worker processes, and after an interruption.
 

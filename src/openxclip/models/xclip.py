@@ -83,7 +83,7 @@ class XCLIP(nn.Module):
         return self.text(tokens)
 
     def logits(self, video: VideoFeatures, text: Tensor) -> Tensor:
-        """Scaled cosine of every video with every text as it sees it: (B, E), (K, E) -> (B, K), float32.
+        """Scaled cosine of every video with every text as it sees it: (B, E), (K, E) -> (B, K), at least float32.
 
         Raises:
             InputError: the features lack the patches that video-specific prompting reads.
@@ -96,6 +96,7 @@ class XCLIP(nn.Module):
             text = self.prompting(text, video.patches)  # (B, K, E)
         # At least in float32: the scale magnifies what bfloat16 rounds away, and close classes would tie.
         precision = torch.promote_types(text.dtype, torch.float32)
+        # autocast knows no meta device, on which costs are counted
         with nullcontext() if text.is_meta else torch.autocast(text.device.type, enabled=False):
             query = F.normalize(video.video.to(precision), dim=-1)  # (B, E)
             text = F.normalize(text.to(precision), dim=-1)

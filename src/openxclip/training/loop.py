@@ -6,7 +6,9 @@ in the same weights as one that was never interrupted.
 Shapes: B clips, T frames, S input side, K classes, E joint embedding.
 """
 
+import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,8 @@ from openxclip.training.config import TrainConfig
 from openxclip.training.mixing import mix, smooth_targets, soft_cross_entropy
 from openxclip.training.optim import build_optimizer, freeze, schedule, set_learning_rate
 from openxclip.training.run_folder import RunFolder, TrainingState
+
+logger = logging.getLogger(__name__)
 
 Validate = Callable[[], float]
 """Gives the validation top-1 of the model as it is."""
@@ -62,7 +66,7 @@ class Trainer:
         """Train from `state` to the last epoch, saving after each.
 
         Raises:
-            TrainingError: the loss is not a number, or no clip of a batch can be read.
+            TrainingError: the loss or its gradient is not a number, or no clip of a batch can be read.
         """
         if state.step > 0:
             self.run.load_optimizer(self.model, self.optimizer)
@@ -81,10 +85,16 @@ class Trainer:
             errors += batch.errors
             step += 1
             advance(f"epoch {state.epoch + 1}/{self.config.optim.epochs} loss {losses[-1]:.3f}")
+        unreadable = tuple(sorted({*state.unreadable, *errors}))
+        for error in sorted({*errors} - {*state.unreadable}):
+            logger.warning("a training clip cannot be read and is left out: %s", error)
         top1 = None if self.validate is None else self.validate()
         is_best = top1 is not None and (state.best_top1 is None or top1 > state.best_top1)
         state = TrainingState(
-            epoch=state.epoch + 1, step=step, best_top1=top1 if is_best else state.best_top1
+            epoch=state.epoch + 1,
+            step=step,
+            best_top1=top1 if is_best else state.best_top1,
+            unreadable=unreadable,
         )
         if is_best:
             self.run.save_best(self.write_model)
@@ -107,7 +117,9 @@ class Trainer:
         return DataLoader(
             cast(Dataset[Batch], self.clips),  # torch's types know nothing of collate_fn
             batch_sampler=keys,
-            num_workers=self.config.data.num_workers,
+            num_workers=min(
+                self.config.data.num_workers, os.cpu_count() or 1
+            ),  # more only wait for each other
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
         )
@@ -135,7 +147,7 @@ class Trainer:
         """One optimizer step on a batch -> (loss, norm of the gradient).
 
         Raises:
-            TrainingError: the loss is not a number.
+            TrainingError: the loss or its gradient is not a number.
         """
         self.model.train()
         rng = generator(Draw.STEP, self.config.seed, step)

@@ -10,6 +10,7 @@ Everything is written under another name first, so what stands under its final n
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,8 @@ class TrainingState:
     """Optimizer steps done."""
     best_top1: float | None = None
     """Best validation accuracy so far."""
+    unreadable: tuple[str, ...] = ()
+    """Errors of the clips that could not be read so far."""
 
 
 class RunFolder:
@@ -58,17 +61,23 @@ class RunFolder:
         Raises:
             InputError: one is in it already, or it holds something else than a run.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file; choose another --output")
         self.path.mkdir(parents=True, exist_ok=True)
-        others = any(file.name != LOCK_FILE for file in self.path.iterdir())
+        others = any(not file.name.startswith(".") for file in self.path.iterdir())
         if others and not (self.path / "config.json").exists():
             raise InputError(f"{self.path} is not empty and holds no run; choose another --output")
+        lock = FileLock(self.path / LOCK_FILE)
         try:
-            with FileLock(self.path / LOCK_FILE, timeout=0):
-                yield
+            lock.acquire(timeout=0)
         except Timeout as error:
             raise InputError(
                 f"another process is training in {self.path}; wait for it, or choose another --output"
             ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def begin(self, config: TrainConfig, data: Path, clips: Manifest) -> TrainingState:
         """Start a run here, or go on with the same one.
@@ -87,6 +96,8 @@ class RunFolder:
         state = self.state()
         if state.step > 0:  # a run that never saved anything may start anew with other settings
             self._check_same(read_json(path), settings)
+        else:
+            shutil.rmtree(self.best, ignore_errors=True)  # of a run that died before its first `last`
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=2))
         self._forget_log_after(state)
