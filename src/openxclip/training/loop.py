@@ -114,12 +114,12 @@ class Trainer:
             seed=self.config.seed,
             epoch=epoch,
         )
+        # More workers than cores only wait for each other, and torch warns of them.
+        num_workers = min(self.config.data.num_workers, os.cpu_count() or 1)
         return DataLoader(
             cast(Dataset[Batch], self.clips),  # torch's types know nothing of collate_fn
             batch_sampler=keys,
-            num_workers=min(
-                self.config.data.num_workers, os.cpu_count() or 1
-            ),  # more only wait for each other
+            num_workers=num_workers,
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
         )

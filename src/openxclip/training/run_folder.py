@@ -5,7 +5,8 @@
     last/, best/           model folders, loadable as they are; `last` also holds
         optimizer.safetensors, training_state.json   what is needed to go on
 
-Everything is written under another name first, so what stands under its final name is whole.
+All but the log is written under another name first, so what stands under its final name is whole. The log is
+appended to; lines of work that an interruption lost are dropped when the run goes on.
 """
 
 import dataclasses
