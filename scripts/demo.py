@@ -91,7 +91,16 @@ def main() -> None:
         "--set",
         f"optim.warmup_epochs={arguments.epochs // 10}",
     )
-    run("evaluate", "--model", model, "--data", str(data), "--output", str(arguments.output / "evaluation"))
+    run(
+        "evaluate",
+        "supervised",
+        "--model",
+        model,
+        "--data",
+        str(data),
+        "--output",
+        str(arguments.output / "evaluation"),
+    )
     with (data / "labels.csv").open() as file:
         labels = ", ".join(row["name"] for row in csv.DictReader(file))
     tests = [line.split()[0] for line in (data / "test.txt").read_text().splitlines()]

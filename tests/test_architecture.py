@@ -25,6 +25,17 @@ ROOMS = {  # room -> the rooms below it, those that it may import
     "evaluation": {"inference", "data", "checkpoints", "models", "video", GROUND},
     "training": {"evaluation", "inference", "data", "checkpoints", "models", "video", GROUND},
     "recipes": {"training", "evaluation", "inference", "data", "checkpoints", "models", "video", GROUND},
+    "experiments": {
+        "recipes",
+        "training",
+        "evaluation",
+        "inference",
+        "data",
+        "checkpoints",
+        "models",
+        "video",
+        GROUND,
+    },
     "tagging": {"evaluation", "inference", "data", "checkpoints", "models", "video", GROUND},
     "serving": {"evaluation", "inference", "data", "checkpoints", "models", "video", GROUND},
 }

@@ -23,6 +23,7 @@ from tiny import TINY, tiny_model, tiny_pixels, tiny_tokenizer, tiny_tokens
 from videos import moving_frames, write_video
 
 import openxclip
+from openxclip.cli.evaluate import PROTOCOLS
 from openxclip.cli.main import COMMANDS, main, run
 from openxclip.data.templates import BUILT_IN_TEMPLATES
 from openxclip.inference.recognizer import Recognizer
@@ -119,9 +120,9 @@ def options(arguments: list[str]) -> set[str]:
     return {argument for argument in arguments if argument.startswith("--")}
 
 
-def options_in_help(call: Call, command: str) -> set[str]:
+def options_in_help(call: Call, *command: str) -> set[str]:
     """Every option that `command` has, as its help lists them at the left."""
-    outcome = call(command, "--help")
+    outcome = call(*command, "--help")
     assert outcome.status == 0
     listed = re.findall(r"^. (?:-\w, )?(--[\w-]+)", outcome.out, flags=re.MULTILINE)
     return set(listed) - {"--help"}
@@ -137,13 +138,13 @@ def assert_refused(outcome: Outcome, message: str, status: int = 2) -> None:
 # All commands
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"evaluate {protocol}" for protocol in PROTOCOLS)])
 def test_help_says_what_every_option_is_for(call, command):
-    outcome = call(command, "--help")
+    outcome = call(*command.split(), "--help")
     assert (outcome.status, outcome.err) == (0, "")
     assert f"usage: openxclip {command}" in outcome.out
     text = re.sub(r"\s*│\n│\s*", " ", outcome.out)
-    for option in options_in_help(call, command):
+    for option in options_in_help(call, *command.split()):
         assert not re.search(rf"{option}( [\w{{}}|,]+)? +\(default", text), f"{option} has no help"
 
 
@@ -153,7 +154,12 @@ def test_help_needs_no_torch():
         "try: main()\n"
         "finally: print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
     )
-    for arguments in (["--help"], ["predict", "--help"], ["train", "--recipe"]):
+    for arguments in (
+        ["--help"],
+        ["predict", "--help"],
+        ["evaluate", "few-shot", "--help"],
+        ["train", "--recipe"],
+    ):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
         assert done.returncode == (0 if "--help" in arguments else 2)
         loaded = set(done.stderr.splitlines()[-1].split())
@@ -295,6 +301,7 @@ def test_predict_with_every_option(call, model, bare_model, videos, tmp_path):
         "--model", str(bare_model), "--tokenizer", str(model / "tokenizer.json"), "--views", "2x3", "--top-k", "2",
         "--templates", str(tmp_path / "templates.txt"), "--json", "--device", "cpu", "--dtype", "bfloat16",
         "--frames", "6", "--max-seconds", "0.4", "--max-frame-px", "3072",
+        "--interpolate", "1", "--image-model", str(bare_model),
     ]  # fmt: skip
     assert options(arguments) == options_in_help(call, "predict")
     outcome = call(*arguments)
@@ -352,7 +359,7 @@ def test_built_in_templates_and_labels_change_the_scores(call, model, videos):
         (["--views", "all"], "cannot read views 'all'"),
         (["--views", "1x2"], "crops 1 or 3"),
         (["--top-k", "0"], "--top-k must be at least 1, got 0"),
-        (["--templates", "poem"], "one of name, video, or a file .*'poem' is neither"),
+        (["--templates", "poem"], "one of name, video, .*, or a file .*'poem' is neither"),
         (["--max-seconds", "0"], "max_seconds is 0.0"),
         (["--max-seconds", "nan"], "max_seconds is nan"),
         (["--max-frame-px", "-1"], "max_frame_px is -1"),
@@ -536,16 +543,32 @@ def test_convert_leaves_what_exists_alone(call, model, tmp_path):
 # evaluate
 
 
+def test_evaluate_lists_the_six_protocols(call):
+    outcome = call("evaluate", "--help")
+    assert outcome.status == 0
+    for protocol in ("supervised", "few-shot", "zero-shot", "base-to-novel", "label-union", "static-bias"):
+        assert re.search(rf"• {protocol} +\w+", outcome.out)
+    assert "evaluate" in call("--help").out
+    for arguments in ([], ["everything"], ["--model", "x"]):
+        outcome = call("evaluate", *arguments)
+        assert (outcome.status, outcome.out) == (2, "")
+        assert "static-bias" in outcome.err
+
+
 def test_evaluate_prints_a_table(call, model, data):
-    outcome = call("evaluate", "--model", model, "--data", data)
+    outcome = call("evaluate", "supervised", "--model", model, "--data", data)
     assert outcome.status == 0
     lines = outcome.out.splitlines()
-    assert [re.sub(r" +[\d.]+%", " P", line) for line in lines] == [
+    assert [re.sub(r" +[\d.]+%?$", " P", line) for line in lines] == [
         "playing piano     3 videos P",
         "surfing           3 videos P",
         "nobody            0 videos       -",
         "",
-        f"top-1 P   top-5 P   {data.name}/test.txt, views 1x1",
+        f"supervised: {data.name}/test.txt, views 1x1, %",
+        "",
+        f"       {model}",
+        "top-1 P",
+        "top-5 P",
     ]
     assert "6/6" in outcome.err
 
@@ -561,16 +584,21 @@ def test_evaluate_with_every_option(call, model, bare_model, data, tmp_path):
         shutil.copy(data / name, lists)
     output = tmp_path / "deep" / "report"
     arguments = [
-        "evaluate", "--model", str(bare_model), "--tokenizer", str(model / "tokenizer.json"), "--data", str(lists),
-        "--list", "broken.txt", "--media-root", str(media), "--output", str(output), "--views", "2x1",
-        "--templates", "video", "--json", "--device", "cpu", "--dtype", "bfloat16", "--frames", "3",
-        "--labels", "piano, waves, nobody",
+        "evaluate", "supervised", "--model", str(bare_model), "--tokenizer", str(model / "tokenizer.json"),
+        "--data", str(lists), "--list", "broken.txt", "--media-root", str(media), "--output", str(output),
+        "--views", "2x1", "--templates", "video", "--json", "--device", "cpu", "--dtype", "bfloat16", "--frames", "3",
+        "--labels", "piano, waves, nobody", "--interpolate", "1", "--image-model", str(bare_model),
     ]  # fmt: skip
-    assert options(arguments) == options_in_help(call, "evaluate")
+    assert options(arguments) == options_in_help(call, "evaluate", "supervised")
     outcome = call(*arguments)
     assert outcome.status == 1  # one video cannot be read
-    (result,) = outcome.rows
+    (row,) = outcome.rows
+    (found,) = row["models"]
+    result = found["evaluations"]["test"]
+    assert (row["protocol"], found["model"]) == ("supervised", str(bare_model))
+    assert found["figures"] == {"top-1": result["top1"], "top-5": result["top5"]}
     assert result == json.loads((output / "evaluation.json").read_text())
+    assert row["table"] == json.loads((output / "supervised.json").read_text())
     assert (result["num_videos"], result["num_unreadable"], result["views"]) == (3, 1, "2x1")
     assert [row["accuracy"] for row in result["classes"]][2] is None
     labels = [row["label"] for row in result["classes"]]
@@ -579,46 +607,201 @@ def test_evaluate_with_every_option(call, model, bare_model, data, tmp_path):
         model, labels, BUILT_IN_TEMPLATES["video"], dtype="bfloat16", num_frames=3
     )
     for i in (0, 2):
-        best = recognizer.predict(media / result["videos"][i]["path"], views="2x1").scores[0]
-        assert (result["videos"][i]["predicted"], result["videos"][i]["probability"]) == best
+        best, probability = recognizer.predict(media / result["videos"][i]["path"], views="2x1").scores[0]
+        assert result["videos"][i]["predicted"] == best
+        assert result["videos"][i]["probability"] == pytest.approx(probability, abs=0.01)  # bfloat16
     assert result["videos"][1]["path"] == "broken.mp4"
     assert "damaged" in result["videos"][1]["error"]
     assert "openxclip: broken.mp4: it is damaged" in outcome.err
     with Image.open(output / "confusion.png") as image:
         assert image.format == "PNG"
-    assert sorted(path.name for path in output.iterdir()) == ["confusion.png", "evaluation.json"]
+    names = ["confusion.png", "evaluation.json", "supervised.json"]
+    assert sorted(path.name for path in output.iterdir()) == names
     assert call(*arguments).out == outcome.out
 
 
 def test_evaluate_says_how_many_videos_it_left_out(call, model, data):
-    outcome = call("evaluate", "--model", model, "--data", data, "--list", "broken.txt")
+    outcome = call("evaluate", "supervised", "--model", model, "--data", data, "--list", "broken.txt")
     assert outcome.status == 1
-    assert outcome.out.splitlines()[-1] == "1 of 3 videos could not be read and are not counted"
+    last = outcome.out.splitlines()[-1]
+    assert last == f"{data.name}/broken.txt: 1 of 3 videos could not be read and are not counted"
+
+
+def test_evaluate_names_only_so_many_missing_videos(call, model, data, tmp_path):
+    for name in ("labels.csv", "0.mp4"):
+        shutil.copy(data / name, tmp_path)
+    (tmp_path / "test.txt").write_text("0.mp4 0\n" + "".join(f"no{i}.mp4 0\n" for i in range(25)))
+    outcome = call("evaluate", "supervised", "--model", model, "--data", tmp_path)
+    assert outcome.status == 1
+    assert len(re.findall(r"openxclip: no\d+\.mp4: there is no such file", outcome.err)) == 20
+    assert "openxclip: and 5 more of 25; --json and --output list them all" in outcome.err
+    assert "25 of 26 videos could not be read" in outcome.out
 
 
 def test_evaluate_has_no_accuracy_where_nothing_can_be_read(call, model, data, tmp_path):
     shutil.copy(data / "labels.csv", tmp_path)
     (tmp_path / "test.txt").write_text("nowhere.mp4 0\n")
-    outcome = call("evaluate", "--model", model, "--data", tmp_path)
+    outcome = call("evaluate", "supervised", "--model", model, "--data", tmp_path)
     assert outcome.status == 1
     assert outcome.out == ""
     message = f"openxclip: {tmp_path.name}/test.txt: no video of it can be read; the first: there is no such"
     assert message in outcome.err
 
 
+def first_evaluation(outcome: Outcome) -> dict:
+    """Of the first model."""
+    return next(iter(outcome.rows[0]["models"][0]["evaluations"].values()))
+
+
 def test_evaluate_takes_class_folders_and_list_files(call, model, data, tmp_path):
     for i, name in enumerate(("playing piano", "surfing", "nobody")):
         (tmp_path / name).mkdir()
         shutil.copy(data / f"{i}.mp4", tmp_path / name)
-    (folders,) = call("evaluate", "--model", model, "--data", tmp_path, "--json").rows
+    base = ("evaluate", "supervised", "--model", model, "--json", "--data")
+    folders = first_evaluation(call(*base, tmp_path))
     assert [row["label"] for row in folders["classes"]] == ["nobody", "playing piano", "surfing"]
     assert [row["num_videos"] for row in folders["classes"]] == [1, 1, 1]
-    (listed,) = call("evaluate", "--model", model, "--data", data / "test.txt", "--json").rows
-    assert (listed,) == tuple(call("evaluate", "--model", model, "--data", data, "--json").rows)
+    assert first_evaluation(call(*base, data / "test.txt")) == first_evaluation(call(*base, data))
 
 
-def test_wrong_use_of_evaluate(call, data, tmp_path):
-    base = ["evaluate", "--model", "./no such model", "--data"]
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory) -> Path:
+    """Another model, in the folder of a run that says what it was trained on."""
+    run = tmp_path_factory.mktemp("run")
+    preprocess = Preprocessor.official(TINY.vision.image_size_px)
+    openxclip.save_as(run / "last", tiny_model(seed=5), tiny_tokenizer(), preprocess)
+    (run / "config.json").write_text(json.dumps({"labels": ["climbing", "Surfing"]}))
+    return run
+
+
+def test_several_models_give_mean_and_standard_deviation(call, model, other_model, data, tmp_path):
+    arguments = ["evaluate", "supervised", "--model", model, "--model", other_model, "--data", data, "--json"]
+    outcome = call(*arguments, "--output", tmp_path)
+    (row,) = outcome.rows
+    values = [found["figures"]["top-1"] for found in row["models"]]
+    assert values[0] != values[1]
+    assert row["table"]["columns"] == ["", str(model), str(other_model), "mean ± std over models"]
+    spread = abs(values[0] - values[1]) / 2**0.5
+    expected = [*(f"{100 * value:.1f}" for value in values), f"{50 * sum(values):.1f} ± {100 * spread:.1f}"]
+    assert row["table"]["rows"][0] == ["top-1", *expected]
+    assert "± is the sample standard deviation over models." in row["table"]["notes"]
+    folders = sorted(path.name for path in tmp_path.iterdir())
+    assert folders == ["evaluation-1-test", "evaluation-2-test", "supervised.json"]
+    for folder, found in zip(folders, row["models"], strict=False):
+        assert json.loads((tmp_path / folder / "evaluation.json").read_text()) == found["evaluations"]["test"]
+
+
+def test_zero_shot_refuses_trained_classes(call, model, other_model, data):
+    base = ["evaluate", "zero-shot", "--data", data, "--lists", "test.txt", "train_16shot.txt"]
+    outcome = call(*base, "--model", model)
+    assert outcome.status == 0
+    assert "The training classes are not known" in outcome.out
+    for figure in (
+        "top-1, test.txt",
+        "top-1, train_16shot.txt",
+        "top-1, mean over splits",
+        "top-1, std over splits",
+    ):
+        assert re.search(rf"^{figure} +\d", outcome.out, flags=re.MULTILINE)
+    known = call(*base, "--model", model, "--train-labels", "climbing, diving")
+    assert known.status == 0
+    assert "not known" not in known.out
+    for source in (other_model, other_model / "last"):
+        assert_refused(call(*base, "--model", source), "1 of 3 classes .* zero-shot: surfing.*label-union")
+    assert_refused(call(*base, "--model", model, "--train-labels", "nobody"), "zero-shot: nobody")
+    allowed = call(*base, "--model", other_model, "--allow-overlap")
+    assert allowed.status == 0
+    assert f"{data.name}/test.txt: 1 of 3 classes were trained: surfing." in allowed.out
+    without = call(*base, "--model", other_model, "--labels", "a, b, c")
+    assert (without.status, "not known" in without.out) == (0, False)
+
+
+def test_zero_shot_with_label_splits(call, model, data, tmp_path):
+    for number, names in ((1, ("surfing", "nobody")), (2, ("playing piano", "surfing")), (3, ("surfing",))):
+        rows = "".join(f"{i},{name}\n" for i, name in enumerate(names))
+        (tmp_path / f"labels_split{number}.csv").write_text("id,name\n" + rows)
+    base = ["evaluate", "zero-shot", "--model", model, "--data", data, "--lists", "test.txt", "--json"]
+    (row,) = call(*base, "--label-splits", tmp_path).rows
+    evaluations = row["models"][0]["evaluations"]
+    assert list(evaluations) == [f"test.txt, split {number}" for number in (1, 2, 3)]
+    assert [evaluation["num_videos"] for evaluation in evaluations.values()] == [3, 6, 3]
+    assert row["models"][0]["figures"]["top-1, test.txt, split 3"] == 1  # of one candidate
+
+
+def test_the_other_protocols_print_their_figures(call, model, other_model, data, tmp_path):
+    (data / "piano.txt").write_text("0.mp4 0\n2.mp4 0\n")
+    (data / "surf.txt").write_text("1.mp4 1\n3.mp4 1\n")
+    base = ["--model", other_model, "--data", data]
+    outcome = call("evaluate", "base-to-novel", *base, "--base-list", "piano.txt", "--novel-list", "surf.txt")
+    assert outcome.status == 0
+    assert [line.split()[-1] for line in outcome.out.splitlines()[-3:]] == ["100.0"] * 3  # one candidate each
+    outcome = call("evaluate", "label-union", *base, "--output", tmp_path)
+    assert outcome.status == 0
+    assert "among 4 labels" in outcome.out  # surfing is trained and tested
+    assert "best label is a training class" in outcome.out
+    assert (tmp_path / "evaluation-union" / "evaluation.json").exists()
+    given = ["evaluate", "label-union", "--model", model, "--data", data]
+    assert_refused(call(*given), "training classes of .* are not known; give their names with --train-labels")
+    assert "among 5 labels" in call(*given, "--train-labels", "diving, climbing").out
+    outcome = call("evaluate", "static-bias", *base)
+    assert outcome.status == 0
+    for figure in ("top-1, as they are", "other background", "same label over both", "frozen middle frame"):
+        assert figure in outcome.out
+    same = call("evaluate", "static-bias", *base, "--swapped-list", "test.txt").out
+    assert re.search(r"^same label over both +100\.0$", same, flags=re.MULTILINE)
+
+
+def test_few_shot_trains_measures_and_draws(call, data, tmp_path, monkeypatch):
+    output = tmp_path / "few"
+    arguments = [
+        "evaluate", "few-shot", "--recipe", "ucf8_fewshot", "--data", str(data), "--train-list", "train_16shot.txt",
+        "--test-list", "test.txt", "--shots", "1", "2", "--seeds", "3", "4", "--targets", "both", "--output",
+        str(output), "--labels", "piano, waves", "--json", *settings(*SMALL),
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["openxclip", *arguments])
+    outcome = call(*arguments)
+    assert outcome.status == 0, outcome.err
+    (table,) = outcome.rows
+    assert table == json.loads((output / "few-shot.json").read_text())
+    assert table["command"].startswith("openxclip evaluate few-shot --recipe ucf8_fewshot")
+    assert table["columns"] == ["K", "text targets", "discrete targets"]
+    found = {
+        path.parent.relative_to(output).as_posix(): json.loads(path.read_text())["top1"]
+        for path in output.rglob("evaluation.json")
+    }
+    assert len(found) == 8
+    for (shots, *cells), k in zip(table["rows"], "12", strict=True):
+        assert shots == k
+        for cell, kind in zip(cells, ("text", "discrete"), strict=True):
+            values = [100 * found[f"{kind}/{k}shot-seed{seed}"] for seed in (3, 4)]
+            assert cell == f"{sum(values) / 2:.1f} ± {abs(values[0] - values[1]) / 2**0.5:.1f}"
+    with Image.open(output / "few-shot.png") as image:
+        assert image.format == "PNG"
+    logs = {path: path.read_text() for path in output.rglob("log.jsonl")}
+    assert call(*arguments).out == outcome.out
+    assert {path: path.read_text() for path in output.rglob("log.jsonl")} == logs
+    changed = call(*arguments, "--set", "optim.learning_rate=1")
+    assert (changed.status, changed.out) == (2, "")
+    assert "holds a run with other settings (config.optim.learning_rate: was 0.001, now 1.0)" in changed.err
+
+
+def test_wrong_use_of_few_shot(call, data, tmp_path):
+    base = ["evaluate", "few-shot", "--recipe", "ucf8_fewshot", "--data", data, "--test-list", "test.txt"]
+    base += ["--output", tmp_path / "few"]
+    assert_refused(call(*base), "nothing to train on; give --train-list")
+    lists = ["--train-lists", "train_16shot.txt"]
+    assert_refused(call(*base, *lists, "--shots", "2"), "leave --train-list and --shots out")
+    assert_refused(call(*base, *lists, "--train-list", "test.txt"), "leave --train-list and --shots out")
+    drawn = [*base, "--train-list", "train_16shot.txt", "--labels", "piano, waves"]
+    assert_refused(call(*drawn, "--shots", "3"), "'piano' has 2 videos, 3 shots")
+    assert_refused(call(*drawn, "--seeds", "1", "1", "--shots", "1"), "seeds once")
+    assert_refused(call(*drawn, "--set", "seed=x"), "seed must be int")
+    assert not (tmp_path / "few").exists() or not list((tmp_path / "few").iterdir())
+
+
+@pytest.mark.parametrize("protocol", ["supervised", "static-bias"])
+def test_wrong_use_of_evaluate(call, data, tmp_path, protocol):
+    base = ["evaluate", protocol, "--model", "./no such model", "--data"]
     (tmp_path / "list.txt").write_text("a.mp4 0\n")
     assert_refused(call(*base, tmp_path / "nowhere"), "There is no .*nowhere")
     assert_refused(call(*base, tmp_path / "list.txt"), "needs class names")
@@ -630,6 +813,9 @@ def test_wrong_use_of_evaluate(call, data, tmp_path):
         call(*base, data, "--output", tmp_path / "list.txt"), r"--output .*list\.txt is a file; give a folder"
     )
     assert_refused(call(*base, data), "no such model does not exist", status=1)
+    assert_refused(
+        call("evaluate", protocol, "--data", data), "no model given; name at least one with --model"
+    )
 
 
 def test_evaluate_misses_matplotlib_before_the_work_and_not_after(call, data, tmp_path, monkeypatch):
@@ -637,7 +823,8 @@ def test_evaluate_misses_matplotlib_before_the_work_and_not_after(call, data, tm
         monkeypatch.setitem(sys.modules, name, None)  # the import machinery's own way to say: not there
     monkeypatch.delitem(sys.modules, "openxclip.evaluation.plots", raising=False)
     output = tmp_path / "report"
-    outcome = call("evaluate", "--model", "./no such model", "--data", data, "--output", output)
+    base = ("evaluate", "supervised", "--model", "./no such model", "--data", data)
+    outcome = call(*base, "--output", output)
     assert_refused(outcome, r"matplotlib is needed.*pip install 'openxclip\[train\]'", status=1)
 
 

@@ -34,6 +34,10 @@ VARIANTS = [
     )
     for messages, integration, prompting in itertools.product((True, False), repeat=3)
 ]
+VARIANTS += [
+    dataclasses.replace(VARIANTS[-1], num_discrete_labels=3),
+    dataclasses.replace(VARIANTS[0], text=dataclasses.replace(VARIANTS[0].text, num_context_vectors=2)),
+]
 
 
 @pytest.mark.parametrize("config", [*PRESETS.values(), *VARIANTS])

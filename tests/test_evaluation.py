@@ -112,11 +112,13 @@ def test_an_evaluation_is_what_single_predictions_add_up_to(recognizer, manifest
     hits = {1: 0, 5: 0}
     for item, row in zip(manifest.items, result.videos, strict=True):
         assert (row["path"], row["label"]) == (item.path, LABELS[item.label])
+        assert Path(row["file"]) == item.source
         if item.path in ("4.mp4", "9.mp4"):
             continue
         scores = recognizer.predict(item.source, top_k=7, views="2x1").scores
         names = [label for label, _ in scores]
-        assert (row["predicted"], row["probability"]) == scores[0]
+        assert row["predicted"] == scores[0][0]
+        assert row["probability"] == pytest.approx(scores[0][1], abs=1e-5)  # scored beside others there
         confusion[item.label][LABELS.index(names[0])] += 1
         for k in hits:
             hits[k] += LABELS[item.label] in names[:k]
@@ -158,6 +160,33 @@ def test_the_file_holds_everything(result, tmp_path):
     for name in ("data", "views", "num_videos", "num_unreadable", "top1", "top5", "confusion", "videos"):
         assert values[name] == getattr(result, name), name
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+    assert Evaluation.read(tmp_path / "evaluation.json") == result
+
+
+@pytest.mark.parametrize(("num_videos", "num_views"), [(1, 1), (5, 1), (3, 7), (2, 17)])
+def test_scores_do_not_depend_on_the_batch(recognizer, num_videos, num_views):
+    shape = (num_videos, num_views, TINY.num_frames, 3, 32, 32)
+    pixels = torch.randint(
+        0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(num_views)
+    )
+    together = recognizer.probabilities_of(pixels)
+    assert together.shape == (num_videos, len(LABELS))
+    alone = [
+        torch.stack([recognizer.probabilities(view[None]) for view in video]).mean(dim=0) for video in pixels
+    ]
+    torch.testing.assert_close(together, torch.stack(alone), atol=1e-5, rtol=0)
+    for video, scores in zip(pixels, together, strict=True):
+        torch.testing.assert_close(recognizer.probabilities(video), scores, atol=1e-5, rtol=0)
+
+
+def test_videos_may_be_altered_on_the_way(recognizer, manifest, result):
+    first = manifest.items[0]
+    altered = evaluate(recognizer, manifest, Views(2, 1), alter=lambda item, read: read(first))
+    best, probability = (result.videos[0][key] for key in ("predicted", "probability"))
+    assert altered.num_unreadable == 0
+    assert [row["path"] for row in altered.videos] == [item.path for item in manifest.items]
+    assert {row["predicted"] for row in altered.videos} == {best}
+    assert [row["probability"] for row in altered.videos] == pytest.approx([probability] * 12, abs=1e-5)
 
 
 def test_labels_of_something_else_are_refused(recognizer, manifest):

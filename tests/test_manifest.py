@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from paths import DATA, needs_data
 
-from openxclip.data.manifest import VIDEO_SUFFIXES, Item, Manifest, TarMember, read_manifest
+from openxclip.data.items import Item, Manifest, TarMember
+from openxclip.data.manifest import VIDEO_SUFFIXES, read_manifest
 from openxclip.errors import InputError, VideoError
 
 UCF8 = DATA / "ucf8"

@@ -28,6 +28,7 @@ def test_every_parameter_belongs_to_exactly_one_part():
     assert parts["prompting.layers.0.cross_attn.query.weight"] == "new"
     assert parts["text.token_embedding.weight"] == "text"
     assert parts["logit_scale"] == "logit_scale"
+    assert part_of("text.context.vectors") == part_of("discrete.table") == "new"
 
 
 def test_an_unknown_parameter_is_refused():

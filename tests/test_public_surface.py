@@ -53,10 +53,10 @@ def test_arguments_that_users_name():
         return [name for name in inspect.signature(function).parameters if name != "self"]
 
     shared = ["device", "dtype", "num_frames", "tokenizer"]
-    assert arguments(openxclip.load) == ["source", *shared, "revision"]
+    assert arguments(openxclip.load) == ["source", *shared, "revision", "interpolate", "image_model"]
     assert arguments(openxclip.save_as) == ["folder", "model", "tokenizer", "preprocess", "format"]
     assert arguments(openxclip.Recognizer.from_pretrained) == [
-        "source", "labels", "templates", *shared, "limits",
+        "source", "labels", "templates", *shared, "interpolate", "image_model", "limits",
     ]  # fmt: skip
     assert arguments(openxclip.Recognizer) == [
         "model", "tokenizer", "preprocess", "labels", "templates", "limits",

@@ -13,16 +13,25 @@ from tiny import TINY, tiny_model, tiny_tokenizer
 from videos import write_video
 
 import openxclip
+from openxclip.checkpoints.expand import clip_only
 from openxclip.checkpoints.save import save_as
 from openxclip.checkpoints.tables import OPENAI_CLIP, to_theirs
 from openxclip.configuration import with_overrides
 from openxclip.data import dataset
-from openxclip.errors import CheckpointError, InputError, OpenXCLIPError, TrainingError
+from openxclip.data.manifest import Manifest, read_manifest
+from openxclip.errors import CheckpointError, ConfigError, InputError, OpenXCLIPError, TrainingError
 from openxclip.recipes import recipe
 from openxclip.training import loop
-from openxclip.training.config import DataConfig, LearningRates, MixConfig, OptimConfig, TrainConfig
+from openxclip.training.config import (
+    DataConfig,
+    ExpansionConfig,
+    LearningRates,
+    MixConfig,
+    OptimConfig,
+    TrainConfig,
+)
 from openxclip.training.run_folder import RunFolder
-from openxclip.training.train import train
+from openxclip.training.train import train, train_on
 from openxclip.video.decode import read_frames
 from openxclip.video.transforms import Preprocessor
 
@@ -294,10 +303,7 @@ def test_it_learns_what_only_the_order_of_frames_tells(data, tmp_path):
 
 def tiny_clip(path: Path) -> Path:
     """OpenAI CLIP's format with our tiny towers: a plain state dict."""
-    config = dataclasses.replace(
-        TINY, vision=dataclasses.replace(TINY.vision, message_tokens=False), integration=None, prompting=None
-    )
-    torch.save(to_theirs(tiny_model(config).state_dict(), OPENAI_CLIP), path)
+    torch.save(to_theirs(tiny_model(clip_only(TINY)).state_dict(), OPENAI_CLIP), path)
     return path
 
 
@@ -381,3 +387,144 @@ def test_a_damaged_run_folder_is_named(data, tmp_path, file, text):
     (tmp_path / "run" / file).write_text(text)
     with pytest.raises(OpenXCLIPError):
         train(with_optim(CONFIG, epochs=1), data, tmp_path / "run")
+
+
+# --- what a run may start from, and which targets it has
+
+
+@pytest.fixture(scope="module")
+def image_model(tmp_path_factory) -> str:
+    """An image model in the native format."""
+    folder = tmp_path_factory.mktemp("image") / "model"
+    config = dataclasses.replace(clip_only(TINY), num_frames=1)
+    save_as(folder, tiny_model(config), tiny_tokenizer(), Preprocessor.official(32))
+    return str(folder)
+
+
+def from_image(image_model: str, expansion: ExpansionConfig, **optim: object) -> TrainConfig:
+    """One epoch from the image model; the towers stay frozen unless `optim` says otherwise."""
+    config = with_optim(CONFIG, **{"epochs": 1, "factors": LearningRates(visual=0)} | optim)
+    return dataclasses.replace(config, model=None, init=image_model, expansion=expansion)
+
+
+PARTS = ExpansionConfig(integration=TINY.integration, prompting=TINY.prompting, drop_path=0.1)
+BARE = ExpansionConfig(message_tokens=False, integration=None, prompting=None)
+
+
+def test_an_image_model_is_expanded_and_the_run_goes_on(image_model, data, tmp_path):
+    config = from_image(image_model, PARTS, epochs=2)
+    train(config, data, tmp_path / "whole")
+    model, _, _ = openxclip.load(tmp_path / "whole")
+    assert model.config == dataclasses.replace(TINY, vision=dataclasses.replace(TINY.vision, drop_path=0.1))
+    start = load_file(Path(image_model) / "model.safetensors")
+    trained = weights(tmp_path / "whole")
+    assert all(torch.equal(trained[name], start[name]) for name in start)  # frozen here
+    assert (
+        json.loads((tmp_path / "whole" / "config.json").read_text())["config"]["expansion"]["drop_path"]
+        == 0.1
+    )
+    (tmp_path / "whole" / "last" / "training_state.json").write_text('{"epoch": 1, "step": 2}')
+    assert train(config, data, tmp_path / "whole").step == 4
+
+
+@pytest.mark.parametrize("kind", ["image model", "CLIP's file"])
+def test_new_parts_come_from_the_seed_of_the_run(kind, image_model, data, tmp_path):
+    """Of CLIP's own file, too, around which the reader puts parts of its own."""
+    tiny_tokenizer().save(tmp_path / "words.json")
+    config = from_image(image_model, PARTS, learning_rate=0.0)
+    if kind == "CLIP's file":
+        clip = str(tiny_clip(tmp_path / "clip.pt"))
+        config = dataclasses.replace(config, init=clip, tokenizer=str(tmp_path / "words.json"))
+    for seed in (1, 2):
+        train(dataclasses.replace(config, seed=seed), data, tmp_path / str(seed))
+    first, second = weights(tmp_path / "1"), weights(tmp_path / "2")
+    differ = {name.partition(".")[0] for name in first if not torch.equal(first[name], second[name])}
+    assert differ == {"visual", "integration", "prompting"}
+    assert torch.equal(first["visual.proj.weight"], second["visual.proj.weight"])
+
+
+def test_discrete_labels_train_resume_and_validate(image_model, data, tmp_path):
+    expansion = dataclasses.replace(BARE, discrete_labels=True)
+    config = from_image(image_model, expansion, epochs=2, factors=LearningRates(new=10, visual=1, text=1))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, val_list="val.txt"))
+    state = train(config, data, tmp_path / "run")
+    assert state.best_top1 is not None
+    model, _, _ = openxclip.load(tmp_path / "run" / "last")
+    assert model.config.num_discrete_labels == 2
+    first = weights(tmp_path / "run")
+    assert not any(name.startswith("text.") for name in first)
+    (tmp_path / "run" / "last" / "training_state.json").write_text('{"epoch": 1, "step": 2}')
+    assert train(config, data, tmp_path / "run").step == 4
+    assert not torch.equal(weights(tmp_path / "run")["discrete.table"], first["discrete.table"])
+
+
+def test_learnable_context_learns_before_a_frozen_text_tower(image_model, data, tmp_path):
+    expansion = dataclasses.replace(BARE, num_context_vectors=4)
+    train(from_image(image_model, expansion), data, tmp_path / "run")
+    train(from_image(image_model, expansion, learning_rate=0.0), data, tmp_path / "start")
+    trained, start = weights(tmp_path / "run"), weights(tmp_path / "start")
+    assert [name for name in start if not torch.equal(trained[name], start[name])] == ["text.context.vectors"]
+
+
+def test_templates_are_the_targets(image_model, data, tmp_path):
+    """Two templates are CLIP's ensemble, with a frozen text tower and with one that learns."""
+    losses = {}
+    for name, templates in {"name": ("{}",), "two": ("{}", "a video of {}")}.items():
+        for text in (0.0, 1.0):
+            factors = LearningRates(new=1, visual=1, text=text)
+            config = from_image(image_model, PARTS, factors=factors)
+            config = dataclasses.replace(config, templates=templates)
+            train(config, data, tmp_path / f"{name}{text}")
+            losses[name, text] = rows(tmp_path / f"{name}{text}")[0]["loss"]
+    assert losses["name", 0.0] == pytest.approx(losses["name", 1.0], abs=1e-6)
+    assert losses["two", 0.0] == pytest.approx(losses["two", 1.0], abs=1e-6)
+    assert losses["two", 0.0] != pytest.approx(losses["name", 0.0], abs=1e-4)
+
+
+def test_clips_at_hand_train_as_a_list_does(finished, data, tmp_path):
+    clips = read_manifest(data, list_name="train.txt")
+    assert train_on(CONFIG, clips, None, tmp_path / "run", data="eight videos").step == 6
+    assert same(weights(finished), weights(tmp_path / "run"))
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert settings["data"] == "eight videos"
+    assert settings["labels"] == ["getting darker", "getting brighter"]
+    assert json.loads((finished / "config.json").read_text())["data"] == str(data.resolve())
+
+
+def test_clips_at_hand_are_checked(data, tmp_path):
+    clips = read_manifest(data, list_name="train.txt")
+    other = Manifest(name="other", labels=("a", "b"), items=clips.items)
+    with pytest.raises(InputError, match="different labels"):
+        train_on(CONFIG, clips, other, tmp_path / "run", data="x")
+    gone = dataclasses.replace(clips.items[0], source=tmp_path / "gone.mp4")
+    with pytest.raises(InputError, match="1 of 1 videos"):
+        train_on(CONFIG, dataclasses.replace(clips, items=(gone,)), None, tmp_path / "run", data="x")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"expansion": BARE}, "expansion belongs to an init"),
+        ({"templates": ()}, "templates must be at least one"),
+        ({"templates": ("a video",)}, "templates must be at least one"),
+        ({"templates": ("{} {}",)}, "templates must be at least one"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(CONFIG, **changes)
+
+
+def test_an_expansion_can_be_set_on_the_command_line():
+    config = dataclasses.replace(CONFIG, model=None, init="somewhere")
+    settings = [
+        "expansion.discrete_labels=true",
+        "expansion.prompting=null",
+        'templates=["a {}.", "the {}."]',
+    ]
+    config = with_overrides(config, settings)
+    assert config.expansion == ExpansionConfig(discrete_labels=True, prompting=None)
+    assert config.templates == ("a {}.", "the {}.")
+    with pytest.raises(ConfigError, match="leaves no texts to prompt"):
+        with_overrides(config, ["expansion.num_context_vectors=4"])

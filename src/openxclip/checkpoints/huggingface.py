@@ -142,8 +142,14 @@ def to_huggingface_config(config: XCLIPConfig) -> dict[str, Any]:
     """Inverse of `read_config`, but for `drop_path`, which transformers understands differently."""
     if config.integration is None or config.prompting is None or not config.vision.message_tokens:
         raise CheckpointError(
-            "XCLIPModel always has message tokens, integration and prompting; a model without one of them "
-            "cannot be written in its format. Save it in the native one (format='openxclip')"
+            "XCLIPModel always has message tokens, integration and prompting; a model without one of them, as every "
+            "model of discrete labels is, cannot be written in its format. Save it in the native one "
+            "(format='openxclip')"
+        )
+    if config.text.num_context_vectors is not None:
+        raise CheckpointError(
+            "XCLIPModel has no learnable context; a model with one cannot be written in its format. Save it in the "
+            "native one (format='openxclip')"
         )
     text = {
         "model_type": "xclip_text_model",

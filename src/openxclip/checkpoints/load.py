@@ -8,8 +8,10 @@ from typing import Literal, NamedTuple
 import torch
 
 from openxclip.checkpoints.checkpoint import CONFIG_FILE, TOKENIZER_FILE, Checkpoint, read_json
+from openxclip.checkpoints.expand import without_new_parts
 from openxclip.checkpoints.hub import download_model, download_tokenizer, is_hub_id
 from openxclip.checkpoints.huggingface import read_huggingface
+from openxclip.checkpoints.interpolate import check_share, interpolate_weights
 from openxclip.checkpoints.native import read_native
 from openxclip.checkpoints.official import is_official, read_official
 from openxclip.checkpoints.openai_clip import read_openai_clip
@@ -61,6 +63,8 @@ def load(
     num_frames: int | None = None,
     tokenizer: str | Path | None = None,
     revision: str | None = None,
+    interpolate: float | None = None,
+    image_model: str | Path | None = None,
 ) -> Loaded:
     """Model in eval mode, tokenizer and preprocessor.
 
@@ -71,23 +75,38 @@ def load(
         num_frames: frames of a clip, where not those of the training: time positions are then interpolated.
         tokenizer: tokenizer.json, CLIP's merges file, a folder, or a hub id; where the source has none.
         revision: branch, tag or commit of a hub source.
+        interpolate: share of the source's weights, 0 to 1; the rest is `image_model`'s, for all parameters that both
+            have (WiSE-FT).
+        image_model: any source; None is what the training started from, where the source is the folder of a run.
 
     Raises:
         CheckpointError: the source cannot be read, or is no X-CLIP.
-        InputError: there is no such device, dtype or number of frames.
+        InputError: there is no such device, dtype or number of frames, or no image model to interpolate with.
         HubError: it cannot be downloaded.
         TokenizerError: the tokenizer cannot be read or is not that of the model.
     """
     loaded, report = load_with_report(
-        source, device=device, dtype=dtype, num_frames=num_frames, tokenizer=tokenizer, revision=revision
+        source,
+        device=device,
+        dtype=dtype,
+        num_frames=num_frames,
+        tokenizer=tokenizer,
+        revision=revision,
+        interpolate=interpolate,
+        image_model=image_model,
     )
+    log_report(report)
+    return loaded
+
+
+def log_report(report: LoadReport) -> None:
+    """Warn of what was initialised or read otherwise than one may expect."""
     if report.new_parts:
         logger.warning(
             "%s has no %s: initialised at random, to be trained", report.source, "; ".join(report.new_parts)
         )
     for note in report.notes:
         logger.warning("%s: %s", report.source, note)
-    return loaded
 
 
 def load_with_report(
@@ -98,21 +117,58 @@ def load_with_report(
     num_frames: int | None = None,
     tokenizer: str | Path | None = None,
     revision: str | None = None,
+    interpolate: float | None = None,
+    image_model: str | Path | None = None,
 ) -> tuple[Loaded, LoadReport]:
     """`load`, and how the source was read."""
     target = resolve_device(device)
     precision = resolve_dtype(dtype, target)
     _check_num_frames(num_frames)
+    if interpolate is None and image_model is not None:
+        raise InputError("image_model is only read to interpolate with it; give interpolate, too, e.g. 0.5")
+    other = None if interpolate is None else _image_model(source, image_model, interpolate)
     path = _locate(source, revision)
     checkpoint, format = _read(path, num_frames)
     model, notes = checkpoint.model, checkpoint.notes
     if num_frames is not None and num_frames != model.config.num_frames:
-        notes += (f"time positions interpolated from {model.config.num_frames} frames to {num_frames}",)
+        if model.integration is not None:
+            notes += (f"time positions interpolated from {model.config.num_frames} frames to {num_frames}",)
         model = model.with_num_frames(num_frames)
+    if interpolate is not None and other is not None:
+        notes += (_interpolate(model, other, interpolate),)
     words = _tokenizer(tokenizer, path, str(source), model)
     loaded = Loaded(model.to(device=target, dtype=precision), words, checkpoint.preprocess)
     report = LoadReport(source=str(path), format=format, new_parts=checkpoint.new_parts, notes=notes)
     return loaded, report
+
+
+def _image_model(source: str | Path, given: str | Path | None, share: float) -> str | Path:
+    """The image model to interpolate with: the given one, or the start of the run whose folder the source is."""
+    check_share(share)
+    if given is not None:
+        return given
+    file = Path(source) / CONFIG_FILE
+    settings = read_json(file).get("config") if file.is_file() else None
+    init = settings.get("init") if isinstance(settings, dict) else None
+    if not isinstance(init, str):
+        raise InputError(
+            f"{source} does not say which image model it was fine-tuned from (it is no folder of a training run, or "
+            "that run started from scratch); give it as image_model (on the command line --image-model)"
+        )
+    return init
+
+
+def _interpolate(model: XCLIP, image_model: str | Path, share: float) -> str:
+    """Interpolate in place -> a note about it."""
+    checkpoint, _ = _read(_locate(image_model, None), model.config.num_frames)
+    # Read from CLIP's own file it has parts initialised at random, with which nothing is to be mixed.
+    other = without_new_parts(checkpoint.model, checkpoint.new_parts)
+    other = other.with_num_frames(model.config.num_frames)
+    num_interpolated, num_kept = interpolate_weights(model, other, share)
+    return (
+        f"{num_interpolated:,} parameters are {share:g} times these and {1 - share:g} times those of {image_model}; "
+        f"{num_kept:,}, which only these weights have, are kept"
+    )
 
 
 def _check_num_frames(num_frames: int | None) -> None:

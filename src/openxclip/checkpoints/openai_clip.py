@@ -1,17 +1,14 @@
 """OpenAI CLIP's `.pt` files as the start of a training: CLIP's towers, and around them what X-CLIP adds, untrained."""
 
-import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from openxclip.checkpoints.checkpoint import Checkpoint
+from openxclip.checkpoints.expand import clip_only, expand
 from openxclip.checkpoints.official import infer_towers
-from openxclip.checkpoints.tables import OPENAI_CLIP, from_theirs, part_of
-from openxclip.models import XCLIP, XCLIPConfig
+from openxclip.checkpoints.tables import OPENAI_CLIP, build
 from openxclip.models.config import IntegrationConfig, PromptingConfig
 from openxclip.video.transforms import Preprocessor
 
@@ -32,25 +29,6 @@ def read_openai_clip(state: Mapping[str, Tensor], path: Path, num_frames: int, s
         integration_layers=IntegrationConfig().num_layers,
         prompting_layers=PromptingConfig().num_layers,
     )
-    towers = from_theirs(state, clip_only(config), OPENAI_CLIP, str(path))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = XCLIP(config)
-    # Not strict, as the new parts keep their initial values; `from_theirs` has checked all others.
-    model.load_state_dict({name: tensor.float() for name, tensor in towers.items()}, strict=False)
-    preprocess = Preprocessor.official(config.vision.image_size_px)
-    return Checkpoint(model.eval(), preprocess, new_parts=_new_parts(model, towers))
-
-
-def clip_only(config: XCLIPConfig) -> XCLIPConfig:
-    """The same model without what X-CLIP adds to CLIP."""
-    vision = dataclasses.replace(config.vision, message_tokens=False)
-    return dataclasses.replace(config, vision=vision, integration=None, prompting=None)
-
-
-def _new_parts(model: XCLIP, loaded: Mapping[str, Tensor]) -> tuple[str, ...]:
-    counts: Counter[str] = Counter()
-    for name, parameter in model.named_parameters():
-        if name not in loaded:
-            counts[part_of(name)] += parameter.numel()
-    return tuple(f"{part} ({count:,} parameters)" for part, count in counts.items())
+    towers = build(state, clip_only(config), OPENAI_CLIP, str(path))
+    model, new_parts = expand(towers, config, seed)
+    return Checkpoint(model, Preprocessor.official(config.vision.image_size_px), new_parts=new_parts)

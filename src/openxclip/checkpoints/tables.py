@@ -215,6 +215,8 @@ PARTS = (
         "vision.message_tokens=False",
         r"vis\w+\..*\.(message_\w+|cross_norm|cross_attn)\..*",
     ),
+    Part("learnable context", "text.num_context_vectors=None", r"text\.context\..*"),
+    Part("discrete labels", "num_discrete_labels=None", r"discrete\..*"),
 )
 
 

@@ -1,118 +1,182 @@
-"""`openxclip evaluate`: accuracy on labelled videos."""
+"""`openxclip evaluate PROTOCOL`: what a model can do, by one of six protocols."""
 
-import json
-import sys
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import tyro
 
-from openxclip.cli.options import (
-    Device,
-    Dtype,
-    Json,
-    Labels,
-    MediaRoot,
-    Model,
-    NumFrames,
-    Templates,
-    TokenizerSource,
-    ViewsText,
-)
+from openxclip.cli.evaluate_few_shot import few_shot
+from openxclip.cli.scoring import Options, measure
 
 if TYPE_CHECKING:
-    from openxclip.evaluation.evaluate import Evaluation
+    from openxclip.data.manifest import Manifest
+
+Shared: TypeAlias = Annotated[Options, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
+ListName = Annotated[str | None, tyro.conf.arg(name="list", help="which list of the data")]
+TrainLabels = Annotated[
+    str | None,
+    tyro.conf.arg(
+        help="names of the classes that were trained, as --labels takes them; a run folder of ours knows its own"
+    ),
+]
 
 
-def evaluate(
-    model: Model,
-    data: Annotated[
-        Path, tyro.conf.arg(help="list of `path label_id` lines, or a folder with labels.csv and lists")
-    ],
-    list_name: Annotated[str | None, tyro.conf.arg(name="list", help="which list of the folder")] = None,
-    labels: Labels = None,
-    output: Annotated[
-        Path | None, tyro.conf.arg(help="folder for evaluation.json and the confusion matrix as a picture")
-    ] = None,
-    views: ViewsText = "1x1",
-    templates: Templates = "name",
-    print_json: Json = False,
-    media_root: MediaRoot = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    num_frames: NumFrames = None,
-    tokenizer: TokenizerSource = None,
-) -> int:
-    """Top-1, top-5, accuracy of each class and the confusion matrix of a model on labelled videos.
+UNKNOWN_TRAINING = "The training classes are not known: not checked that the test has none of them."
+
+
+def supervised(options: Shared, list_name: ListName = None) -> int:
+    """Top-1, top-5, accuracy of each class and the confusion matrix on trained classes.
 
     A folder's test.txt is taken where --list says nothing else. Videos that cannot be read are counted and
     listed, and make the exit status 1.
     """
-    from openxclip.data.manifest import read_manifest
-    from openxclip.data.templates import parse_templates
-    from openxclip.inference.views import Views
+    test = options.manifest(list_name)
 
-    parsed, prompts = Views.parse(views), parse_templates(templates)
-    if list_name is None and (data / "test.txt").is_file():
-        list_name = "test.txt"
-    manifest = read_manifest(data, list_name=list_name, labels=labels, media_root=media_root)
-    if output is not None:
-        _prepare(output)
+    from openxclip.evaluation import protocols
 
-    from openxclip.evaluation.evaluate import evaluate as score
-    from openxclip.inference.recognizer import Recognizer
-    from openxclip.progress import progress_bar
-
-    recognizer = Recognizer.from_pretrained(
-        model,
-        manifest.labels,
-        prompts,
-        device=device,
-        dtype=dtype,
-        num_frames=num_frames,
-        tokenizer=tokenizer,
-    )
-    with progress_bar() as bar:
-        task = bar.add_task("evaluating", total=len(manifest.items), note="")
-        result = score(recognizer, manifest, parsed, lambda: bar.advance(task))
-    if output is not None:
-        _write(result, output)
-    print(json.dumps(asdict(result)) if print_json else _table(result))
-    for video in result.videos:
-        if "error" in video:
-            print(f"openxclip: {video['path']}: {video['error']}", file=sys.stderr)
-    return int(result.num_unreadable > 0)
+    return measure("supervised", options, lambda score: protocols.supervised(score, test))
 
 
-def _prepare(output: Path) -> None:
-    """Miss now what would be missing at the end."""
-    import openxclip.evaluation.plots  # noqa: F401
+def zero_shot(
+    options: Shared,
+    lists: Annotated[tuple[str, ...], tyro.conf.arg(help="lists of the data, each a split")],
+    label_splits: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            help="folder of Kinetics-600's zero-shot splits (labels_split1.csv, ...), applied to each list"
+        ),
+    ] = None,
+    train_labels: TrainLabels = None,
+    allow_overlap: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="keep classes that were trained, and say which; 19 names of UCF-101 are Kinetics-400's, too"
+        ),
+    ] = False,
+) -> int:
+    """Top-1 on classes that were never trained, in several splits: each, mean and std over splits.
+
+    Classes that were trained are refused, where the training classes are known.
+    """
+    from openxclip.evaluation import protocols
+
+    splits = _splits(options, lists, label_splits)
+    trained = training_labels(options.model, train_labels)
+    notes = [] if trained else [UNKNOWN_TRAINING]
+    for split in splits.values():
+        if not allow_overlap:
+            protocols.check_disjoint(trained or (), split)
+        elif kept := protocols.overlap(trained or (), split):
+            notes.append(
+                f"{split.name}: {len(kept)} of {len(split.labels)} classes were trained: {', '.join(kept)}."
+            )
+    return measure("zero-shot", options, lambda score: protocols.zero_shot(score, splits), notes)
+
+
+def base_to_novel(
+    options: Shared,
+    base_list: Annotated[str, tyro.conf.arg(help="list of test videos of trained classes")],
+    novel_list: Annotated[str, tyro.conf.arg(help="list of test videos of other classes")],
+) -> int:
+    """Accuracy on trained and on new classes, each among their own names, and the harmonic mean."""
+    base, novel = options.manifest(base_list), options.manifest(novel_list)
+
+    from openxclip.evaluation import protocols
+
+    return measure("base-to-novel", options, lambda score: protocols.base_to_novel(score, base, novel))
+
+
+def label_union(options: Shared, list_name: ListName = None, train_labels: TrainLabels = None) -> int:
+    """The same videos with the names of training classes left among the candidates."""
     from openxclip.errors import InputError
 
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output} is a file; give a folder, new or existing")
-    output.mkdir(parents=True, exist_ok=True)
-
-
-def _write(result: "Evaluation", output: Path) -> None:
-    from openxclip.evaluation.plots import plot_confusion
-
-    result.save(output / "evaluation.json")
-    plot_confusion(result.confusion, [row.label for row in result.classes], output / "confusion.png")
-
-
-def _table(result: "Evaluation") -> str:
-    width = max(len(row.label) for row in result.classes)
-    lines = [
-        f"{row.label:{width}}  {row.num_videos:4} videos  "
-        + ("     -" if row.accuracy is None else f"{row.accuracy:6.1%}")
-        for row in result.classes
-    ]
-    lines.append("")
-    lines.append(f"top-1 {result.top1:.1%}   top-5 {result.top5:.1%}   {result.data}, views {result.views}")
-    if result.num_unreadable:
-        lines.append(
-            f"{result.num_unreadable} of {result.num_videos} videos could not be read and are not counted"
+    test = options.manifest(list_name)
+    trained = training_labels(options.model, train_labels)
+    if trained is None:
+        raise InputError(
+            f"the training classes of {options.model[0]} are not known; give their names with --train-labels"
         )
-    return "\n".join(lines)
+
+    from openxclip.evaluation import protocols
+
+    return measure("label-union", options, lambda score: protocols.label_union(score, test, trained))
+
+
+def static_bias(
+    options: Shared,
+    list_name: ListName = None,
+    swapped_list: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help="list of the same scenes over other backgrounds, in the same order; without it, each "
+            "video's moving parts are pasted over the median frame of a video of another class"
+        ),
+    ] = None,
+) -> int:
+    """The same motion over another background, and the middle frame alone, without any motion."""
+    test = options.manifest(list_name)
+    swapped = None if swapped_list is None else options.manifest(swapped_list)
+
+    from openxclip.evaluation import protocols
+
+    return measure("static-bias", options, lambda score: protocols.static_bias(score, test, swapped))
+
+
+PROTOCOLS: dict[str, Callable[..., int]] = {
+    "supervised": supervised,
+    "few-shot": few_shot,
+    "zero-shot": zero_shot,
+    "base-to-novel": base_to_novel,
+    "label-union": label_union,
+    "static-bias": static_bias,
+}
+
+DESCRIPTION = """What a model can do, by one of six protocols. Every figure is a share of videos in percent.
+
+Videos that cannot be read are named on stderr, counted, left out, and make the exit status 1."""
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """Accuracy on labelled videos, by one of six protocols (`openxclip evaluate --help`)."""
+    return tyro.extras.subcommand_cli_from_dict(
+        PROTOCOLS, prog="openxclip evaluate", description=DESCRIPTION, args=arguments
+    )
+
+
+def _splits(options: Options, lists: Sequence[str], label_splits: Path | None) -> "dict[str, Manifest]":
+    from openxclip.data.official import read_zero_shot_labels
+    from openxclip.data.subsets import restrict
+
+    whole = {name: options.manifest(name) for name in lists}
+    if label_splits is None:
+        return whole
+    return {
+        f"{name}, split {number}": restrict(manifest, labels)
+        for name, manifest in whole.items()
+        for number, labels in enumerate(read_zero_shot_labels(label_splits), start=1)
+    }
+
+
+def training_labels(models: Sequence[str], given: str | None) -> tuple[str, ...] | None:
+    """The class names that were trained: those given, or those that the models' runs recorded; None if unknown."""
+    from openxclip.data.labels import parse_labels
+    from openxclip.data.subsets import union
+
+    if given is not None:
+        return tuple(parse_labels(given))
+    found: tuple[str, ...] = ()
+    for model in models:
+        recorded = _recorded_labels(Path(model))
+        if recorded is None:
+            return None
+        found = union(found, recorded)
+    return found
+
+
+def _recorded_labels(model: Path) -> list[str] | None:
+    """Of a run folder, or of its `best` or `last`."""
+    from openxclip.checkpoints.checkpoint import read_json
+
+    run = model.parent if model.name in ("best", "last") else model
+    return read_json(run / "config.json").get("labels") if (run / "config.json").is_file() else None

@@ -14,6 +14,7 @@ from openxclip.cli.convert import convert
 from openxclip.cli.evaluate import evaluate
 from openxclip.cli.info import info
 from openxclip.cli.predict import predict
+from openxclip.cli.report import report
 from openxclip.cli.train import train
 from openxclip.errors import ConfigError, InputError, OpenXCLIPError
 
@@ -21,6 +22,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "train": train,
     "evaluate": evaluate,
+    "report": report,
     "info": info,
     "convert": convert,
 }
@@ -50,9 +52,7 @@ def main() -> None:
 def run(arguments: list[str], debug: bool = False) -> int:
     """Run a subcommand -> exit status."""
     try:
-        status = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="openxclip", description=DESCRIPTION, args=arguments
-        )
+        status = _status(arguments)
         sys.stdout.flush()  # a closed pipe shows here, where it is handled, and not at exit
         return status
     except KeyboardInterrupt:
@@ -66,3 +66,11 @@ def run(arguments: list[str], debug: bool = False) -> int:
             traceback.print_exc()
         print(f"openxclip: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError | ConfigError) else 1
+
+
+def _status(arguments: list[str]) -> int:
+    if arguments[:1] == ["evaluate"]:  # it has subcommands of its own
+        return evaluate(arguments[1:])
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, prog="openxclip", description=DESCRIPTION, args=arguments
+    )

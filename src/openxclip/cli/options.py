@@ -28,6 +28,18 @@ Templates = Annotated[
     str, tyro.conf.arg(help="prompt templates: a built-in name (name, video), or a file with one a line")
 ]
 ViewsText = Annotated[str, tyro.conf.arg(help="temporal clips x spatial crops, e.g. 1x1 or 4x3")]
+Interpolate = Annotated[
+    float | None,
+    tyro.conf.arg(
+        help="share of the fine-tuned weights, 0 to 1; the rest is the image model's that they started from (WiSE-FT)",
+    ),
+]
+ImageModel = Annotated[
+    str | None,
+    tyro.conf.arg(
+        help="the image model for --interpolate; where --model is a run folder, the start of that run"
+    ),
+]
 Json = Annotated[bool, tyro.conf.arg(name="json", help="print JSON for machines")]
 Labels = Annotated[
     str | None,

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from openxclip.cli.options import Device, Dtype, Json, Model, NumFrames, Templates, TokenizerSource, ViewsText
+from openxclip.cli.options import (
+    Device,
+    Dtype,
+    ImageModel,
+    Interpolate,
+    Json,
+    Model,
+    NumFrames,
+    Templates,
+    TokenizerSource,
+    ViewsText,
+)
 
 if TYPE_CHECKING:
     from openxclip.inference.recognizer import Prediction
@@ -37,6 +48,8 @@ def predict(
     dtype: Dtype = "auto",
     num_frames: NumFrames = None,
     tokenizer: TokenizerSource = None,
+    interpolate: Interpolate = None,
+    image_model: ImageModel = None,
     max_seconds: Annotated[float | None, tyro.conf.arg(help="refuse longer videos")] = None,
     max_frame_px: Annotated[int | None, tyro.conf.arg(help="refuse frames of more pixels")] = None,
 ) -> int:
@@ -65,15 +78,12 @@ def predict(
         dtype=dtype,
         num_frames=num_frames,
         tokenizer=tokenizer,
+        interpolate=interpolate,
+        image_model=image_model,
         limits=_limits(max_seconds, max_frame_px),
     )
-    failed = False
-    for prediction in _with_progress(recognizer.predict_each(paths, top_k=top_k, views=views), len(paths)):
-        if Path(prediction.path).is_dir():
-            prediction = replace(prediction, error=_no_videos())
-        _show(prediction, json_lines)
-        failed |= prediction.error is not None
-    return int(failed)
+    predictions = recognizer.predict_each(paths, top_k=top_k, views=views)
+    return _show_all(_with_progress(predictions, len(paths)), json_lines)
 
 
 def _find_videos(paths: Sequence[Path]) -> list[Path]:
@@ -132,6 +142,17 @@ def _with_progress(predictions: "Iterator[Prediction]", total: int) -> "Iterator
         for prediction in predictions:
             bar.advance(task)
             yield prediction
+
+
+def _show_all(predictions: "Iterator[Prediction]", as_json: bool) -> int:
+    """Exit status: 1 if one of them failed."""
+    failed = False
+    for prediction in predictions:
+        if Path(prediction.path).is_dir():
+            prediction = replace(prediction, error=_no_videos())
+        _show(prediction, as_json)
+        failed |= prediction.error is not None
+    return int(failed)
 
 
 def _show(prediction: "Prediction", as_json: bool) -> None:

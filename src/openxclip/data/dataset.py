@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from openxclip.data.manifest import Item, Manifest
+from openxclip.data.shapes.clip import ShapesClip
 from openxclip.errors import VideoError
 from openxclip.video.decode import read_frames
-from openxclip.video.sampling import centred, sparse_train
+from openxclip.video.sampling import centred, dense, sparse_train
 from openxclip.video.transforms import TrainTransform
 
 
@@ -75,13 +76,15 @@ class FrameSource(Protocol):
 
 
 class DecodedFrames:
-    """Decodes on every call."""
+    """Decodes, or renders, on every call."""
 
     def __init__(self, short_side_px: int) -> None:
         self.short_side_px = short_side_px
 
     def __call__(self, item: Item, choose: Callable[[int], np.ndarray]) -> np.ndarray:
         """Frames uint8 (T, H, W, 3)."""
+        if isinstance(item.source, ShapesClip):
+            return item.source.frames(choose, self.short_side_px)
         return read_frames(item.open(), choose, short_side_px=self.short_side_px, num_threads=1).data
 
 
@@ -102,25 +105,38 @@ class CachedFrames:
 
 
 class TrainClips(Dataset[Sample]):
-    """Sparse random frames of each video, augmented (section 4)."""
+    """Random frames of each video, augmented (section 4): sparse, or every `dense_stride`-th of a window."""
 
     def __init__(
-        self, manifest: Manifest, frames: FrameSource, transform: TrainTransform, num_frames: int, seed: int
+        self,
+        manifest: Manifest,
+        frames: FrameSource,
+        transform: TrainTransform,
+        num_frames: int,
+        seed: int,
+        dense_stride: int | None = None,
     ) -> None:
         self.manifest = manifest
         self.frames = frames
         self.transform = transform
         self.num_frames = num_frames
         self.seed = seed
+        self.dense_stride = dense_stride
 
     def __getitem__(self, key: SampleKey) -> Sample:
         item = self.manifest.items[key.item]
         rng = generator(Draw.CLIP, self.seed, key.epoch, key.position)
         try:
-            frames = self.frames(item, lambda length: sparse_train(length, self.num_frames, rng))
+            frames = self.frames(item, lambda length: self._indices(length, rng))
         except VideoError as error:
             return Sample(None, item.label, str(error))
         return Sample(self.transform(frames, rng), item.label, None)
+
+    def _indices(self, length: int, rng: np.random.Generator) -> np.ndarray:
+        """(T,) frames of a video of `length` frames."""
+        if self.dense_stride is None:
+            return sparse_train(length, self.num_frames, rng)
+        return dense(length, self.num_frames, self.dense_stride, rng)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -7,6 +7,72 @@ from openxclip.errors import InputError
 
 SLOT = "{}"
 
+# CLIP's templates for the actions of Kinetics-700 (Kinetics700 in openai/CLIP, data/prompts.md): these 4 x 7
+# phrases, "a example" included.
+_CLIP_VIDEO = tuple(
+    f"a {medium} of {phrase}{SLOT}."
+    for medium in ("photo", "video", "example", "demonstration")
+    for phrase in (
+        "",
+        "a person ",
+        "a person using ",
+        "a person doing ",
+        "a person during ",
+        "a person performing ",
+        "a person practicing ",
+    )
+)
+
+# CLIP's 80 general templates, made for ImageNet (openai/CLIP, notebooks/Prompt_Engineering_for_ImageNet.ipynb):
+# each of these 38 with both articles, and four with neither.
+_BOTH_ARTICLES = (
+    "a photo of @ {}.",
+    "a photo of @ clean {}.",
+    "a photo of @ cool {}.",
+    "a photo of @ dirty {}.",
+    "a photo of @ hard to see {}.",
+    "a photo of @ large {}.",
+    "a photo of @ nice {}.",
+    "a photo of @ small {}.",
+    "a photo of @ weird {}.",
+    "a bad photo of @ {}.",
+    "a black and white photo of @ {}.",
+    "a blurry photo of @ {}.",
+    "a bright photo of @ {}.",
+    "a close-up photo of @ {}.",
+    "a cropped photo of @ {}.",
+    "a dark photo of @ {}.",
+    "a good photo of @ {}.",
+    "a jpeg corrupted photo of @ {}.",
+    "a low resolution photo of @ {}.",
+    "a pixelated photo of @ {}.",
+    "a doodle of @ {}.",
+    "a drawing of @ {}.",
+    "a painting of @ {}.",
+    "a rendering of @ {}.",
+    "a rendition of @ {}.",
+    "a sculpture of @ {}.",
+    "a sketch of @ {}.",
+    "a tattoo of @ {}.",
+    "art of @ {}.",
+    "graffiti of @ {}.",
+    "itap of @ {}.",  # "I took a picture", as people write on the web
+    "@ cartoon {}.",
+    "@ embroidered {}.",
+    "@ origami {}.",
+    "@ plastic {}.",
+    "@ plushie {}.",
+    "@ toy {}.",
+    "@ {} in a video game.",
+)
+_CLIP_80 = (
+    *(template.replace("@", article) for template in _BOTH_ARTICLES for article in ("a", "the")),
+    "a photo of many {}.",
+    "a photo of my {}.",
+    "a photo of one {}.",
+    "itap of my {}.",
+)
+
 BUILT_IN_TEMPLATES: dict[str, tuple[str, ...]] = {
     # The bare class name: what X-CLIP is trained with.
     "name": ("{}",),
@@ -20,6 +86,8 @@ BUILT_IN_TEMPLATES: dict[str, tuple[str, ...]] = {
         "footage that shows {}.",
         "the action in this video is {}.",
     ),
+    "clip-video": _CLIP_VIDEO,
+    "clip-80": _CLIP_80,
 }
 
 

@@ -5,20 +5,21 @@ Shapes: V videos, K classes.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from openxclip.data.manifest import Manifest
+from openxclip.data.manifest import Item, Manifest
 from openxclip.errors import InputError, VideoError
 from openxclip.evaluation.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
 from openxclip.files import atomic_write
 from openxclip.inference.ahead import read_ahead
-from openxclip.inference.recognizer import NUM_DECODE_THREADS, Recognizer
+from openxclip.inference.recognizer import MAX_VIEWS_AT_ONCE, NUM_DECODE_THREADS, Recognizer
 from openxclip.inference.views import Views
 
 
@@ -55,12 +56,25 @@ class Evaluation:
     confusion: list[list[int]]
     """Row: true class, column: predicted."""
     videos: list[dict[str, Any]]
-    """For each video: path, label, predicted and its probability, or the error."""
+    """For each video: path, file (or None), label, and either predicted with its probability or the error."""
 
     def save(self, path: Path) -> None:
         """Write everything as one JSON file."""
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def read(cls, path: Path) -> "Evaluation":
+        """What `save` wrote."""
+        values = json.loads(path.read_text())
+        return cls(**values | {"classes": [ClassResult(**row) for row in values["classes"]]})
+
+
+Read = Callable[[Item], Tensor]
+"""A video of a manifest -> its views uint8 (V, T, 3, S, S)."""
+
+Alter = Callable[[Item, Read], Tensor]
+"""A video and the way to read any -> the views to score in place of its own."""
 
 
 def evaluate(
@@ -68,8 +82,9 @@ def evaluate(
     manifest: Manifest,
     views: Views,
     on_video: Callable[[], None] = lambda: None,
+    alter: Alter | None = None,
 ) -> Evaluation:
-    """Score every video of a manifest; `on_video` is called after each.
+    """Score every video of a manifest, several at a time; `on_video` is called after each.
 
     Raises:
         InputError: the recognizer's labels are not the manifest's.
@@ -79,25 +94,44 @@ def evaluate(
         raise InputError(
             f"the recognizer's labels are not those of {manifest.name}; build it with these labels"
         )
+
+    def read(item: Item) -> Tensor:
+        return recognizer.read(item.open(), views)
+
+    def altered(item: Item) -> Tensor:
+        return read(item) if alter is None else alter(item, read)
+
     videos: list[dict[str, Any]] = []
     scores: list[Tensor] = []
     truth: list[int] = []
-    for item, pixels in read_ahead(
-        manifest.items, lambda item: recognizer.read(item.open(), views), NUM_DECODE_THREADS
-    ):
-        row: dict[str, Any] = {"path": item.path, "label": manifest.labels[item.label]}
-        if isinstance(pixels, VideoError):
-            row["error"] = pixels.reason
-        else:
-            scores.append(recognizer.probabilities(pixels))
-            truth.append(item.label)
-            best = int(scores[-1].argmax())
-            row |= {"predicted": manifest.labels[best], "probability": scores[-1][best].item()}
-        videos.append(row)
-        on_video()
+    outcomes = read_ahead(manifest.items, altered, NUM_DECODE_THREADS)
+    size = max(1, MAX_VIEWS_AT_ONCE // (views.num_clips * views.num_crops))
+    while batch := list(islice(outcomes, size)):
+        readable = [pixels for _, pixels in batch if not isinstance(pixels, VideoError)]
+        probabilities = iter(recognizer.probabilities_of(torch.stack(readable)) if readable else ())
+        for item, outcome in batch:
+            videos.append(_row(item, manifest.labels))
+            if isinstance(outcome, VideoError):
+                videos[-1]["error"] = outcome.reason
+            else:
+                scores.append(next(probabilities))
+                truth.append(item.label)
+                best = int(scores[-1].argmax())
+                videos[-1] |= {"predicted": manifest.labels[best], "probability": scores[-1][best].item()}
+            on_video()
     if not scores:
         raise VideoError(manifest.name, f"no video of it can be read; the first: {videos[0]['error']}")
     return _summarise(manifest, views, torch.stack(scores), torch.tensor(truth), videos)
+
+
+def views_text(views: Views) -> str:
+    """As `--views` takes it: clips x crops."""
+    return f"{views.num_clips}x{views.num_crops}"
+
+
+def _row(item: Item, labels: Sequence[str]) -> dict[str, Any]:
+    file = str(item.source.resolve()) if isinstance(item.source, Path) else None
+    return {"path": item.path, "file": file, "label": labels[item.label]}
 
 
 def _summarise(
@@ -108,7 +142,7 @@ def _summarise(
     accuracies = per_class_accuracy(confusion).tolist()
     return Evaluation(
         data=manifest.name,
-        views=f"{views.num_clips}x{views.num_crops}",
+        views=views_text(views),
         num_videos=len(videos),
         num_unreadable=len(videos) - len(scores),
         top1=top_k_accuracy(scores, truth, 1),

@@ -25,3 +25,8 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
 def per_class_accuracy(confusion: Tensor) -> Tensor:
     """Recall of each class (K,) from a confusion matrix (K, K); nan where a class has no video."""
     return confusion.diagonal().double() / confusion.sum(dim=1)
+
+
+def harmonic_mean(first: float, second: float) -> float:
+    """Harmonic mean of two shares; 0 where either is 0."""
+    return 2 * first * second / (first + second) if first + second else 0.0

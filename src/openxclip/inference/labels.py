@@ -3,7 +3,7 @@
 Shapes: K labels, P templates, E joint embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,24 +23,57 @@ def encode_labels(
     templates: Sequence[str],
     batch_size: int = 256,
 ) -> Tensor:
-    """Text features (K, E) of the labels written into each template.
+    """Features (K, E) of the labels, once: see `label_encoder`."""
+    return label_encoder(model, tokenizer, labels, templates, batch_size)()
 
-    One template gives the model's own features. Several give the mean of their directions, as CLIP's prompt
-    ensembles do, at the mean length of the features: video-specific prompting reads lengths, too.
+
+def label_encoder(
+    model: XCLIP,
+    tokenizer: Tokenizer | MissingTokenizer,
+    labels: Sequence[str],
+    templates: Sequence[str],
+    batch_size: int = 256,
+) -> Callable[[], Tensor]:
+    """What gives the features (K, E) of the labels with the model's weights of that moment, with gradients.
+
+    A model of discrete labels gives its table: the labels are those of its training, in the same order.
 
     Raises:
-        InputError: there is no label or template, or a template has no slot for the label.
+        InputError: there is no label or template, a template has no slot for the label, or the model has another
+            number of discrete labels.
     """
+    discrete = model.discrete
+    if discrete is not None:
+        _check_discrete(len(discrete.table), labels)
+        return lambda: discrete.table
     if isinstance(templates, str) or not templates:
         raise InputError(
             f"templates must be a list of at least one, got {templates!r}; for one pass [template]"
         )
-    features = []
-    for template in templates:
-        tokens = tokenizer([fill(template, label) for label in labels]).to(model.logit_scale.device)
-        features.append(torch.cat([model.encode_text(chunk) for chunk in tokens.split(batch_size)]))
+    device = model.logit_scale.device
+    tokens = [tokenizer([fill(template, label) for label in labels]).to(device) for template in templates]
+    return lambda: label_features(model, tokens, batch_size)
+
+
+def label_features(model: XCLIP, tokens: Sequence[Tensor], batch_size: int = 256) -> Tensor:
+    """Text features (K, E) of labels written into templates: P x (K, C) tokens, one tensor a template.
+
+    One template gives the model's own features. Several give the mean of their directions, as CLIP's prompt
+    ensembles do, at the mean length of the features: video-specific prompting reads lengths, too.
+    """
+    features = [
+        torch.cat([model.encode_text(chunk) for chunk in sentences.split(batch_size)]) for sentences in tokens
+    ]
     if len(features) == 1:
         return features[0]
     stacked = torch.stack(features)  # (P, K, E)
     direction = F.normalize(F.normalize(stacked, dim=-1).mean(dim=0), dim=-1)
     return direction * stacked.norm(dim=-1, keepdim=True).mean(dim=0)
+
+
+def _check_discrete(num_labels: int, labels: Sequence[str]) -> None:
+    if len(labels) != num_labels:
+        raise InputError(
+            f"{len(labels)} labels are given, but this model was trained on {num_labels} discrete labels and knows no "
+            "texts; give exactly those, in the order of its training"
+        )

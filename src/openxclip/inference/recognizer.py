@@ -1,6 +1,6 @@
 """Labels and a model become predictions.
 
-Shapes: V views, T frames, S input side, K labels, E joint embedding.
+Shapes: B videos, V views, T frames, S input side, K labels, E joint embedding.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -70,10 +70,20 @@ class Recognizer:
         dtype: str = "auto",
         num_frames: int | None = None,
         tokenizer: str | Path | None = None,
+        interpolate: float | None = None,
+        image_model: str | Path | None = None,
         limits: VideoLimits | None = None,
     ) -> "Recognizer":
         """Load a model (see `openxclip.load`) and make a recognizer of it."""
-        loaded = load(source, device=device, dtype=dtype, num_frames=num_frames, tokenizer=tokenizer)
+        loaded = load(
+            source,
+            device=device,
+            dtype=dtype,
+            num_frames=num_frames,
+            tokenizer=tokenizer,
+            interpolate=interpolate,
+            image_model=image_model,
+        )
         return cls(*loaded, labels=labels, templates=templates, limits=limits)
 
     @overload  # a str is a Sequence[str] to the type checker; a single path is meant where one is given
@@ -127,15 +137,21 @@ class Recognizer:
             limits=self.limits,
         )
 
-    @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> Tensor:
-        """Views uint8 (V, T, 3, S, S) -> probabilities (K,): the mean over views of softmax(logits).
+        """Views uint8 (V, T, 3, S, S) of one video -> probabilities (K,); see `probabilities_of`."""
+        return self.probabilities_of(pixels[None])[0]
+
+    @torch.inference_mode()
+    def probabilities_of(self, pixels: Tensor) -> Tensor:
+        """Videos uint8 (B, V, T, 3, S, S) -> probabilities (B, K): the mean over views of softmax(logits).
 
         Raises:
             CheckpointError: the model's output is no number.
         """
-        logits = torch.cat([self._logits(chunk) for chunk in pixels.split(MAX_VIEWS_AT_ONCE)])  # (V, K)
-        probabilities = logits.float().softmax(dim=-1).mean(dim=0).cpu()
+        chunks = pixels.flatten(0, 1).split(MAX_VIEWS_AT_ONCE)
+        logits = torch.cat([self._logits(chunk) for chunk in chunks])  # (B * V, K)
+        of_views = logits.float().softmax(dim=-1).unflatten(0, pixels.shape[:2])
+        probabilities = of_views.mean(dim=1).cpu()
         if probabilities.isnan().any():
             raise CheckpointError(
                 f"the model's scores are not numbers: its weights are damaged, or too large for {self.text.dtype}; "

@@ -6,11 +6,12 @@ Shapes: V views, T frames, S input side.
 import re
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from openxclip.errors import InputError
 from openxclip.video.decode import VideoLimits, VideoSource, read_frames
-from openxclip.video.sampling import multi_view
+from openxclip.video.sampling import dense, multi_view
 from openxclip.video.transforms import Preprocessor
 
 MAX_CLIPS = 100  # all views of a video are in memory at once
@@ -24,6 +25,8 @@ class Views:
     """Temporal clips, spread over the whole video."""
     num_crops: int = 1
     """Spatial crops of each: 1 (centre) or 3 (along the long side)."""
+    dense_stride: int | None = None
+    """None spreads each clip over the whole video; a number takes every so-manieth frame of its middle."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_clips <= MAX_CLIPS or self.num_crops not in (1, 3):
@@ -31,6 +34,14 @@ class Views:
                 f"views {self.num_clips}x{self.num_crops}: clips must be 1 to {MAX_CLIPS}, crops 1 or 3; "
                 "write for example 1x1 or 4x3"
             )
+        if self.dense_stride is not None and self.num_clips != 1:
+            raise InputError(f"dense sampling looks at the middle of the video: num_clips must be 1, not {self.num_clips}")
+
+    def indices(self, length: int, num_frames: int) -> np.ndarray:
+        """The frames (num_clips, T) to look at in a video of `length` frames."""
+        if self.dense_stride is not None:
+            return dense(length, num_frames, self.dense_stride)[None]
+        return multi_view(length, num_frames, self.num_clips)
 
     @classmethod
     def parse(cls, text: str) -> "Views":
@@ -61,7 +72,7 @@ def read_views(
     """
     frames = read_frames(
         source,
-        lambda length: multi_view(length, num_frames, views.num_clips).reshape(-1),
+        lambda length: views.indices(length, num_frames).reshape(-1),
         short_side_px=preprocess.short_side_px(views.num_crops),
         num_threads=num_threads,
         limits=limits or VideoLimits(),

@@ -77,10 +77,18 @@ class TextConfig:
     """Number of blocks."""
     num_heads: int = 8
     """Attention heads."""
+    num_context_vectors: int | None = None
+    """M learnable vectors between the start token and each class name (CoOp), or None for none."""
 
     def __post_init__(self) -> None:
         _check_sizes(self, "text")
         _check_heads(self.width, self.num_heads, "text")
+        longest = self.context_length - 3
+        require(
+            self.num_context_vectors is None or self.num_context_vectors <= longest,
+            f"text: num_context_vectors is {self.num_context_vectors}, but a context_length of "
+            f"{self.context_length} leaves room for {longest} beside start, one token of the name, and end",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +133,20 @@ class XCLIPConfig:
     """The multi-frame integration transformer, or None for the mean over frames."""
     prompting: PromptingConfig | None = field(default_factory=PromptingConfig)
     """Video-specific prompting, or None for none."""
+    num_discrete_labels: int | None = None
+    """Free vectors in place of the text tower, one a class (the baseline "without text"), or None for texts."""
 
     def __post_init__(self) -> None:
         _check_sizes(self, "model")
         for name, part in (("integration", self.integration), ("prompting", self.prompting)):
             if part is not None:
                 _check_heads(self.embed_dim, part.num_heads, name)
+        if self.num_discrete_labels is not None:
+            require(
+                self.prompting is None and self.text.num_context_vectors is None,
+                "num_discrete_labels puts free vectors in the place of texts, so there is nothing to prompt: "
+                "set prompting and text.num_context_vectors to null",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -44,8 +44,8 @@ def _small(parameter: Tensor, _: int) -> None:
 _TOWER = r"(visual|text)"
 _BLOCK = rf"{_TOWER}\.blocks\.\d+"
 
-NEW = r"(visual\.blocks\.\d+\.(message_proj|cross_norm|cross_attn)|integration|prompting)\..*"
-"""Pattern of the parameters that X-CLIP adds to CLIP."""
+NEW = r"(visual\.blocks\.\d+\.(message_proj|cross_norm|cross_attn)|integration|prompting|discrete|text\.context)\..*"
+"""Pattern of the parameters that X-CLIP, and what it is compared with, add to CLIP."""
 
 TABLE: tuple[tuple[str, Rule], ...] = (
     (r".*norm\.weight", _constant(1.0)),
@@ -63,6 +63,8 @@ TABLE: tuple[tuple[str, Rule], ...] = (
     (rf"(?={NEW}).*(?<!norm)\.weight", _small),
     (r"integration\.position_embedding", _small),
     (r"prompting\.alpha", _constant(0.1)),
+    (r"text\.context\.vectors", _normal(0.02)),
+    (r"discrete\.table", _small),
 )
 """Pattern of the parameter's full name -> how it is filled."""
 
@@ -75,7 +77,8 @@ def rules_for(name: str) -> list[Rule]:
 @torch.no_grad()
 def initialise(model: nn.Module) -> None:
     """Fill every parameter of an X-CLIP model in place, from torch's global random generator."""
-    depth = {tower: len(getattr(model, tower).blocks) for tower in ("visual", "text")}
+    towers = {name: tower for name in ("visual", "text") if (tower := getattr(model, name)) is not None}
+    depth = {name: len(tower.blocks) for name, tower in towers.items()}
     for name, parameter in model.named_parameters():
         (rule,) = rules_for(name)
         rule(parameter, depth.get(name.partition(".")[0], 1))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from openxclip.models.config import TextConfig
 from openxclip.models.layers import TransformerBlock
+from openxclip.models.learnable_context import LearnableContext, shorten
 
 
 def trim(tokens: Tensor) -> Tensor:
@@ -32,12 +33,22 @@ class TextTransformer(nn.Module):
         )
         self.final_norm = nn.LayerNorm(config.width)
         self.proj = nn.Linear(config.width, embed_dim, bias=False)
+        # Last, so that with the same seed the tower starts from the same weights with and without it.
+        self.context = (
+            LearnableContext(config.num_context_vectors, config.width) if config.num_context_vectors else None
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (K, C), any C up to the context length -> text features (K, E)."""
         tokens = trim(tokens)
-        x = self.token_embedding(tokens) + self.position_embedding[: tokens.shape[1]]  # (K, C, D)
+        num_vectors = self.config.num_context_vectors or 0
+        if self.context is None:
+            x = self.token_embedding(tokens)
+        else:
+            tokens = shorten(tokens, self.config.context_length - num_vectors)
+            x = self.context(self.token_embedding(tokens))
+        x = x + self.position_embedding[: x.shape[1]]  # (K, C, D), with learnable context (K, C + M, D)
         for block in self.blocks:
             x = block(x, causal=True)
-        end = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]  # (K, D)
+        end = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1) + num_vectors]  # (K, D)
         return self.proj(self.final_norm(end))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from openxclip.errors import FrameCountError, InputError
 from openxclip.models.config import XCLIPConfig
+from openxclip.models.discrete import DiscreteLabels
 from openxclip.models.initialisation import initialise
 from openxclip.models.integration import MultiFrameIntegration, interpolate_positions
 from openxclip.models.prompting import VideoSpecificPrompting
@@ -47,7 +48,9 @@ class XCLIP(nn.Module):
             if config.prompting
             else None
         )
-        self.text = TextTransformer(config.text, config.embed_dim)
+        num_labels = config.num_discrete_labels
+        self.text = None if num_labels else TextTransformer(config.text, config.embed_dim)
+        self.discrete = DiscreteLabels(num_labels, config.embed_dim) if num_labels else None
         self.logit_scale = nn.Parameter(torch.empty(()))
         if not self.logit_scale.is_meta:
             initialise(self)
@@ -68,8 +71,14 @@ class XCLIP(nn.Module):
         """tokens (K, C) -> text features (K, E), not normalised.
 
         Raises:
-            InputError: the texts are longer than the model's context, or use ids outside its vocabulary.
+            InputError: the texts are longer than the model's context, or use ids outside its vocabulary; or the
+                model has discrete labels in place of texts.
         """
+        if self.text is None:
+            raise InputError(
+                f"this model knows no texts: it was trained on {self.config.num_discrete_labels} discrete labels, "
+                "whose vectors are model.discrete.table; for free class names load a model trained with texts"
+            )
         context, vocab = self.config.text.context_length, self.config.text.vocab_size
         if tokens.ndim != 2 or tokens.numel() == 0 or tokens.shape[1] > context:
             raise InputError(

@@ -6,12 +6,12 @@ A variant of a recipe is `dataclasses.replace` of another; `--set a.b=v` changes
 from collections.abc import Callable
 
 from openxclip.errors import InputError
-from openxclip.recipes.published import few_shot, supervised, zero_shot
+from openxclip.recipes.published import KINETICS, REGIMES
 from openxclip.recipes.ucf8 import ucf8_fewshot
 from openxclip.training.config import TrainConfig
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    recipe.__name__: recipe for recipe in (supervised, few_shot, zero_shot, ucf8_fewshot)
+    recipe.__name__: recipe for recipe in (*REGIMES, ucf8_fewshot, *KINETICS)
 }
 """Name on the command line -> recipe."""
 

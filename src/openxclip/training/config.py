@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from openxclip.configuration import require
-from openxclip.models.config import XCLIPConfig
+from openxclip.data.templates import SLOT
+from openxclip.models.config import IntegrationConfig, PromptingConfig, XCLIPConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,8 @@ class DataConfig:
     """Clips drawn in an epoch, going round the list as often as needed; None is each clip once."""
     cached_frames: int | None = None
     """Decode each video once and keep up to this many evenly spaced frames of it; None decodes each time."""
+    dense_stride: int | None = None
+    """None takes a frame of each of T equal segments (sparse, as published); a number every so-manieth of a window."""
     num_workers: int = 4
     """Processes that decode and augment; 0 does it in the training process."""
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
@@ -32,7 +35,7 @@ class DataConfig:
     """Chance of losing all colour."""
 
     def __post_init__(self) -> None:
-        for name in ("samples_per_epoch", "cached_frames"):
+        for name in ("samples_per_epoch", "cached_frames", "dense_stride"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"data.{name} must be at least 1, or null, got {value}")
         require(self.num_workers >= 0, f"data.num_workers must be 0 or more, got {self.num_workers}")
@@ -70,11 +73,11 @@ class LearningRates:
     """Factor on the learning rate of each part of the model; 0 freezes it."""
 
     new: float = 10.0
-    """The parts that X-CLIP adds: messages, integration, prompting."""
+    """The parts beside CLIP's towers: messages, integration, prompting, learnable context, discrete labels."""
     visual: float = 1.0
     """The image tower."""
     text: float = 0.0
-    """The text tower; frozen, its features are computed once."""
+    """The text tower; frozen and without learnable context, its features are computed once."""
     logit_scale: float = 0.0
     """The temperature."""
 
@@ -134,6 +137,31 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExpansionConfig:
+    """What stands around the towers of `init`: parts that it lacks are new, parts switched off here are dropped."""
+
+    message_tokens: bool = True
+    """Whether frames exchange messages (CCT)."""
+    integration: IntegrationConfig | None = field(default_factory=IntegrationConfig)
+    """The multi-frame integration transformer, or None for the mean over frames."""
+    prompting: PromptingConfig | None = field(default_factory=PromptingConfig)
+    """Video-specific prompting, or None for none."""
+    drop_path: float = 0.0
+    """Stochastic depth of the image tower's last block."""
+    num_context_vectors: int | None = None
+    """Learnable vectors before each class name (CoOp), or None for none."""
+    discrete_labels: bool = False
+    """Whether a free vector for each training class takes the place of its text; needs prompting=None."""
+
+    def __post_init__(self) -> None:
+        require(
+            not self.discrete_labels or (self.prompting is None and self.num_context_vectors is None),
+            "expansion.discrete_labels leaves no texts to prompt: set expansion.prompting and "
+            "expansion.num_context_vectors to null",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A whole run. Exactly one of `init` and `model` is given."""
 
@@ -143,10 +171,14 @@ class TrainConfig:
     """Where the weights come from: any source `openxclip.load` takes."""
     model: XCLIPConfig | None = None
     """The model to build from scratch."""
+    expansion: ExpansionConfig | None = None
+    """The parts around the towers of `init`, e.g. of an image model; None takes the weights as they come."""
     tokenizer: str | None = None
     """Tokenizer for an `init` that brings none, such as OpenAI's files: a tokenizer.json, CLIP's merges, a hub id."""
     num_frames: int = 8
     """Frames of a training clip."""
+    templates: tuple[str, ...] = (SLOT,)
+    """Sentences with {} for the class name; several make an ensemble, as in CLIP."""
     data: DataConfig = field(default_factory=DataConfig)
     """The clips."""
     optim: OptimConfig
@@ -168,6 +200,14 @@ class TrainConfig:
         require(
             self.tokenizer is None or self.init is not None,
             "tokenizer belongs to an init; a model from scratch learns its own from the class names",
+        )
+        require(
+            self.expansion is None or self.init is not None,
+            "expansion belongs to an init; a model from scratch says itself which parts it has",
+        )
+        require(
+            bool(self.templates) and all(template.count(SLOT) == 1 for template in self.templates),
+            f"templates must be at least one text, each with {SLOT} once for the class name, got {self.templates}",
         )
         require(self.num_frames >= 1, f"num_frames must be at least 1, got {self.num_frames}")
         require(self.seed >= 0, f"seed must be 0 or more, got {self.seed}")

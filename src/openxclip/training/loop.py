@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from openxclip.checkpoints.load import Loaded
 from openxclip.data.dataset import Batch, Draw, TrainClips, collate, epoch_batches, generator
 from openxclip.errors import TrainingError
+from openxclip.inference.labels import label_encoder
 from openxclip.progress import progress_bar
 from openxclip.training.config import TrainConfig
 from openxclip.training.mixing import mix, smooth_targets, soft_cross_entropy
@@ -53,10 +54,13 @@ class Trainer:
         self.write_model = write_model
         self.validate = validate
         self.device = self.model.logit_scale.device
-        self.tokens = tokenizer(clips.manifest.labels).to(self.device)  # (K, C)
         self.model.visual.gradient_checkpointing = config.gradient_checkpointing
         freeze(self.model, config.optim.factors)
-        self.frozen_text = self._encode_text() if config.optim.factors.text == 0 else None  # (K, E)
+        labels = clips.manifest.labels
+        self.num_classes = len(labels)
+        self.encode_labels = label_encoder(self.model, tokenizer, labels, config.templates)
+        text = self.encode_labels()  # (K, E)
+        self.frozen_text = None if text.requires_grad else text
         self.optimizer = build_optimizer(self.model, config.optim)
         num_samples = config.data.samples_per_epoch
         self.num_samples = len(clips.manifest.items) if num_samples is None else num_samples
@@ -173,17 +177,13 @@ class Trainer:
     def _inputs(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Pixels (B, T, 3, S, S) normalised and targets (B, K), mixed over the whole batch."""
         pixels, labels = (x.to(self.device, non_blocking=True) for x in (batch.pixels, batch.labels))
-        targets = smooth_targets(labels, len(self.tokens), self.config.mix.label_smoothing)
+        targets = smooth_targets(labels, self.num_classes, self.config.mix.label_smoothing)
         return mix(self.preprocess.normalise(pixels), targets, self.config.mix, rng)
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of clips (B, T, 3, S, S) with targets (B, K)."""
         enabled = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
-            text = self._encode_text() if self.frozen_text is None else self.frozen_text
+            text = self.encode_labels() if self.frozen_text is None else self.frozen_text
             logits = self.model.logits(self.model.encode_video(inputs), text)  # (B, K)
         return soft_cross_entropy(logits, targets)
-
-    def _encode_text(self) -> Tensor:
-        """Text features (K, E); they carry gradients where the text tower learns."""
-        return self.model.encode_text(self.tokens)

@@ -14,7 +14,7 @@ from openxclip.training.config import LearningRates, OptimConfig
 PARTS: dict[str, str] = {
     "new": NEW,
     "visual": rf"(?!{NEW})visual\..*",
-    "text": r"text\..*",
+    "text": rf"(?!{NEW})text\..*",
     "logit_scale": r"logit_scale",
 }
 """Part of the model -> pattern of its parameters' names; every parameter matches exactly one."""

@@ -1,6 +1,6 @@
 """The folder of a run: its resolved config, its log, and the checkpoints `last` and `best`.
 
-    config.json            the TrainConfig and the data it was given; replays the run
+    config.json            the TrainConfig, the data it was given, and their labels; replays the run
     log.jsonl              a line for each step and for each epoch
     last/, best/           model folders, loadable as they are; `last` also holds
         optimizer.safetensors, training_state.json   what is needed to go on
@@ -24,10 +24,8 @@ from torch import Tensor, nn
 
 from openxclip.checkpoints.checkpoint import read_json
 from openxclip.configuration import from_dict
-from openxclip.data.manifest import Manifest
 from openxclip.errors import InputError
 from openxclip.files import atomic_folder, atomic_write, recover_folder
-from openxclip.training.config import TrainConfig
 
 LOCK_FILE = ".lock"
 
@@ -80,19 +78,15 @@ class RunFolder:
         finally:
             lock.release()
 
-    def begin(self, config: TrainConfig, data: Path, clips: Manifest) -> TrainingState:
+    def begin(self, settings: Mapping[str, Any]) -> TrainingState:
         """Start a run here, or go on with the same one.
 
         Raises:
-            InputError: the folder holds a run with other settings or other clips.
+            InputError: the folder holds a run with other settings.
         """
         for folder in (self.last, self.best):
             recover_folder(folder)
-        settings = {
-            "data": str(data.resolve()),
-            "clips": clips.fingerprint(),
-            "config": json.loads(json.dumps(dataclasses.asdict(config))),
-        }
+        settings = json.loads(json.dumps(settings))
         path = self.path / "config.json"
         state = self.state()
         if state.step > 0:  # a run that never saved anything may start anew with other settings

@@ -6,12 +6,13 @@ from itertools import chain
 
 import torch
 
-from openxclip.checkpoints.load import Loaded, load, resolve_device
+from openxclip.checkpoints.expand import expand, without_new_parts
+from openxclip.checkpoints.load import Loaded, load_with_report, log_report, resolve_device
 from openxclip.checkpoints.tokenizer import train_small_tokenizer
 from openxclip.data.labels import BUILT_IN_LABEL_SETS, built_in_labels
 from openxclip.errors import InputError
 from openxclip.models import XCLIP, XCLIPConfig
-from openxclip.training.config import TrainConfig
+from openxclip.training.config import ExpansionConfig, TrainConfig
 from openxclip.video.transforms import Preprocessor
 
 
@@ -20,15 +21,36 @@ def starting_point(config: TrainConfig, labels: Sequence[str], device: str) -> L
 
     Args:
         config: says `init` or `model`.
-        labels: class names; a fresh tokenizer learns from them, too.
+        labels: class names; a fresh tokenizer learns from them, too, and a table of discrete labels has as many rows.
         device: as `openxclip.load` takes it.
     """
     if config.model is not None:
         return _from_scratch(config.model, labels, config.seed, device)
     if config.init is None:
         raise InputError("a TrainConfig without a model needs init, a source of weights")
-    return load(
+    loaded, report = load_with_report(
         config.init, device=device, dtype="float32", num_frames=config.num_frames, tokenizer=config.tokenizer
+    )
+    log_report(report)
+    if config.expansion is None:
+        return loaded
+    # What the reader had to add to CLIP gives way to what the run's own seed draws.
+    model = without_new_parts(loaded.model, report.new_parts)
+    model, _ = expand(model, _expanded(model.config, config.expansion, len(labels)), config.seed)
+    return loaded._replace(model=model)
+
+
+def _expanded(config: XCLIPConfig, expansion: ExpansionConfig, num_labels: int) -> XCLIPConfig:
+    """The towers of `config` with the parts around them that the expansion asks for."""
+    return dataclasses.replace(
+        config,
+        vision=dataclasses.replace(
+            config.vision, message_tokens=expansion.message_tokens, drop_path=expansion.drop_path
+        ),
+        text=dataclasses.replace(config.text, num_context_vectors=expansion.num_context_vectors),
+        integration=expansion.integration,
+        prompting=expansion.prompting,
+        num_discrete_labels=num_labels if expansion.discrete_labels else None,
     )
 
 

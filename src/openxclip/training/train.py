@@ -1,5 +1,6 @@
-"""One call for a whole run: read the lists, start or go on, train, keep the best."""
+"""One call for a whole run: read the lists, check them, start or go on, train, keep the best."""
 
+import dataclasses
 from pathlib import Path
 
 from openxclip.checkpoints.load import Loaded, load
@@ -41,49 +42,87 @@ def train(
         TrainingError: the run cannot go on.
     """
     clips = read_manifest(data, list_name=config.data.train_list, labels=labels, media_root=media_root)
+    val = None
+    if config.data.val_list is not None:
+        val = read_manifest(data, list_name=config.data.val_list, labels=labels, media_root=media_root)
+    return train_on(config, clips, val, output, device=device, data=str(data.resolve()))
+
+
+def train_on(
+    config: TrainConfig,
+    clips: Manifest,
+    val: Manifest | None,
+    output: Path,
+    *,
+    device: str = "auto",
+    data: str,
+) -> TrainingState:
+    """`train` on clips that are at hand already.
+
+    Args:
+        config: the recipe; the names of lists in it are not looked at.
+        clips: to train on.
+        val: to keep the best by, with the same labels; None keeps only the last.
+        output: the folder of the run.
+        device: as `openxclip.load` takes it.
+        data: what the run's config.json calls the data; a run goes on only with the same.
+
+    Raises:
+        InputError: the clips cannot be used, or `output` holds another run.
+        TrainingError: the run cannot go on.
+    """
     if missing := clips.missing():
         raise InputError(
             f"{len(missing)} of {len(clips.items)} videos of {clips.name} are missing, the first is "
             f"{missing[0]}; say where they are with --media-root, or take them off the list"
         )
-    val = None
-    if config.data.val_list is not None:
-        val = read_manifest(data, list_name=config.data.val_list, labels=labels, media_root=media_root)
-        if val.labels != clips.labels:
-            raise InputError(
-                f"{val.name} and {clips.name} have different labels; give both the same labels.csv"
-            )
+    if val is not None and val.labels != clips.labels:
+        raise InputError(f"{val.name} and {clips.name} have different labels; give both the same labels.csv")
     run = RunFolder(output)
     with run.locked():
         return _train(config, data, clips, val, run, device)
 
 
 def _train(
-    config: TrainConfig, data: Path, clips: Manifest, val: Manifest | None, run: RunFolder, device: str
+    config: TrainConfig, data: str, clips: Manifest, val: Manifest | None, run: RunFolder, device: str
 ) -> TrainingState:
-    state = run.begin(config, data, clips)
+    state = run.begin(
+        {
+            "data": data,
+            "clips": clips.fingerprint(),
+            "labels": clips.labels,
+            "config": dataclasses.asdict(config),
+        }
+    )
     if state.step == 0:
         start = starting_point(config, clips.labels, device)
     else:
         start = load(run.last, device=device, dtype="float32")
     transform = _transform(config.data, start)
     frames = _frames(config.data, transform.short_side_px)
-    dataset = TrainClips(clips, frames, transform, config.num_frames, config.seed)
+    dataset = TrainClips(
+        clips, frames, transform, config.num_frames, config.seed, config.data.dense_stride
+    )
     trainer = Trainer(
-        config, start, dataset, run, lambda folder: write_folder(folder, *start), _validate(start, val)
+        config,
+        start,
+        dataset,
+        run,
+        lambda folder: write_folder(folder, *start),
+        _validate(start, val, config),
     )
     return trainer.fit(state)
 
 
-def _validate(start: Loaded, val: Manifest | None) -> Validate | None:
+def _validate(start: Loaded, val: Manifest | None, config: TrainConfig) -> Validate | None:
     if val is None:
         return None
 
     def top1() -> float:
         model, tokenizer, preprocess = start
         model.eval()
-        recognizer = Recognizer(model, tokenizer, preprocess, val.labels)
-        return evaluate(recognizer, val, Views()).top1
+        recognizer = Recognizer(model, tokenizer, preprocess, val.labels, config.templates)
+        return evaluate(recognizer, val, Views(dense_stride=config.data.dense_stride)).top1
 
     return top1
 

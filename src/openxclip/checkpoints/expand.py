@@ -1,0 +1,88 @@
+"""From one variant of a model to another: shared weights are kept, new parts initialised, others dropped.
+
+So an image model becomes any X-CLIP, which is the paper's story: CLIP first, then a few parts for video around it.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Collection
+
+import torch
+
+from openxclip.checkpoints.tables import part_of
+from openxclip.errors import CheckpointError
+from openxclip.models import XCLIP, XCLIPConfig
+
+
+def expand(model: XCLIP, config: XCLIPConfig, seed: int) -> tuple[XCLIP, tuple[str, ...]]:
+    """A model of `config` with every parameter that `model` has too, and its new parts with their parameter counts.
+
+    Parts that `model` lacks are initialised from `seed`; parts that `config` switches off are dropped. Time positions
+    are interpolated where the number of frames differs.
+
+    Raises:
+        CheckpointError: the towers, which both must share, are not the same, or a kept part has other heads.
+    """
+    _check_same_towers(model.config, config)
+    if config.num_frames != model.config.num_frames:
+        model = model.with_num_frames(config.num_frames)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        expanded = XCLIP(config)
+    wanted = expanded.state_dict()
+    kept = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name in wanted and wanted[name].shape == tensor.shape
+    }
+    expanded.load_state_dict(kept, strict=False)  # what is missing is new
+    scale = model.logit_scale
+    return expanded.to(scale.device, scale.dtype).train(model.training), _new_parts(expanded, kept)
+
+
+def clip_only(config: XCLIPConfig) -> XCLIPConfig:
+    """The same model without what X-CLIP, and what it is compared with, add to CLIP."""
+    return dataclasses.replace(
+        config,
+        vision=dataclasses.replace(config.vision, message_tokens=False, drop_path=0.0),
+        text=dataclasses.replace(config.text, num_context_vectors=None),
+        integration=None,
+        prompting=None,
+        num_discrete_labels=None,
+    )
+
+
+def without_new_parts(model: XCLIP, new_parts: Collection[str]) -> XCLIP:
+    """The model as its file has it: CLIP's alone, where the reader had to add X-CLIP's parts (`LoadReport`)."""
+    return expand(model, clip_only(model.config), seed=0)[0] if new_parts else model
+
+
+def shared_parts_differ(first: XCLIPConfig, second: XCLIPConfig) -> str:
+    """What keeps two models from sharing their towers' weights, in words; empty where nothing does."""
+    ours, theirs = (vars(dataclasses.replace(clip_only(c), num_frames=1)) for c in (first, second))
+    return "; ".join(
+        f"{name} is {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name]
+    )
+
+
+def _check_same_towers(have: XCLIPConfig, want: XCLIPConfig) -> None:
+    problems = [shared_parts_differ(have, want)]
+    for name in ("integration", "prompting"):
+        ours, theirs = getattr(have, name), getattr(want, name)
+        if ours is not None and theirs is not None and ours.num_heads != theirs.num_heads:
+            problems.append(f"{name} has {ours.num_heads} heads, not {theirs.num_heads}")
+    if have.num_discrete_labels is not None and want.num_discrete_labels is None:
+        problems.append("it has discrete labels and no text tower")
+    if problem := "; ".join(filter(None, problems)):
+        raise CheckpointError(
+            f"the model cannot be expanded as asked: {problem}. The towers stay as they are; ask for a model around "
+            "the same ones, or start from other weights"
+        )
+
+
+def _new_parts(model: XCLIP, kept: Collection[str]) -> tuple[str, ...]:
+    counts: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        if name not in kept:
+            counts[part_of(name)] += parameter.numel()
+    return tuple(f"{part} ({count:,} parameters)" for part, count in counts.items())

@@ -1,0 +1,133 @@
+"""`openxclip evaluate few-shot`: train on a few videos of each class, and measure."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from openxclip.cli.options import Device, Json, Labels, MediaRoot, TokenizerSource, ViewsText
+from openxclip.cli.scoring import Data, command, prepare, report_unreadable, unreadable_notes
+
+if TYPE_CHECKING:
+    from openxclip.data.manifest import Manifest
+    from openxclip.experiments.few_shot import FewShot
+    from openxclip.training.config import TrainConfig
+
+DEFAULT_SHOTS = (2, 4, 8, 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotOptions:
+    """Options of `openxclip evaluate few-shot`."""
+
+    recipe: Annotated[str, tyro.conf.arg(help="as `openxclip train` takes it")]
+    data: Data
+    test_list: Annotated[str, tyro.conf.arg(help="list of the data to measure on")]
+    output: Annotated[
+        Path,
+        tyro.conf.arg(
+            help="folder for the runs, the table and the picture; an unfinished experiment goes on"
+        ),
+    ]
+    train_list: Annotated[
+        str | None, tyro.conf.arg(help="list of the data that the videos are drawn from")
+    ] = None
+    shots: Annotated[tuple[int, ...], tyro.conf.arg(help="videos of each class; 2 4 8 16 if not given")] = ()
+    train_lists: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help="lists to train on as they are, with no --train-list"),
+    ] = ()
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(help="of the drawn videos and of the training")] = (
+        1,
+        2,
+        3,
+    )
+    targets: Annotated[
+        Literal["text", "discrete", "both"],
+        tyro.conf.arg(
+            help="class names, as X-CLIP learns, or a free vector for each class, without any text"
+        ),
+    ] = "text"
+    settings: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(name="set", help="change a setting of the recipe, e.g. --set optim.epochs=10"),
+    ] = ()
+    labels: Labels = None
+    media_root: MediaRoot = None
+    tokenizer: TokenizerSource = None
+    views: ViewsText = "1x1"
+    print_json: Json = False
+    device: Device = "auto"
+
+    def config(self) -> "TrainConfig":
+        """The recipe with the settings."""
+        from openxclip.configuration import with_overrides
+        from openxclip.recipes import recipe
+
+        config = with_overrides(recipe(self.recipe), self.settings)
+        return config if self.tokenizer is None else replace(config, tokenizer=self.tokenizer)
+
+    def manifest(self, list_name: str) -> "Manifest":
+        """A list of the data."""
+        from openxclip.data.manifest import read_manifest
+
+        return read_manifest(self.data, list_name=list_name, labels=self.labels, media_root=self.media_root)
+
+    def clips(self) -> "dict[str, Callable[[int], Manifest]]":
+        """What to train on: drawn from one list, or several lists as they are."""
+        from openxclip.errors import InputError
+        from openxclip.experiments.few_shot import listed, sampled
+
+        if self.train_lists and (self.train_list or self.shots):
+            raise InputError("--train-lists says what to train on; leave --train-list and --shots out")
+        if self.train_lists:
+            return listed({Path(name).stem: self.manifest(name) for name in self.train_lists})
+        if self.train_list is None:
+            raise InputError("nothing to train on; give --train-list (with --shots) or --train-lists")
+        return sampled(self.manifest(self.train_list), self.shots or DEFAULT_SHOTS)
+
+    def experiment(self) -> "FewShot":
+        """Everything read and checked."""
+        from openxclip.experiments.few_shot import FewShot
+        from openxclip.inference.views import Views
+
+        return FewShot(
+            config=self.config(),
+            clips=self.clips(),
+            test=self.manifest(self.test_list),
+            seeds=self.seeds,
+            targets=("text", "discrete") if self.targets == "both" else (self.targets,),
+            views=Views.parse(self.views),
+        )
+
+
+def few_shot(options: Annotated[FewShotOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
+    """Train on K videos of each class, for several K and seeds, and measure: mean and std over seeds.
+
+    Videos are drawn by seed, fewer of them a part of more. Interrupted? The same command goes on.
+    """
+    experiment = options.experiment()
+    prepare(options.output)
+
+    from openxclip.evaluation.curves import plot_lines
+    from openxclip.experiments.few_shot import few_shot_points, few_shot_table, run_few_shot
+
+    outcome = run_few_shot(
+        experiment,
+        options.output,
+        data=str(options.data.resolve()),
+        device=options.device,
+        on_run=lambda text: print(text, file=sys.stderr),
+    )
+    evaluations = outcome.evaluations.values()
+    table = few_shot_table(experiment, outcome, command(), unreadable_notes(evaluations))
+    table.save(options.output / "few-shot.json")
+    points = few_shot_points(experiment, outcome)
+    plot_lines(options.output / "few-shot.png", table.title.removesuffix(", %"), "K", points)
+    print(json.dumps(asdict(table)) if options.print_json else table.text())
+    return max(report_unreadable(evaluations), int(outcome.num_unreadable > 0))

@@ -1,0 +1,39 @@
+"""`openxclip pretrain`: language-image pretraining of a small CLIP on captioned stills of moving shapes."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from openxclip.cli.options import Device
+
+
+def pretrain(
+    output: Annotated[Path, tyro.conf.arg(help="folder of the run; an unfinished run there goes on")],
+    recipe: Annotated[str, tyro.conf.arg(help="shapes_clip, shapes_clip_small")] = "shapes_clip",
+    settings: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(name="set", help="change a setting of the recipe, e.g. --set num_steps=100"),
+    ] = (),
+    device: Device = "auto",
+) -> int:
+    """Train image and text tower together (symmetric InfoNCE); `--set init=FOLDER` of `train` starts from the result.
+
+    Interrupted? The same command goes on after the last checkpoint and ends in the same weights.
+    """
+    from openxclip.configuration import with_overrides
+    from openxclip.recipes import pretrain_recipe
+
+    config = with_overrides(pretrain_recipe(recipe), settings)
+
+    from openxclip.training.contrastive import pretrain as run
+
+    try:
+        state = run(config, output, device)
+    except KeyboardInterrupt:
+        print("openxclip: interrupted; the same command goes on after the last checkpoint", file=sys.stderr)
+        return 130
+    print(f"trained {state.step} steps: {output}", file=sys.stderr)
+    return 0

@@ -1,0 +1,225 @@
+"""What the protocols of `openxclip evaluate` share: their options, a score for each model, and their output."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from openxclip.cli.options import (
+    Device,
+    Dtype,
+    ImageModel,
+    Interpolate,
+    Json,
+    Labels,
+    MediaRoot,
+    NumFrames,
+    Templates,
+    TokenizerSource,
+    ViewsText,
+)
+
+if TYPE_CHECKING:
+    from openxclip.data.manifest import Manifest
+    from openxclip.evaluation.evaluate import Evaluation
+    from openxclip.evaluation.protocols import Result, Score
+    from openxclip.evaluation.table import Table
+    from openxclip.inference.views import Views
+
+MAX_NAMED_VIDEOS = 20
+
+Data = Annotated[
+    Path,
+    tyro.conf.arg(
+        help="list of `path label_id` lines, a folder with labels.csv and lists, or official lists"
+    ),
+]
+Output = Annotated[
+    Path | None,
+    tyro.conf.arg(help="folder for the table and, of each evaluation, evaluation.json and confusion.png"),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of every protocol that measures trained models."""
+
+    model: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(help="as for predict; several, each with --model, give mean and std over the models"),
+    ]
+    data: Data
+    labels: Labels = None
+    output: Output = None
+    views: ViewsText = "1x1"
+    templates: Templates = "name"
+    print_json: Json = False
+    media_root: MediaRoot = None
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    num_frames: NumFrames = None
+    tokenizer: TokenizerSource = None
+    interpolate: Interpolate = None
+    image_model: ImageModel = None
+
+    def manifest(self, list_name: str | None) -> "Manifest":
+        """A list of the data; a folder's test.txt where none is named."""
+        from openxclip.data.manifest import read_manifest
+
+        if list_name is None and (self.data / "test.txt").is_file():
+            list_name = "test.txt"
+        return read_manifest(self.data, list_name=list_name, labels=self.labels, media_root=self.media_root)
+
+
+def measure(
+    name: str, options: Options, protocol: Callable[["Score"], "Result"], notes: Sequence[str] = ()
+) -> int:
+    """Run a protocol with each model and put out what it found -> exit status."""
+    from openxclip.data.templates import parse_templates
+    from openxclip.errors import InputError
+    from openxclip.inference.views import Views
+
+    if not options.model:
+        raise InputError("no model given; name at least one with --model")
+    views, templates = Views.parse(options.views), parse_templates(options.templates)
+    if options.output is not None:
+        prepare(options.output)
+    results = [_result(source, options, protocol, templates, views) for source in options.model]
+    evaluations = [evaluation for result in results for evaluation in result.evaluations.values()]
+    table = _table(name, options.model, results, [*notes, *unreadable_notes(evaluations)])
+    if options.output is not None:
+        _write(name, options.output, table, results)
+    if options.print_json:
+        models = [{"model": m, **asdict(result)} for m, result in zip(options.model, results, strict=True)]
+        print(json.dumps({"protocol": name, "models": models, "table": asdict(table)}))
+    else:
+        single = name == "supervised" and len(results) == 1
+        print(f"{classes(evaluations[0])}\n" * single + table.text())
+    return report_unreadable(evaluations)
+
+
+def _result(
+    source: str,
+    options: Options,
+    protocol: Callable[["Score"], "Result"],
+    templates: Sequence[str],
+    views: "Views",
+) -> "Result":
+    """Load a model and run the protocol with it, under a bar for each list."""
+    from openxclip.checkpoints.load import load
+    from openxclip.evaluation.protocols import scorer
+    from openxclip.progress import progress_bar
+
+    loaded = load(
+        source,
+        device=options.device,
+        dtype=options.dtype,
+        num_frames=options.num_frames,
+        tokenizer=options.tokenizer,
+        interpolate=options.interpolate,
+        image_model=options.image_model,
+    )
+    with progress_bar() as bar:
+
+        def progress(manifest: "Manifest") -> Callable[[], None]:
+            task = bar.add_task(manifest.name, total=len(manifest.items), note="")
+            return lambda: bar.advance(task)
+
+        return protocol(scorer(loaded, templates, views, progress))
+
+
+def _table(name: str, models: Sequence[str], results: Sequence["Result"], notes: Sequence[str]) -> "Table":
+    from openxclip.evaluation.table import Table, percent
+
+    rows = []
+    for figure in results[0].figures:
+        values = [result.figures[figure] for result in results]
+        summary = [percent(values)] if len(values) > 1 else []
+        rows.append((figure, *(percent([value]) for value in values), *summary))
+    summary = ["mean ± std over models"] if len(models) > 1 else []
+    explained = ["± is the sample standard deviation over models."] if len(models) > 1 else []
+    evaluations = results[0].evaluations.values()
+    data = "; ".join(dict.fromkeys(evaluation.data for evaluation in evaluations))
+    first = next(iter(evaluations))
+    return Table(
+        title=f"{name}: {data}, views {first.views}, %",
+        command=command(),
+        columns=("", *models, *summary),
+        rows=tuple(rows),
+        notes=(*explained, *notes),
+    )
+
+
+def command() -> str:
+    """What was typed."""
+    return shlex.join(["openxclip", *(argument for argument in sys.argv[1:] if argument != "--debug")])
+
+
+def prepare(output: Path) -> None:
+    """Miss now what would be missing at the end."""
+    import openxclip.evaluation.plots  # noqa: F401
+    from openxclip.errors import InputError
+
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file; give a folder, new or existing")
+    output.mkdir(parents=True, exist_ok=True)
+
+
+def _write(name: str, output: Path, table: "Table", results: Sequence["Result"]) -> None:
+    """The table, and a folder for each evaluation; a single one lies in `output` itself."""
+    table.save(output / f"{name}.json")
+    single = len(results) == 1 and len(results[0].evaluations) == 1
+    for number, result in enumerate(results, start=1):
+        for key, evaluation in result.evaluations.items():
+            place = f"{number}-{key}" if len(results) > 1 else key
+            folder = output if single else output / f"evaluation-{place.replace('/', '-')}"
+            write_evaluation(evaluation, folder)
+
+
+def write_evaluation(evaluation: "Evaluation", folder: Path) -> None:
+    """All of it as JSON, and the confusion matrix as a picture."""
+    from openxclip.evaluation.plots import plot_confusion
+
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluation.save(folder / "evaluation.json")
+    plot_confusion(evaluation.confusion, [row.label for row in evaluation.classes], folder / "confusion.png")
+
+
+def classes(result: "Evaluation") -> str:
+    """A line for each class."""
+    width = max(len(row.label) for row in result.classes)
+    lines = [
+        f"{row.label:{width}}  {row.num_videos:4} videos  "
+        + ("     -" if row.accuracy is None else f"{row.accuracy:6.1%}")
+        for row in result.classes
+    ]
+    return "\n".join([*lines, ""])
+
+
+def unreadable_notes(evaluations: Iterable["Evaluation"]) -> list[str]:
+    """A line for each list with videos that could not be read."""
+    lines = [
+        f"{result.data}: {result.num_unreadable} of {result.num_videos} videos could not be read and are not counted"
+        for result in evaluations
+        if result.num_unreadable
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def report_unreadable(evaluations: Iterable["Evaluation"]) -> int:
+    """Name the videos that could not be read, once each -> exit status."""
+    errors = {row["path"]: row["error"] for result in evaluations for row in result.videos if "error" in row}
+    for path, reason in list(errors.items())[:MAX_NAMED_VIDEOS]:
+        print(f"openxclip: {path}: {reason}", file=sys.stderr)
+    if len(errors) > MAX_NAMED_VIDEOS:
+        print(
+            f"openxclip: and {len(errors) - MAX_NAMED_VIDEOS} more of {len(errors)}; --json and --output list them all",
+            file=sys.stderr,
+        )
+    return int(bool(errors))

@@ -1,0 +1,1 @@
+"""Moving shapes: a small, seeded world of videos with language labels, rendered on demand."""

@@ -1,0 +1,88 @@
+"""Parts of a manifest, and manifests under other label lists. Class names are compared without regard to case."""
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from openxclip.data.items import Manifest
+from openxclip.data.labels import check_labels
+from openxclip.errors import InputError
+
+
+def few_shot(manifest: Manifest, num_shots: int, seed: int) -> Manifest:
+    """The same `num_shots` videos of each class for the same seed, whatever the other classes are.
+
+    The draw of one class follows from the seed, its name and its paths alone; fewer shots are a part of more.
+    """
+    if num_shots < 1:
+        raise InputError(f"{manifest.name}: {num_shots} shots asked for; at least 1 of each class is needed.")
+    lots_of: list[list[tuple[bytes, int]]] = [[] for _ in manifest.labels]
+    for place, item in enumerate(manifest.items):
+        lots_of[item.label].append((_lot(seed, manifest.labels[item.label], item.path), place))
+    drawn: list[int] = []
+    for name, lots in zip(manifest.labels, lots_of, strict=True):
+        if len(lots) < num_shots:
+            raise InputError(
+                f"{manifest.name}: {name!r} has {len(lots)} videos, {num_shots} shots are asked for. "
+                "Ask for fewer, or leave the class out."
+            )
+        drawn += [place for _, place in sorted(lots)[:num_shots]]
+    return replace(
+        manifest,
+        name=f"{manifest.name}, {num_shots} shots, seed {seed}",
+        items=tuple(manifest.items[place] for place in sorted(drawn)),
+    )
+
+
+def restrict(manifest: Manifest, labels: Sequence[str]) -> Manifest:
+    """Only the videos of these classes; ids are those of `labels`, in its order and spelling."""
+    labels = check_labels(labels, f"classes of {manifest.name}")
+    known = _ids(manifest.labels)
+    for label in labels:
+        _find(known, label, f"the labels of {manifest.name}")
+    ids = _ids(labels)
+    old_to_new = [ids.get(label.casefold()) for label in manifest.labels]
+    return Manifest(
+        name=f"{manifest.name}, {len(labels)} of {len(manifest.labels)} classes",
+        labels=tuple(labels),
+        items=tuple(
+            replace(item, label=new) for item in manifest.items if (new := old_to_new[item.label]) is not None
+        ),
+    )
+
+
+def with_labels(manifest: Manifest, labels: Sequence[str]) -> Manifest:
+    """The same videos under a list of labels that has all of theirs, and may have more."""
+    labels = check_labels(labels, f"labels for {manifest.name}")
+    ids = _ids(labels)
+    old_to_new = [_find(ids, label, "the given labels") for label in manifest.labels]
+    return Manifest(
+        name=f"{manifest.name}, among {len(labels)} labels",
+        labels=tuple(labels),
+        items=tuple(replace(item, label=old_to_new[item.label]) for item in manifest.items),
+    )
+
+
+def union(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
+    """The labels of both, the first list's before the second's; what both have stands as in the first."""
+    known = _ids(first)
+    return (*first, *(label for label in second if label.casefold() not in known))
+
+
+def _lot(seed: int, label: str, path: str) -> bytes:
+    """A number drawn for a video: the lowest of a class are taken, so that the order of the list is no matter."""
+    return hashlib.sha256(f"{seed}\n{label.casefold()}\n{path}".encode()).digest()
+
+
+def _ids(labels: Sequence[str]) -> dict[str, int]:
+    return {label.casefold(): i for i, label in enumerate(labels)}
+
+
+def _find(ids: dict[str, int], label: str, among: str) -> int:
+    if label.casefold() not in ids:
+        close = difflib.get_close_matches(label.casefold(), ids, n=1, cutoff=0.0)
+        raise InputError(
+            f"{label!r} is not among {among} ({len(ids)}); the nearest is {close[0]!r}. Correct the list of labels."
+        )
+    return ids[label.casefold()]

@@ -1,0 +1,69 @@
+"""The same motion over another background, and the same scene without motion.
+
+The background of a clip is the temporal median of its frames: what a pixel shows most of the time. What differs from
+it is taken for the foreground. This holds for a camera that stands still and for things that leave their place. Where
+the camera moves, almost everything is foreground; of what moves on the spot, a part stays behind; and a person who
+sits still belongs to the background that is lent out. The seams are new, too. So on real videos a fall in accuracy
+is the most that the scene can account for, not the least.
+
+Shapes: V views, T frames, S input side; pixels are uint8 (V, T, 3, S, S).
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from openxclip.data.manifest import Item
+from openxclip.errors import InputError
+
+CERTAIN_BACKGROUND = 12
+"""Levels of 255 that compression alone changes between frames."""
+CERTAIN_FOREGROUND = 40
+"""Levels of difference from which on a pixel is foreground and nothing else; between the two it is mixed."""
+
+
+def frozen(pixels: Tensor) -> Tensor:
+    """The middle frame, T times: what can be told without motion."""
+    num_frames = pixels.shape[1]
+    return pixels[:, num_frames // 2, None].expand_as(pixels)
+
+
+def with_background_of(pixels: Tensor, other: Tensor) -> Tensor:
+    """The foreground of a video over the background of another one of the same shape."""
+    share = foreground(pixels)  # (V, T, 1, S, S)
+    mixed = share * pixels.float() + (1 - share) * background(other).float()
+    return mixed.round().to(pixels.dtype)
+
+
+def background(pixels: Tensor) -> Tensor:
+    """Temporal median (V, 1, 3, S, S)."""
+    # torch 2.13 reads foreign memory for the median of an expanded tensor, which a frozen video is.
+    return pixels.contiguous().median(dim=1, keepdim=True).values
+
+
+def foreground(pixels: Tensor) -> Tensor:
+    """How much each pixel is foreground, in 0..1: (V, T, 1, S, S), smoothed over 3x3 pixels against speckles."""
+    difference = (pixels.float() - background(pixels).float()).abs().amax(dim=2)  # (V, T, S, S)
+    smooth = F.avg_pool2d(difference, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+    span = CERTAIN_FOREGROUND - CERTAIN_BACKGROUND
+    return ((smooth - CERTAIN_BACKGROUND) / span).clamp(0, 1)[:, :, None]
+
+
+def partners(items: Sequence[Item]) -> dict[Item, Item]:
+    """For each video the next one in the list, and round it, that has another label.
+
+    Raises:
+        InputError: all have the same label.
+    """
+    found: dict[Item, Item] = {}
+    for place, item in enumerate(items):
+        following = (*items[place + 1 :], *items[:place])
+        other = next((candidate for candidate in following if candidate.label != item.label), None)
+        if other is None:
+            raise InputError(
+                f"a background of another class is needed, and all {len(items)} readable videos have one label; "
+                "give a list with at least two classes"
+            )
+        found[item] = other
+    return found

@@ -1,0 +1,1 @@
+"""Experiments: many runs of one recipe, and the table and picture that compare them."""

@@ -1,0 +1,225 @@
+"""The paper's ablations, and more: what each choice is worth, in each regime.
+
+An ablation is a list of variants of one training; `paper` holds the published numbers of the same rows (section 4.4
+and its tables; ViT-B/16, 8 frames, Kinetics-400 for full, HMDB-51 two shots for few, zero-shot on HMDB-51).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from openxclip.data.templates import BUILT_IN_TEMPLATES
+from openxclip.errors import InputError
+from openxclip.evaluation.curves import Point
+from openxclip.evaluation.table import Table, mean_std, percent
+from openxclip.experiments.few_shot import with_targets
+from openxclip.experiments.study import Regime, Study, Variant
+from openxclip.inference.views import Views
+from openxclip.training.config import ExpansionConfig, TrainConfig
+
+NUM_COOP_VECTORS = 16  # as the paper's comparison has it
+DENSE_STRIDE = 1
+
+Paper = Mapping[Regime, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """One question, and the variants that answer it."""
+
+    title: str
+    """What is varied."""
+    rows: Sequence[tuple[Variant, Paper]]
+    """Each variant, and what the paper reports for it, in percent."""
+    x_label: str = ""
+    """What the picture's axis shows."""
+    regimes: tuple[Regime, ...] = ("zero", "few", "full")
+    """Where the question makes sense."""
+
+
+def _expansion(config: TrainConfig) -> ExpansionConfig:
+    if config.expansion is None:
+        raise InputError(
+            f"recipe {config.recipe} has no expansion to vary; take one that starts from an image model with "
+            "`expansion`, such as shapes_small"
+        )
+    return config.expansion
+
+
+def _parts(message_tokens: bool, integration: bool, prompting: bool) -> Callable[[TrainConfig], TrainConfig]:
+    def change(config: TrainConfig) -> TrainConfig:
+        parts = _expansion(config)
+        parts = replace(
+            parts,
+            message_tokens=message_tokens,
+            integration=parts.integration if integration else None,
+            prompting=parts.prompting if prompting else None,
+        )
+        return replace(config, expansion=parts)
+
+    return change
+
+
+def _without_prompting(config: TrainConfig) -> TrainConfig:
+    return replace(config, expansion=replace(_expansion(config), prompting=None))
+
+
+def _discrete(config: TrainConfig) -> TrainConfig:
+    _expansion(config)
+    return with_targets(config, "discrete", num_labels=1)  # K is counted where the labels are known
+
+
+def _branches(visual: bool, text: bool) -> Callable[[TrainConfig], TrainConfig]:
+    def change(config: TrainConfig) -> TrainConfig:
+        factors = replace(config.optim.factors, visual=float(visual), text=float(text))
+        return replace(config, optim=replace(config.optim, factors=factors))
+
+    return change
+
+
+def _templates(name: str) -> Callable[[TrainConfig], TrainConfig]:
+    return lambda config: replace(_without_prompting(config), templates=BUILT_IN_TEMPLATES[name])
+
+
+def _learnable_context(config: TrainConfig) -> TrainConfig:
+    config = _without_prompting(config)
+    return replace(config, expansion=replace(_expansion(config), num_context_vectors=NUM_COOP_VECTORS))
+
+
+def _frames(num_frames: int) -> Callable[[TrainConfig], TrainConfig]:
+    return lambda config: replace(config, num_frames=num_frames)
+
+
+def _dense(config: TrainConfig) -> TrainConfig:
+    return replace(config, data=replace(config.data, dense_stride=DENSE_STRIDE))
+
+
+ABLATIONS: dict[str, Ablation] = {
+    "components": Ablation(
+        title="what each part adds",
+        rows=(
+            (Variant(name="frame mean", change=_parts(False, False, False)), {"full": 80.0}),
+            (Variant(name="+ CCT", change=_parts(True, False, False)), {"full": 81.2}),
+            (Variant(name="+ MIT", change=_parts(True, True, False)), {"full": 81.7}),
+            (Variant(name="+ prompting"), {"full": 82.3}),
+        ),
+    ),
+    "targets": Ablation(
+        title="class names against discrete labels",
+        rows=(
+            (Variant(name="discrete labels", change=_discrete), {"few": 32.0, "full": 81.6}),
+            (Variant(name="class names"), {"few": 50.8, "full": 82.3}),
+        ),
+        regimes=("few", "full"),
+    ),
+    "branches": Ablation(
+        title="which towers learn beside the new parts",
+        rows=(
+            (Variant(name="both", change=_branches(True, True)), {"zero": 72.9, "few": 54.6, "full": 82.4}),
+            (Variant(name="visual", change=_branches(True, False)), {"zero": 70.0, "few": 50.8, "full": 82.3}),
+            (Variant(name="text", change=_branches(False, True)), {"zero": 66.8, "few": 53.4, "full": 79.3}),
+            (Variant(name="none", change=_branches(False, False)), {"zero": 64.2, "few": 47.3, "full": 79.1}),
+        ),
+    ),
+    "prompts": Ablation(
+        title="what the class names are written into",
+        rows=(
+            (Variant(name="bare name", change=_without_prompting), {"zero": 63.2, "few": 49.6, "full": 81.7}),
+            (Variant(name="28 video templates", change=_templates("clip-video")), {}),
+            (Variant(name="80 general templates", change=_templates("clip-80")), {}),
+            (Variant(name="learnable context (CoOp)", change=_learnable_context), {"zero": 63.2, "few": 49.9, "full": 82.0}),
+            (Variant(name="video-specific"), {"zero": 70.0, "few": 50.8, "full": 82.3}),
+        ),
+    ),
+    "frames": Ablation(
+        title="number of frames",
+        rows=tuple((Variant(name=str(n), change=_frames(n)), {}) for n in (2, 4, 8, 16)),
+        x_label="frames",
+    ),
+    "sampling": Ablation(
+        title="frames of the whole video against neighbouring ones",
+        rows=(
+            (Variant(name="sparse"), {}),
+            (Variant(name="dense", change=_dense, views=Views(dense_stride=DENSE_STRIDE)), {}),
+        ),
+    ),
+    "views": Ablation(
+        title="single against multi-view",
+        rows=(
+            (Variant(name="1x1"), {"full": 82.3}),
+            (Variant(name="4x1", views=Views(4, 1)), {}),
+            (Variant(name="1x3", views=Views(1, 3)), {}),
+            (Variant(name="4x3", views=Views(4, 3)), {"full": 83.8}),
+        ),
+        x_label="temporal clips x spatial crops",
+    ),
+    "interpolation": Ablation(
+        title="between the image model and the fine-tuned one (WiSE-FT)",
+        rows=tuple((Variant(name=f"{r:g}", interpolate=r), {}) for r in (0.0, 0.25, 0.5, 0.75, 1.0)),
+        x_label="share of the fine-tuned weights",
+    ),
+}
+"""Name on the command line -> ablation."""
+
+
+class Result:
+    """What an ablation found: a value for each variant, regime and seed."""
+
+    def __init__(self, ablation: Ablation, study: Study, seeds: Sequence[int]) -> None:
+        self.ablation = ablation
+        self.seeds = seeds
+        self.regimes = [regime for regime in ablation.regimes if regime in study.regimes.names()]
+        self.values = {
+            (variant.name, regime): [study.top1(variant, regime, seed) for seed in seeds]
+            for regime in self.regimes
+            for variant, _ in ablation.rows
+        }
+
+    def table(self, command: str, data: str) -> Table:
+        """A row for each variant; the paper's columns only where it has numbers."""
+        published = [r for r in self.regimes if any(r in paper for _, paper in self.ablation.rows)]
+        rows = [
+            (
+                variant.name,
+                *(percent(self.values[variant.name, regime]) for regime in self.regimes),
+                *(paper.get(regime, "") for regime in published),
+            )
+            for variant, paper in self.ablation.rows
+        ]
+        seeds = ", ".join(map(str, self.seeds))
+        spread = "; ± is the sample standard deviation over them" if len(self.seeds) > 1 else ""
+        return Table(
+            title=f"{self.ablation.title}: top-1 on {data}, %",
+            command=command,
+            columns=("", *self.regimes, *(f"paper, {regime}" for regime in published)),
+            rows=tuple(rows),
+            notes=(f"Seeds {seeds}{spread}.",),
+        )
+
+    def points(self) -> dict[str, list[Point]]:
+        """For `plot_lines`: a line for each regime."""
+        return {
+            regime: [
+                (_number(variant.name), *mean_std(self.values[variant.name, regime]))
+                for variant, _ in self.ablation.rows
+            ]
+            for regime in self.regimes
+        }
+
+
+def _number(name: str) -> float | str:
+    return float(name) if name.replace(".", "").isdecimal() else name
+
+
+def chosen(names: Iterable[str]) -> dict[str, Ablation]:
+    """Ablations by name; "all" are all.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    names = list(names)
+    if "all" in names:
+        return ABLATIONS
+    for name in names:
+        if name not in ABLATIONS:
+            raise InputError(f"there is no ablation {name!r}; choose from {', '.join(ABLATIONS)}, or all")
+    return {name: ABLATIONS[name] for name in names}

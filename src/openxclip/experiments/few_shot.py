@@ -1,0 +1,212 @@
+"""Few-shot learning (section 4.3): K videos of each class, with texts and with discrete labels as targets."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from openxclip.checkpoints.load import load, load_with_report
+from openxclip.data.manifest import Manifest
+from openxclip.data.subsets import few_shot
+from openxclip.errors import InputError
+from openxclip.evaluation.evaluate import Evaluation, views_text
+from openxclip.evaluation.protocols import scorer
+from openxclip.evaluation.table import Table, mean_std, percent
+from openxclip.inference.views import Views
+from openxclip.progress import progress_bar
+from openxclip.training.config import ExpansionConfig, TrainConfig
+from openxclip.training.train import train_on
+
+Targets = Literal["text", "discrete"]
+"""What the classes are to the model: their names, or one free vector each."""
+
+
+class Run(NamedTuple):
+    """One training of an experiment."""
+
+    targets: Targets
+    shots: str
+    """Column of the picture: K, or the name of a list."""
+    seed: int
+    folder: Path
+    clips: Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShot:
+    """The experiment: every kind of targets x every set of clips x every seed."""
+
+    config: TrainConfig
+    """The recipe; its seed is replaced, and with discrete targets its text."""
+    clips: Mapping[str, Callable[[int], Manifest]]
+    """K, or the name of a list -> the training clips for a seed."""
+    test: Manifest
+    """The same labels as the clips'."""
+    seeds: tuple[int, ...]
+    """Of the choice of clips, of new weights and of every draw of the training."""
+    targets: tuple[Targets, ...]
+    """Which kinds to compare."""
+    views: Views
+    """Of the evaluation."""
+
+    def __post_init__(self) -> None:
+        if not (self.clips and self.seeds) or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(
+                f"shots {', '.join(self.clips) or 'none'}, seeds {self.seeds}: give at least one of both, seeds once"
+            )
+
+    def runs(self, output: Path) -> Iterator[Run]:
+        """Every training, below `output`.
+
+        Raises:
+            InputError: clips and test have other labels, or a class has too few videos.
+        """
+        for targets, (shots, clips), seed in product(self.targets, self.clips.items(), self.seeds):
+            name = f"{shots}shot" if shots.isdecimal() else shots
+            run = Run(targets, shots, seed, output / targets / f"{name}-seed{seed}", clips(seed))
+            if run.clips.labels != self.test.labels:
+                raise InputError(
+                    f"{run.clips.name} and {self.test.name} have different labels; give both the same labels.csv"
+                )
+            yield run
+
+
+class Outcome(NamedTuple):
+    """What the runs of an experiment found."""
+
+    evaluations: dict[Run, Evaluation]
+    num_unreadable: int
+    """Training clips that could not be read, over all runs."""
+
+
+def sampled(train: Manifest, shots: Sequence[int]) -> dict[str, Callable[[int], Manifest]]:
+    """K videos of each class, drawn by seed; fewer shots are a part of more."""
+    return {str(k): partial(few_shot, train, k) for k in shots}
+
+
+def listed(lists: Mapping[str, Manifest]) -> dict[str, Callable[[int], Manifest]]:
+    """Given lists in place of drawn ones: the same clips for each seed."""
+    return {name: partial(_whatever_the_seed, clips) for name, clips in lists.items()}
+
+
+def _whatever_the_seed(clips: Manifest, seed: int) -> Manifest:
+    return clips
+
+
+def run_few_shot(
+    experiment: FewShot, output: Path, *, data: str, device: str, on_run: Callable[[str], None]
+) -> Outcome:
+    """Train and evaluate every run below `output`; what an earlier call has finished is not done again.
+
+    Args:
+        experiment: what to compare.
+        output: gets a run folder, with evaluation.json, for each run.
+        data: what the runs' config.json call the data.
+        device: as `openxclip.load` takes it.
+        on_run: is told which run begins.
+    """
+    runs = list(experiment.runs(output))  # first, so that too few videos of a class show now
+    configs = {
+        targets: with_targets(experiment.config, targets, len(experiment.test.labels))
+        for targets in experiment.targets
+    }
+    evaluations: dict[Run, Evaluation] = {}
+    num_unreadable = 0
+    for number, run in enumerate(runs, start=1):
+        on_run(f"{number} of {len(runs)}: {run.folder}")
+        config = replace(configs[run.targets], seed=run.seed)
+        state = train_on(config, run.clips, None, run.folder, device=device, data=data)
+        num_unreadable += len(state.unreadable)
+        evaluations[run] = _evaluation(run.folder, config, experiment, device)
+    return Outcome(evaluations, num_unreadable)
+
+
+def with_targets(config: TrainConfig, targets: Targets, num_labels: int) -> TrainConfig:
+    """A recipe with its text, or with discrete labels and therefore without prompting."""
+    if targets == "text":
+        return config
+    if config.model is not None:
+        text = replace(config.model.text, num_context_vectors=None)
+        model = replace(config.model, text=text, prompting=None, num_discrete_labels=num_labels)
+        return replace(config, model=model)
+    expansion = config.expansion or _parts_of(config)
+    return replace(
+        config,
+        expansion=replace(expansion, prompting=None, num_context_vectors=None, discrete_labels=True),
+    )
+
+
+def _parts_of(config: TrainConfig) -> ExpansionConfig:
+    """The parts that stand around the towers of `init`, to be kept as they are."""
+    if config.init is None:
+        raise InputError("a TrainConfig without a model needs init, a source of weights")
+    loaded, _ = load_with_report(
+        config.init, device="cpu", num_frames=config.num_frames, tokenizer=config.tokenizer
+    )
+    model = loaded.model.config
+    return ExpansionConfig(
+        message_tokens=model.vision.message_tokens,
+        integration=model.integration,
+        drop_path=model.vision.drop_path,
+    )
+
+
+def _evaluation(folder: Path, config: TrainConfig, experiment: FewShot, device: str) -> Evaluation:
+    path, test = folder / "evaluation.json", experiment.test
+    if path.exists():
+        found = Evaluation.read(path)
+        if (found.data, found.num_videos, found.views) == (
+            test.name,
+            len(test.items),
+            views_text(experiment.views),
+        ):
+            return found
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating", total=len(test.items), note="")
+        loaded = load(folder, device=device)
+        score = scorer(loaded, config.templates, experiment.views, lambda _: lambda: bar.advance(task))
+        evaluation = score(test)
+    evaluation.save(path)
+    return evaluation
+
+
+def few_shot_table(experiment: FewShot, outcome: Outcome, command: str, notes: Sequence[str] = ()) -> Table:
+    """A row for each K, a column for each kind of targets."""
+    rows = [
+        (shots, *(percent(_top1(outcome, targets, shots)) for targets in experiment.targets))
+        for shots in experiment.clips
+    ]
+    seeds = ", ".join(map(str, experiment.seeds))
+    setting = f"Recipe {experiment.config.recipe}, seeds {seeds}, views {views_text(experiment.views)}."
+    spread = ["± is the sample standard deviation over seeds."] if len(experiment.seeds) > 1 else []
+    return Table(
+        title=f"few-shot: top-1 on {experiment.test.name}, %",
+        command=command,
+        columns=("K", *(f"{targets} targets" for targets in experiment.targets)),
+        rows=tuple(rows),
+        notes=(setting, *spread, *notes),
+    )
+
+
+def few_shot_points(
+    experiment: FewShot, outcome: Outcome
+) -> dict[str, list[tuple[float | str, float, float | None]]]:
+    """For `plot_lines`: a line for each kind of targets."""
+    return {
+        f"{targets} targets": [
+            (int(shots) if shots.isdecimal() else shots, *mean_std(_top1(outcome, targets, shots)))
+            for shots in experiment.clips
+        ]
+        for targets in experiment.targets
+    }
+
+
+def _top1(outcome: Outcome, targets: Targets, shots: str) -> list[float]:
+    """By seed."""
+    return [
+        evaluation.top1
+        for run, evaluation in outcome.evaluations.items()
+        if (run.targets, run.shots) == (targets, shots)
+    ]

@@ -1,0 +1,134 @@
+"""Trainings that ablations share: each is done once below one folder, and an interrupted study goes on.
+
+    clip-seed1/                the image model that a seed starts from, where the study pretrains its own
+    lists/                     test lists of moving shapes as video files
+    runs/few-1a2b3c-seed1/     a training; `scores.json` in it holds what was measured of it
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from openxclip.checkpoints.load import load
+from openxclip.data.items import Item, Manifest
+from openxclip.evaluation.evaluate import Read
+from openxclip.evaluation.protocols import scorer
+from openxclip.files import atomic_write
+from openxclip.inference.views import Views
+from openxclip.training.config import TrainConfig
+from openxclip.training.train import train_on
+
+Regime = Literal["zero", "few", "full"]
+"""Zero-shot, few-shot and fully supervised, as the paper's tables name them."""
+
+
+def _same(config: TrainConfig) -> TrainConfig:
+    return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of an ablation: what it changes, in the training or in the scoring alone."""
+
+    name: str
+    """What the table calls it."""
+    change: Callable[[TrainConfig], TrainConfig] = _same
+    """The training it needs, from the study's own."""
+    views: Views = field(default_factory=Views)
+    """How a test video is looked at."""
+    interpolate: float | None = None
+    """Share of the fine-tuned weights beside the image model's (WiSE-FT)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regimes:
+    """What is trained and tested in each regime."""
+
+    full: tuple[Manifest, Manifest]
+    """Training and test videos of the same classes."""
+    few: tuple[Callable[[int], Manifest], Manifest]
+    """The few training videos of a seed, and the test."""
+    zero: Manifest | None
+    """Test videos of classes that `full` does not train, or None where there are none."""
+
+    def names(self) -> tuple[Regime, ...]:
+        """Those that can be measured."""
+        return ("few", "full") if self.zero is None else ("zero", "few", "full")
+
+
+class Study:
+    """Trains and scores variants below one folder."""
+
+    def __init__(
+        self,
+        regimes: Regimes,
+        recipes: Mapping[Regime, Callable[[int], TrainConfig]],
+        output: Path,
+        *,
+        data: str,
+        device: str = "auto",
+        on_work: Callable[[str], None] = lambda what: None,
+    ) -> None:
+        """`recipes` give the config of a regime for a seed; "zero" is tested with what "full" trains."""
+        self.regimes = regimes
+        self.recipes = recipes
+        self.output = output
+        self.data = data
+        self.device = device
+        self.on_work = on_work
+        self._clips: dict[tuple[object, ...], Tensor] = {}
+
+    def top1(self, variant: Variant, regime: Regime, seed: int) -> float:
+        """Train the variant if that was not done yet, score it if that was not done yet -> share in 0..1."""
+        trained: Regime = "few" if regime == "few" else "full"
+        config = variant.change(self.recipes[trained](seed))
+        run = self.output / "runs" / f"{trained}-{_digest(config)}-seed{seed}"
+        test = self._test(regime)
+        key = f"{test.name} {len(test.items)} {variant.views} {variant.interpolate}"
+        scores = json.loads((run / "scores.json").read_text()) if (run / "scores.json").exists() else {}
+        if key not in scores:
+            self.on_work(f"{variant.name}, {regime}, seed {seed}")
+            clips = self.regimes.few[0](seed) if trained == "few" else self.regimes.full[0]
+            train_on(config, clips, None, run, device=self.device, data=self.data)
+            scores[key] = self._score(run, config, variant, test)
+            with atomic_write(run / "scores.json") as temporary:
+                temporary.write_text(json.dumps(scores, indent=1))
+        return scores[key]
+
+    def _test(self, regime: Regime) -> Manifest:
+        if regime == "few":
+            return self.regimes.few[1]
+        if regime == "full":
+            return self.regimes.full[1]
+        assert self.regimes.zero is not None  # `names` leaves it out
+        return self.regimes.zero
+
+    def _score(self, run: Path, config: TrainConfig, variant: Variant, test: Manifest) -> float:
+        loaded = load(
+            run,
+            device=self.device,
+            interpolate=variant.interpolate,
+            image_model=None if variant.interpolate is None else config.init,
+        )
+        size = loaded.preprocess.input_size_px, loaded.model.config.num_frames
+
+        def read_once(item: Item, read: Read) -> Tensor:
+            """Every variant looks at the same videos: they are decoded for the first of them."""
+            key = (item.source, item.path, size, variant.views)
+            if key not in self._clips:
+                self._clips[key] = read(item)
+            return self._clips[key]
+
+        score = scorer(loaded, config.templates, variant.views)
+        return score(test, read_once).top1
+
+
+def _digest(config: TrainConfig) -> str:
+    """Names a training: whatever differs but the seed, and the image model that belongs to a seed."""
+    values = asdict(replace(config, seed=0, init=None if config.init is None else "init"))
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]

@@ -1,0 +1,190 @@
+"""Language-image pretraining (CLIP, Radford et al. 2021) on captioned stills of moving shapes.
+
+The first stage of the paper's story in miniature: images and captions meet in one embedding before any video is
+seen. Every step is a function of the weights and (seed, step), so an interrupted run ends in the same weights.
+
+Shapes: B images, S input side, C tokens of a caption, E joint embedding.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from openxclip.checkpoints.load import Loaded, load, resolve_device
+from openxclip.checkpoints.native import write_folder
+from openxclip.checkpoints.tokenizer import Tokenizer, train_small_tokenizer
+from openxclip.configuration import require
+from openxclip.data.dataset import Draw, generator
+from openxclip.data.shapes.captions import all_words, captioned_image
+from openxclip.data.shapes.splits import BASE
+from openxclip.errors import TrainingError
+from openxclip.models import XCLIP, XCLIPConfig
+from openxclip.progress import progress_bar
+from openxclip.training.optim import decays, schedule
+from openxclip.training.run_folder import RunFolder, TrainingState
+from openxclip.video.transforms import Preprocessor
+
+MAX_LOGIT_SCALE = math.log(100.0)  # as CLIP: a larger one makes training unstable
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """A whole pretraining run."""
+
+    recipe: str
+    """Name of the recipe it comes from."""
+    model: XCLIPConfig
+    """The image model: one frame, nothing of what X-CLIP adds."""
+    num_steps: int
+    """Optimizer steps."""
+    batch_size: int
+    """Image-caption pairs of a step; each caption is told apart from all others."""
+    learning_rate: float
+    """Peak learning rate."""
+    warmup_steps: int
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.01
+    """Decoupled decay of everything but biases, norms, 1-d parameters and position embeddings."""
+    clip_grad_norm: float = 1.0
+    """Largest norm of the whole gradient."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    num_workers: int = 0
+    """Processes that render; 0 renders in the training process."""
+    seed: int = 1024
+    """Of weights and images."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "save_every"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        require(0 <= self.warmup_steps <= self.num_steps, f"warmup_steps must be in 0..{self.num_steps}")
+        image_only = not (self.model.vision.message_tokens or self.model.integration or self.model.prompting)
+        require(
+            image_only and self.model.num_frames == 1,
+            "model must be an image model: num_frames 1, vision.message_tokens false, no integration, no prompting",
+        )
+
+
+class CaptionBatch(NamedTuple):
+    """Images and the captions that belong to them, in the same order."""
+
+    pixels: Tensor
+    """uint8 (B, 3, S, S)."""
+    tokens: Tensor
+    """(B, C)."""
+
+
+class CaptionBatches(Dataset[CaptionBatch]):
+    """Batch number `step` of the endless stream of captioned stills of the base classes."""
+
+    def __init__(self, config: PretrainConfig, tokenizer: Tokenizer) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+
+    def __getitem__(self, step: int) -> CaptionBatch:
+        rng = generator(Draw.CLIP, self.config.seed, step)
+        side = self.config.model.vision.image_size_px
+        kinds = rng.integers(len(BASE), size=self.config.batch_size)
+        pairs = [captioned_image(BASE[kind], side, rng) for kind in kinds]
+        pixels = torch.from_numpy(np.stack([pair.image for pair in pairs])).permute(0, 3, 1, 2)
+        return CaptionBatch(pixels, self.tokenizer([pair.caption for pair in pairs]))
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE: images (B, E) and texts (B, E), pair i with i, among all of the batch."""
+    logits = logit_scale.exp() * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T  # (B, B)
+    own = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def pretrain(config: PretrainConfig, output: Path, device: str = "auto") -> TrainingState:
+    """Train an image model; the same call on an unfinished run goes on with it.
+
+    Raises:
+        InputError: `output` holds another run.
+        TrainingError: the loss is not a number.
+    """
+    run = RunFolder(output)
+    with run.locked():
+        state = run.begin({"config": dataclasses.asdict(config)})
+        start = _start(config, device) if state.step == 0 else load(run.last, device=device, dtype="float32")
+        return _fit(config, start, run, state)
+
+
+def _start(config: PretrainConfig, device: str) -> Loaded:
+    """A fresh model whose tokenizer has learned the world's words."""
+    tokenizer = train_small_tokenizer(
+        all_words(), config.model.text.vocab_size, config.model.text.context_length
+    )
+    text = dataclasses.replace(config.model.text, vocab_size=tokenizer.vocab_size)
+    torch.manual_seed(config.seed)
+    model = XCLIP(dataclasses.replace(config.model, text=text)).to(resolve_device(device))
+    return Loaded(model, tokenizer, Preprocessor.hugging_face(config.model.vision.image_size_px))
+
+
+def _optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
+    named = list(model.named_parameters())
+    groups = [
+        {"params": [p for name, p in named if decays(name, p)], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in named if not decays(name, p)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+
+
+def _fit(config: PretrainConfig, start: Loaded, run: RunFolder, state: TrainingState) -> TrainingState:
+    model, tokenizer, preprocess = start
+    assert isinstance(tokenizer, Tokenizer)  # a run folder always holds one
+    optimizer = _optimizer(model, config)
+    if state.step > 0:
+        run.load_optimizer(model, optimizer)
+    batches = DataLoader(
+        CaptionBatches(config, tokenizer),
+        batch_size=None,
+        sampler=range(state.step, config.num_steps),
+        num_workers=config.num_workers,
+    )
+    model.train()
+    with progress_bar() as bar:
+        task = bar.add_task("pretraining", total=config.num_steps, completed=state.step, note="")
+        for batch in batches:
+            factor = schedule(state.step, config.num_steps, config.warmup_steps, final_factor=0.01)
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * factor
+            loss = _step(model, optimizer, batch, preprocess, config)
+            state = TrainingState(step=state.step + 1)
+            run.log(step=state.step, loss=loss, learning_rate=config.learning_rate * factor)
+            bar.update(task, advance=1, note=f"loss {loss:.3f}")
+            if state.step % config.save_every == 0 or state.step == config.num_steps:
+                run.save_last(lambda folder: write_folder(folder, *start), model, optimizer, state)
+    return state
+
+
+def _step(
+    model: XCLIP,
+    optimizer: torch.optim.Optimizer,
+    batch: CaptionBatch,
+    preprocess: Preprocessor,
+    config: PretrainConfig,
+) -> float:
+    """One optimizer step -> loss."""
+    device = model.logit_scale.device
+    pixels = preprocess.normalise(batch.pixels.to(device))[:, None]  # (B, T=1, 3, S, S)
+    images = model.encode_video(pixels).video
+    loss = contrastive_loss(images, model.encode_text(batch.tokens.to(device)), model.logit_scale)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad_norm)
+    if not math.isfinite(loss.item()):
+        raise TrainingError(f"the loss is {loss.item()}; the last checkpoint is kept. Lower learning_rate")
+    optimizer.step()
+    with torch.no_grad():
+        model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+    return loss.item()

@@ -1,0 +1,105 @@
+"""The published recipes: their settings, and the page that gives their commands and numbers."""
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from string import Template
+
+import pytest
+from paths import DATA, needs_data
+
+from openxclip.cli.main import run
+from openxclip.data.labels import built_in_labels
+from openxclip.data.manifest import read_manifest
+from openxclip.recipes import RECIPES, recipe
+from openxclip.recipes.published import KINETICS, REGIMES, few_shot, supervised, zero_shot
+from openxclip.training.config import MixConfig, OptimConfig
+
+PAGE = (Path(__file__).parents[1] / "docs" / "published.md").read_text(encoding="utf-8")
+ROWS = [line for line in PAGE.split("\n") if line.startswith("| K")]
+COMMANDS = re.findall(r"`openxclip (.+?)`|^openxclip (.+)$", PAGE, re.MULTILINE)
+SETTINGS = {  # weights, frames
+    "b32_8": ("ViT-B-32.pt", 8),
+    "b32_16": ("ViT-B-32.pt", 16),
+    "b16_8": ("ViT-B-16.pt", 8),
+    "b16_16": ("ViT-B-16.pt", 16),
+    "b16_32": ("ViT-B-16.pt", 32),
+    "l14_8": ("ViT-L-14.pt", 8),
+    "l14_336_16": ("ViT-L-14-336px.pt", 16),
+}
+
+
+@pytest.mark.parametrize("name", [function.__name__ for function in KINETICS])
+def test_kinetics_recipes_differ_in_weights_and_frames_alone(name: str) -> None:
+    init, num_frames = SETTINGS[name.removeprefix("k400_").removeprefix("k600_")]
+    assert recipe(name) == replace(supervised(), recipe=name, init=init, num_frames=num_frames)
+
+
+def test_all_seven_models_are_there() -> None:
+    assert {f"k400_{model}" for model in SETTINGS} <= set(RECIPES)
+
+
+def test_settings_of_the_three_regimes() -> None:
+    """As published: epochs, learning rate, batch size; all else is the same."""
+    published = {supervised: (30, 8e-6, 256), few_shot: (50, 2e-6, 64), zero_shot: (10, 8e-6, 256)}
+    for regime, (epochs, learning_rate, batch_size) in published.items():
+        optim = OptimConfig(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size)
+        assert regime().optim == optim
+        assert (optim.warmup_epochs, optim.weight_decay, optim.betas) == (5, 0.001, (0.9, 0.98))
+        assert (optim.epsilon, optim.final_factor) == (1e-8, 0.01)
+        assert (optim.factors.new, optim.factors.text, optim.factors.logit_scale) == (10, 0, 0)
+        assert regime().mix == MixConfig(
+            label_smoothing=0.1, mixup_alpha=0.8, cutmix_alpha=1.0, switch_probability=0.5
+        )
+        assert regime().seed == 1024
+    assert (few_shot().init, few_shot().num_frames) == ("ViT-B-16.pt", 32)
+    assert (zero_shot().init, zero_shot().num_frames) == ("ViT-B-16.pt", 32)
+
+
+def test_the_page_has_every_published_recipe_and_no_other() -> None:
+    assert set(re.findall(r"--recipe (\w+)", PAGE)) == {f.__name__ for f in (*REGIMES, *KINETICS)}
+    assert all(RECIPES[f.__name__] is f for f in (*REGIMES, *KINETICS))
+
+
+def test_the_page_gives_the_number_of_the_docstring() -> None:
+    rows = {re.findall(r"--recipe (\w+)", row)[0]: row for row in ROWS if "--recipe" in row}
+    assert set(rows) == {function.__name__ for function in KINETICS}
+    for function in KINETICS:
+        *_, number = (cell.strip() for cell in rows[function.__name__].strip("|").split("|"))
+        assert number in str(function.__doc__)
+        assert f"--model runs/{function.__name__} " in rows[function.__name__]
+    for function, numbers in (
+        (few_shot, ("53.0, 57.3, 62.8, 64.0", "76.4, 83.4, 88.3, 91.4")),
+        (zero_shot, ("44.6 ± 5.2", "72.0 ± 2.3", "65.2 ± 0.4")),
+    ):
+        for text in numbers:
+            assert text in str(function.__doc__)
+            assert text in PAGE
+
+
+def test_the_commands_of_the_page_are_understood(tmp_path, monkeypatch, capsys) -> None:
+    """Each of them gets as far as looking for the data set, which is not there."""
+    monkeypatch.chdir(tmp_path)
+    variables = dict(re.findall(r'^(\w+)="(.*)"$', PAGE, re.MULTILINE))
+    assert len(COMMANDS) == 2 * len(KINETICS) + 2 + 1 + 3
+    for inline, in_block in COMMANDS:
+        text = inline or in_block
+        while "$" in text:
+            text = Template(text).substitute(variables)
+        assert run(shlex.split(text)) == 2
+        assert re.match(r"openxclip: There is no (kinetics|ucf101|hmdb51)", capsys.readouterr().err), text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_page_says_about_shared_names_is_so() -> None:
+    trained = set(built_in_labels("kinetics400"))
+    assert len(trained.intersection(built_in_labels("ucf101"))) == 19
+    assert trained.intersection(built_in_labels("hmdb51")) == {"situp"}
+
+
+@needs_data("splits")
+def test_the_lists_that_the_page_names_can_be_read() -> None:
+    for folder in ("ucf101", "hmdb51"):
+        for name in re.findall(r"\b(?:train|test)[1-3]\b", PAGE):
+            assert read_manifest(DATA / "splits" / folder, list_name=name).items
