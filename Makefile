@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo tiny test test-all lint format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("OpenXCLIP needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2]) if sys.version_info < (3, 11) else None'
@@ -14,8 +14,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	touch $(STAMP)
 
-demo: $(STAMP)  ## train a small model on video files and recognise others with it
+demo: $(STAMP)  ## recognise clips of classes that the shipped model never saw
 	$(BIN)/python scripts/demo.py
+
+tiny: $(STAMP)  ## train the shipped model anew, into runs/openxclip-tiny; interrupted, it goes on
+	$(BIN)/openxclip pretrain --recipe shapes_clip --output runs/tiny-clip
+	$(BIN)/openxclip train --recipe shapes --data moving-shapes --output runs/tiny --set init=runs/tiny-clip
+	$(BIN)/openxclip convert runs/tiny runs/openxclip-tiny
 
 test: $(STAMP)  ## the quick tests
 	$(BIN)/python -m pytest -m 'not slow' --quiet

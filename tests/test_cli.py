@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +27,9 @@ from videos import moving_frames, write_video
 import openxclip
 from openxclip.cli.evaluate import PROTOCOLS
 from openxclip.cli.main import COMMANDS, main, run
+from openxclip.data.shapes.splits import LISTS
 from openxclip.data.templates import BUILT_IN_TEMPLATES
+from openxclip.experiments.ablations import ABLATIONS
 from openxclip.inference.recognizer import Recognizer
 from openxclip.models.config import PRESETS
 from openxclip.video import Preprocessor
@@ -926,6 +930,153 @@ def test_control_c_stops_a_run_with_one_line(data, tmp_path):
     assert "Traceback" not in err
     # Perhaps as `.last.previous`, which the same command puts back, if it came between two renames.
     assert list((tmp_path / "run").glob("*last*/model.safetensors"))
+
+
+# moving shapes and ablations
+
+
+@pytest.fixture
+def few_lists(monkeypatch):
+    """The lists of moving shapes with a clip or two of all their classes: their files are written in a second."""
+    for name, every in (("test-base", 132), ("few-test", 66), ("test-novel", 132)):
+        whole = LISTS[name]()
+        clips = replace(whole, items=whole.items[::every])
+        monkeypatch.setitem(LISTS, name, partial(replace, clips))  # another copy for each call
+
+
+def test_render_writes_a_list_that_other_commands_read(call, few_lists, model, tmp_path):
+    arguments = ["render", "--list", "few-test", "--output", str(tmp_path / "few")]
+    assert options(arguments) == options_in_help(call, "render")
+    outcome = call(*arguments)
+    assert (outcome.status, outcome.out) == (0, "")
+    assert outcome.err.endswith(f"4 clips of 33 classes: {tmp_path / 'few'}\n")
+    base = ["evaluate", "supervised", "--model", model, "--json", "--data"]
+    files = call(*base, tmp_path / "few", "--list", "clips.txt").rows[0]["models"][0]["evaluations"]["test"]
+    rendered = call(*base, "moving-shapes", "--list", "few-test").rows[0]["models"][0]["evaluations"]["test"]
+    assert [row["path"] for row in files["videos"]] == [row["path"] for row in rendered["videos"]]
+    assert [row["probability"] for row in files["videos"]] == [
+        pytest.approx(row["probability"], abs=1e-5) for row in rendered["videos"]
+    ]
+    assert_refused(call(*arguments), "few exists; choose another folder")
+    assert_refused(
+        call("render", "--list", "soup", "--output", tmp_path / "x"), "no list 'soup'.*one of train, val"
+    )
+
+
+PRETRAIN = [
+    "num_steps=2", "warmup_steps=0", "batch_size=4", "model.vision.num_layers=1", "model.text.num_layers=1",
+]  # fmt: skip
+
+
+def test_pretrain_then_train_from_the_result(call, tmp_path):
+    clip, run = tmp_path / "clip", tmp_path / "run"
+    arguments = [
+        "pretrain", "--recipe", "shapes_clip_small", "--output", str(clip), "--device", "cpu", *settings(*PRETRAIN),
+    ]  # fmt: skip
+    assert options(arguments) == options_in_help(call, "pretrain")
+    outcome = call(*arguments)
+    assert (outcome.status, outcome.out) == (0, "")
+    assert outcome.err.endswith(f"trained 2 steps: {clip}\n")
+    assert call(*arguments).status == 0
+    assert_refused(call(*arguments, "--set", "seed=3"), "config.seed: was 1024, now 3")
+    assert_refused(
+        call("pretrain", "--recipe", "soup", "--output", tmp_path / "x"), "no pretraining recipe 'soup'"
+    )
+    assert_refused(
+        call("pretrain", "--output", tmp_path / "x", "--set", "batch_size=0"),
+        "batch_size must be at least 1, got 0",
+    )
+    quick = (
+        f"init={clip}",
+        "num_frames=2",
+        "optim.epochs=1",
+        "data.samples_per_epoch=4",
+        "optim.batch_size=4",
+    )
+    base = ["train", "--recipe", "shapes_small", "--data", "moving-shapes", "--output", run]
+    assert call(*base, *settings(*quick)).status == 0
+    (facts,) = call("info", run, "--json").rows
+    assert facts["num_frames"] == 2
+
+
+QUICK = [
+    "num_frames=2", "optim.epochs=1", "optim.warmup_epochs=0", "optim.batch_size=4", "data.samples_per_epoch=4",
+]  # fmt: skip
+
+
+def test_ablate_on_moving_shapes_and_on_given_data_with_every_option(
+    call, few_lists, data, tmp_path, monkeypatch
+):
+    output = tmp_path / "shapes"
+    on_shapes = [
+        "ablate", "views", "interpolation", "--output", str(output), "--seeds", "1", "--shots", "2",
+        "--device", "cpu", "--json", *settings(*QUICK),
+        *(argument for text in PRETRAIN for argument in ("--pretrain-set", text)),
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["openxclip", *on_shapes])
+    outcome = call(*on_shapes)
+    assert outcome.status == 0, outcome.err
+    views, interpolation = outcome.rows
+    assert views == json.loads((output / "views.json").read_text())
+    assert interpolation == json.loads((output / "interpolation.json").read_text())
+    assert views["command"].startswith("openxclip ablate views interpolation --output")
+    assert views["columns"] == ["", "zero", "few", "full", "paper, full"]
+    assert [row[0] for row in views["rows"]] == ["1x1", "4x1", "1x3", "4x3"]
+    assert [row[-1] for row in views["rows"]] == [82.3, "", "", 83.8]
+    for name in ("views", "interpolation"):
+        with Image.open(output / f"{name}.png") as image:
+            assert image.format == "PNG"
+    assert "1 of 12: 1x1, zero, seed 1\n" in outcome.err
+    assert "12 of 12: 4x3, full, seed 1\n" in outcome.err
+    assert len(list((output / "runs").iterdir())) == 2  # a regime each; nothing here differs in training
+    again = call(*on_shapes)
+    assert again.out == outcome.out
+    assert " of 12: " not in again.err
+
+    (data / "novel.txt").write_text("5.mp4 2\n")
+    given = [
+        "ablate", "views", "--data", str(data), "--train-list", "train_16shot.txt", "--test-list", "test.txt",
+        "--novel-list", "novel.txt", "--labels", "piano, waves, nothing", "--media-root", str(data),
+        "--recipe", "ucf8_fewshot", "--seeds", "3", "--shots", "1", "--output", str(tmp_path / "given"),
+        *settings(*SMALL),
+    ]  # fmt: skip
+    outcome = call(*given)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.splitlines()[0] == f"single against multi-view: top-1 on {data.name}, %"
+    assert [line.split()[:2] for line in outcome.out.splitlines()[3:7]] == [
+        [name, "100.0"] for name in ("1x1", "4x1", "1x3", "4x3")
+    ]  # zero-shot with one candidate
+    assert options(on_shapes) | options(given) == options_in_help(call, "ablate")
+
+
+def test_help_names_every_ablation(call):
+    text = re.sub(r"[\s│]+", " ", call("ablate", "--help").out)
+    assert f"{', '.join(ABLATIONS)}; or all" in text
+
+
+def test_wrong_use_of_ablate(call, data, tmp_path):
+    base = ["ablate", "--output", tmp_path / "out"]
+    assert_refused(call(*base, "soup"), "no ablation 'soup'; choose from components, targets, .*, or all")
+    assert_refused(call(*base), "no ablation named; `openxclip ablate --help` lists them")
+    assert_refused(call(*base, "views", "--seeds", "1", "1"), "seeds .*give at least one, each once")
+    assert_refused(
+        call(*base, "views", "--train-list", "a", "--labels", "b"),
+        "--train-list, --labels: .*belong to --data",
+    )
+    assert_refused(
+        call(*base, "views", "--data", data), "--data needs --train-list, --test-list, --recipe, too"
+    )
+    assert_refused(call(*base, "views", "--set", "optim.epoch=3"), "unknown setting optim.epoch")
+    assert_refused(call(*base, "views", "--pretrain-set", "num_step=3"), "unknown setting num_step")
+    given = [*base, "--data", data, "--train-list", "train_16shot.txt", "--test-list", "test.txt"]
+    given += ["--recipe", "ucf8_fewshot"]
+    assert_refused(
+        call(*given, "views", "--pretrain-set", "num_steps=3"), "--pretrain-set is for moving shapes"
+    )
+    assert_refused(call(*given, "all"), "recipe ucf8_fewshot has no expansion to vary")
+    assert_refused(call(*given, "views", "--shots", "3"), "'playing piano' has 2 videos, 3 shots")
+    assert_refused(call(*given, "views", "--novel-list", "test.txt"), "are training classes")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_version():

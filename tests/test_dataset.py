@@ -1,5 +1,7 @@
 """Training clips: what is drawn, and that it depends on (seed, epoch, position) alone."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ from openxclip.data.dataset import (
     collate,
     epoch_batches,
 )
+from openxclip.data.items import Item
 from openxclip.data.manifest import Manifest, read_manifest
+from openxclip.data.shapes.splits import shapes_manifest
 from openxclip.video.decode import read_frames
 from openxclip.video.sampling import centred
 from openxclip.video.transforms import TrainTransform
@@ -52,6 +56,41 @@ def test_a_clip_depends_on_seed_epoch_and_position_alone(manifest):
     for other in (SampleKey(2, 2, 0), SampleKey(1, 3, 0)):
         assert not torch.equal(first, clips(manifest)[other].pixels)
     assert not torch.equal(first, clips(manifest, seed=1)[SampleKey(1, 2, 0)].pixels)
+
+
+class Watched:
+    """A frame source that keeps the indices asked for."""
+
+    def __init__(self) -> None:
+        self.frames = DecodedFrames(36)
+        self.indices: list[list[int]] = []
+
+    def __call__(self, item: Item, choose: Callable[[int], np.ndarray]) -> np.ndarray:
+        def watched(length: int) -> np.ndarray:
+            self.indices.append(choose(length).tolist())
+            return np.array(self.indices[-1])
+
+        return self.frames(item, watched)
+
+
+def test_dense_clips_are_windows_from_anywhere_and_sparse_ones_spread(manifest):
+    dense, sparse = Watched(), Watched()
+    windows = TrainClips(manifest, dense, TRANSFORM, num_frames=4, seed=0, dense_stride=2)
+    spread = TrainClips(manifest, sparse, TRANSFORM, num_frames=4, seed=0)
+    for epoch in range(40):
+        assert windows[SampleKey(epoch, 0, 0)].pixels.shape == (4, 3, 32, 32)
+        spread[SampleKey(epoch, 0, 0)]
+    assert all(np.diff(row).tolist() == [2, 2, 2] for row in dense.indices)
+    assert {row[0] for row in dense.indices} == {0, 1, 2, 3, 4, 5}  # of 12 frames, 7 are in the window
+    assert all([i // 3 for i in row] == [0, 1, 2, 3] for row in sparse.indices)
+
+
+def test_rendered_clips_are_not_encoded_on_the_way():
+    item = shapes_manifest("train").items[0]
+    choose = partial(centred, num_samples=4)
+    assert np.array_equal(DecodedFrames(36)(item, choose), item.source.frames(choose, 36))
+    kept = CachedFrames(36, max_frames=8)(item, np.arange)
+    assert np.array_equal(kept, item.source.frames(partial(centred, num_samples=8), 36))
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])  # Linux's and macOS's ways to start a process

@@ -122,6 +122,25 @@ def test_the_views_of_a_video_differ(videos):
     assert len({view.numpy().tobytes() for view in pixels}) == 6
 
 
+@pytest.mark.parametrize("stride", [1, 3])
+def test_dense_views_are_neighbouring_frames_of_the_middle(videos, stride):
+    assert Views(dense_stride=3).indices(61, 4).tolist() == [[25, 28, 31, 34]]
+    assert Views(dense_stride=3).indices(2, 4).tolist() == [[0, 1, 1, 1]]
+    for path, length in zip(videos, (30, 17, 2, 61), strict=True):
+        every = read_views(path, PREPROCESS, length, Views(1, 3))  # one view of as many frames as there are
+        assert len({frame.numpy().tobytes() for frame in every[0]}) == length
+        views = Views(1, 3, dense_stride=stride)
+        expected = every[:, views.indices(length, 4)[0]]
+        assert torch.equal(read_views(path, PREPROCESS, 4, views), expected), path.name
+
+
+def test_dense_views_look_once(videos):
+    with pytest.raises(
+        InputError, match=r"dense sampling looks at the middle .*: num_clips must be 1, not 4"
+    ):
+        Views(4, 1, dense_stride=2)
+
+
 def test_limits_hold_for_views(videos):
     with pytest.raises(VideoError, match=r"long\.mp4: .*max_seconds=0\.5"):
         read_views(videos[3], PREPROCESS, 4, Views(), limits=VideoLimits(max_seconds=0.5))

@@ -259,6 +259,36 @@ def test_missing_videos_stop_before_anything_is_written(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_missing_videos_can_be_left_out(finished, data, tmp_path, caplog):
+    """The run is that of the list without them, and its log names them."""
+    lines = (data / "train.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "cut").mkdir()
+    shutil.copy(data / "labels.csv", tmp_path / "cut")
+    (tmp_path / "cut" / "train.txt").write_text("".join(["gone.mp4 0\n", *lines, "lost.mp4 1\n"]))
+    with pytest.raises(InputError, match=r"2 of 10 videos .* gone\.mp4; .*--set data\.skip_missing=true"):
+        train(CONFIG, tmp_path / "cut", tmp_path / "run", media_root=data)
+    config = with_overrides(CONFIG, ["data.skip_missing=true"])
+    state = train(config, tmp_path / "cut", tmp_path / "run", media_root=data)
+    assert (state.step, state.unreadable) == (6, ())
+    (warning,) = caplog.messages
+    assert warning.startswith(
+        "2 of 10 videos of cut/train.txt are missing, the first is gone.mp4; they are left out"
+    )
+    first, *others = rows(tmp_path / "run")
+    assert first == {"step": 0, "missing": ["gone.mp4", "lost.mp4"]}
+    assert not any("missing" in row for row in others)
+    assert same(weights(finished), weights(tmp_path / "run"))
+
+
+def test_no_run_without_any_video(data, tmp_path):
+    (tmp_path / "labels.csv").write_text("id,name\n0,a\n1,b\n")
+    (tmp_path / "train.txt").write_text("nowhere.mp4 0\n")
+    config = with_overrides(CONFIG, ["data.skip_missing=true"])
+    with pytest.raises(InputError, match=r"1 of 1 videos .* or correct the list"):
+        train(config, tmp_path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unreadable_video_is_named(data, tmp_path, caplog):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")

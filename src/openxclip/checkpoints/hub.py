@@ -27,6 +27,7 @@ WEIGHTS = {
     "pytorch_model.bin": (),
     "pytorch_model.bin.index.json": ("pytorch_model-*.bin",),
 }
+OFFLINE = "openxclip-tiny, which comes with the package, needs no network (it knows moving shapes only)"
 Choice = Callable[[Collection[str]], list[str]]
 """File names of a repository -> patterns of those to download; none if it lacks what is needed."""
 
@@ -114,7 +115,7 @@ def _explain(repo_id: str, revision: str | None, error: BaseException) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return (
             f"{repo_id} is not in the cache, and HF_HUB_OFFLINE forbids asking the hub: unset it, or load the model "
-            "once where there is a network"
+            f"once where there is a network; {OFFLINE}"
         )
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
@@ -122,5 +123,5 @@ def _explain(repo_id: str, revision: str | None, error: BaseException) -> str:
     reason = str(error).partition("\n")[0]
     return (
         f"the hub cannot be reached for {repo_id}, which is not in the cache ({type(error).__name__}: {reason}): "
-        "check the network connection, or give a local folder"
+        f"check the network connection, or give a local folder; {OFFLINE}"
     )

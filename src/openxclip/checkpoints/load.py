@@ -15,6 +15,7 @@ from openxclip.checkpoints.interpolate import check_share, interpolate_weights
 from openxclip.checkpoints.native import read_native
 from openxclip.checkpoints.official import is_official, read_official
 from openxclip.checkpoints.openai_clip import read_openai_clip
+from openxclip.checkpoints.shipped import SHIPPED, shipped_folder
 from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.checkpoints.unpickle import TorchFile, tensors_of
 from openxclip.errors import CheckpointError, InputError, TokenizerError
@@ -69,7 +70,8 @@ def load(
     """Model in eval mode, tokenizer and preprocessor.
 
     Args:
-        source: hub id, folder (ours, Hugging Face's, or that of a training run), official `.pth`, OpenAI CLIP `.pt`.
+        source: hub id, folder (ours, Hugging Face's, or that of a training run), official `.pth`, OpenAI CLIP `.pt`,
+            or "openxclip-tiny", which comes with the package.
         device: "auto" is CUDA where there is one, else the CPU; any device that torch knows by name.
         dtype: "auto" is bfloat16 on CUDA devices that compute in it, else float32; or the name of a type.
         num_frames: frames of a clip, where not those of the training: time positions are then interpolated.
@@ -218,6 +220,8 @@ def _locate(source: str | Path, revision: str | None) -> Path:
         return _model_folder(folder)
     if path.exists():
         return path
+    if source in SHIPPED:
+        return shipped_folder(str(source))
     is_file_name = path.suffix in WEIGHTS_SUFFIXES  # a missing file, not a repository to ask the hub for
     if isinstance(source, str) and is_hub_id(source) and not is_file_name:
         return download_model(source, revision)

@@ -10,10 +10,13 @@ from collections.abc import Callable
 import tyro
 
 from openxclip import __version__
+from openxclip.cli.ablate import ablate
 from openxclip.cli.convert import convert
 from openxclip.cli.evaluate import evaluate
 from openxclip.cli.info import info
 from openxclip.cli.predict import predict
+from openxclip.cli.pretrain import pretrain
+from openxclip.cli.render import render
 from openxclip.cli.report import report
 from openxclip.cli.train import train
 from openxclip.errors import ConfigError, InputError, OpenXCLIPError
@@ -22,6 +25,9 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "train": train,
     "evaluate": evaluate,
+    "ablate": ablate,
+    "pretrain": pretrain,
+    "render": render,
     "report": report,
     "info": info,
     "convert": convert,

@@ -8,7 +8,11 @@ import tyro
 Device = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda, cuda:1, mps")]
 Dtype = Annotated[Literal["auto", "float32", "bfloat16"], tyro.conf.arg(help="precision of the weights")]
 Model = Annotated[
-    str, tyro.conf.arg(help="hub id, model folder (ours or Hugging Face's), run folder, or official .pth")
+    str,
+    tyro.conf.arg(
+        help="hub id, model folder (ours or Hugging Face's), run folder, official .pth, or openxclip-tiny, which "
+        "needs no download (moving shapes only)"
+    ),
 ]
 NumFrames = Annotated[
     int | None,
@@ -25,7 +29,10 @@ TokenizerSource = Annotated[
     ),
 ]
 Templates = Annotated[
-    str, tyro.conf.arg(help="prompt templates: a built-in name (name, video), or a file with one a line")
+    str,
+    tyro.conf.arg(
+        help="prompt templates: a built-in name (name, video, clip-video, clip-80), or a file with one a line"
+    ),
 ]
 ViewsText = Annotated[str, tyro.conf.arg(help="temporal clips x spatial crops, e.g. 1x1 or 4x3")]
 Interpolate = Annotated[

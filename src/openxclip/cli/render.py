@@ -9,7 +9,10 @@ import tyro
 
 def render(
     list_name: Annotated[
-        str, tyro.conf.arg(name="list", help="which list of moving-shapes, e.g. test-novel; a wrong name lists all")
+        str,
+        tyro.conf.arg(
+            name="list", help="which list of moving-shapes, e.g. test-novel; a wrong name lists all"
+        ),
     ],
     output: Annotated[Path, tyro.conf.arg(help="folder to write; must not exist")],
 ) -> int:

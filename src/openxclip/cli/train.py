@@ -11,7 +11,12 @@ from openxclip.cli.options import Device, Labels, MediaRoot, TokenizerSource
 
 
 def train(
-    recipe: Annotated[str, tyro.conf.arg(help="supervised, few_shot, zero_shot, ucf8_fewshot")],
+    recipe: Annotated[
+        str,
+        tyro.conf.arg(
+            help="name of a recipe, see docs/published.md and src/openxclip/recipes/; a wrong name lists all"
+        ),
+    ],
     data: Annotated[
         Path, tyro.conf.arg(help="list of `path label_id` lines, or a folder with labels.csv and lists")
     ],

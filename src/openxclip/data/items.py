@@ -32,7 +32,10 @@ class Item:
     """Where the video is, or what renders it; None if the tar has no such member."""
 
     def open(self) -> Path | bytes:
-        """What the decoder reads: the path, or the bytes of a tar member or rendered file. Safe in any thread and process."""
+        """What the decoder reads: the path, or the bytes of a tar member or of a rendered file.
+
+        Safe in any thread and process.
+        """
         if self.source is None:
             raise VideoError(self.path, "the tar holds no such member. Correct the list or the media root")
         if isinstance(self.source, Path):

@@ -5,7 +5,7 @@ and its tables; ViT-B/16, 8 frames, Kinetics-400 for full, HMDB-51 two shots for
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from openxclip.data.templates import BUILT_IN_TEMPLATES
 from openxclip.errors import InputError
@@ -115,7 +115,10 @@ ABLATIONS: dict[str, Ablation] = {
         title="which towers learn beside the new parts",
         rows=(
             (Variant(name="both", change=_branches(True, True)), {"zero": 72.9, "few": 54.6, "full": 82.4}),
-            (Variant(name="visual", change=_branches(True, False)), {"zero": 70.0, "few": 50.8, "full": 82.3}),
+            (
+                Variant(name="visual", change=_branches(True, False)),
+                {"zero": 70.0, "few": 50.8, "full": 82.3},
+            ),
             (Variant(name="text", change=_branches(False, True)), {"zero": 66.8, "few": 53.4, "full": 79.3}),
             (Variant(name="none", change=_branches(False, False)), {"zero": 64.2, "few": 47.3, "full": 79.1}),
         ),
@@ -126,7 +129,10 @@ ABLATIONS: dict[str, Ablation] = {
             (Variant(name="bare name", change=_without_prompting), {"zero": 63.2, "few": 49.6, "full": 81.7}),
             (Variant(name="28 video templates", change=_templates("clip-video")), {}),
             (Variant(name="80 general templates", change=_templates("clip-80")), {}),
-            (Variant(name="learnable context (CoOp)", change=_learnable_context), {"zero": 63.2, "few": 49.9, "full": 82.0}),
+            (
+                Variant(name="learnable context (CoOp)", change=_learnable_context),
+                {"zero": 63.2, "few": 49.9, "full": 82.0},
+            ),
             (Variant(name="video-specific"), {"zero": 70.0, "few": 50.8, "full": 82.3}),
         ),
     ),

@@ -1,12 +1,13 @@
 """Trainings that ablations share: each is done once below one folder, and an interrupted study goes on.
 
-    clip-seed1/                the image model that a seed starts from, where the study pretrains its own
-    lists/                     test lists of moving shapes as video files
-    runs/few-1a2b3c-seed1/     a training; `scores.json` in it holds what was measured of it
+clip-seed1/                the image model that a seed starts from, where the study pretrains its own
+lists/                     test lists of moving shapes as video files
+runs/few-1a2b3c-seed1/     a training; `scores.json` in it holds what was measured of it
 """
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from openxclip.files import atomic_write
 from openxclip.inference.views import Views
 from openxclip.training.config import TrainConfig
 from openxclip.training.train import train_on
+
+logger = logging.getLogger(__name__)
 
 Regime = Literal["zero", "few", "full"]
 """Zero-shot, few-shot and fully supervised, as the paper's tables name them."""
@@ -87,18 +90,24 @@ class Study:
         """Train the variant if that was not done yet, score it if that was not done yet -> share in 0..1."""
         trained: Regime = "few" if regime == "few" else "full"
         config = variant.change(self.recipes[trained](seed))
-        run = self.output / "runs" / f"{trained}-{_digest(config)}-seed{seed}"
+        clips = self.regimes.few[0](seed) if trained == "few" else self.regimes.full[0]
+        run = self.output / "runs" / f"{trained}-{self._digest(config, clips)}-seed{seed}"
         test = self._test(regime)
         key = f"{test.name} {len(test.items)} {variant.views} {variant.interpolate}"
         scores = json.loads((run / "scores.json").read_text()) if (run / "scores.json").exists() else {}
         if key not in scores:
             self.on_work(f"{variant.name}, {regime}, seed {seed}")
-            clips = self.regimes.few[0](seed) if trained == "few" else self.regimes.full[0]
             train_on(config, clips, None, run, device=self.device, data=self.data)
             scores[key] = self._score(run, config, variant, test)
             with atomic_write(run / "scores.json") as temporary:
                 temporary.write_text(json.dumps(scores, indent=1))
         return scores[key]
+
+    def _digest(self, config: TrainConfig, clips: Manifest) -> str:
+        """Names a training by its settings, clips and start, wherever the study's folder lies."""
+        init = config.init and config.init.removeprefix(str(self.output.resolve()))
+        values = [asdict(replace(config, init=init)), clips.fingerprint()]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
 
     def _test(self, regime: Regime) -> Manifest:
         if regime == "few":
@@ -124,11 +133,12 @@ class Study:
                 self._clips[key] = read(item)
             return self._clips[key]
 
-        score = scorer(loaded, config.templates, variant.views)
-        return score(test, read_once).top1
-
-
-def _digest(config: TrainConfig) -> str:
-    """Names a training: whatever differs but the seed, and the image model that belongs to a seed."""
-    values = asdict(replace(config, seed=0, init=None if config.init is None else "init"))
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
+        evaluation = scorer(loaded, config.templates, variant.views)(test, read_once)
+        if evaluation.num_unreadable:
+            logger.warning(
+                "%s: %d of %d videos cannot be read and are not counted",
+                test.name,
+                evaluation.num_unreadable,
+                evaluation.num_videos,
+            )
+        return evaluation.top1

@@ -35,7 +35,9 @@ class Views:
                 "write for example 1x1 or 4x3"
             )
         if self.dense_stride is not None and self.num_clips != 1:
-            raise InputError(f"dense sampling looks at the middle of the video: num_clips must be 1, not {self.num_clips}")
+            raise InputError(
+                f"dense sampling looks at the middle of the video: num_clips must be 1, not {self.num_clips}"
+            )
 
     def indices(self, length: int, num_frames: int) -> np.ndarray:
         """The frames (num_clips, T) to look at in a video of `length` frames."""

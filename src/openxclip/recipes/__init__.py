@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 from openxclip.errors import InputError
 from openxclip.recipes.published import KINETICS, REGIMES
+from openxclip.recipes.shapes import shapes, shapes_clip, shapes_clip_small, shapes_small, shapes_small_few
 from openxclip.recipes.ucf8 import ucf8_fewshot
 from openxclip.training.config import TrainConfig
+from openxclip.training.contrastive import PretrainConfig
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    recipe.__name__: recipe for recipe in (*REGIMES, ucf8_fewshot, *KINETICS)
+    recipe.__name__: recipe for recipe in (*REGIMES, ucf8_fewshot, shapes, shapes_small, shapes_small_few, *KINETICS)
 }
 """Name on the command line -> recipe."""
 
@@ -25,3 +27,20 @@ def recipe(name: str) -> TrainConfig:
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+PRETRAIN_RECIPES: dict[str, Callable[[], PretrainConfig]] = {
+    recipe.__name__: recipe for recipe in (shapes_clip, shapes_clip_small)
+}
+"""Name on the command line -> recipe of a language-image pretraining."""
+
+
+def pretrain_recipe(name: str) -> PretrainConfig:
+    """The config of a pretraining by name.
+
+    Raises:
+        InputError: there is no such recipe.
+    """
+    if name not in PRETRAIN_RECIPES:
+        raise InputError(f"there is no pretraining recipe {name!r}; choose one of {', '.join(PRETRAIN_RECIPES)}")
+    return PRETRAIN_RECIPES[name]()

@@ -17,6 +17,8 @@ class DataConfig:
     """Name of the list of training clips inside the data folder; None when the data is one list file."""
     val_list: str | None = None
     """Name of the list that picks the best checkpoint; None keeps only the last."""
+    skip_missing: bool = False
+    """Train on the videos that are there; those that are not are counted in a warning and named in the run's log."""
     samples_per_epoch: int | None = None
     """Clips drawn in an epoch, going round the list as often as needed; None is each clip once."""
     cached_frames: int | None = None

@@ -1,7 +1,9 @@
 """Language-image pretraining (CLIP, Radford et al. 2021) on captioned stills of moving shapes.
 
 The first stage of the paper's story in miniature: images and captions meet in one embedding before any video is
-seen. Every step is a function of the weights and (seed, step), so an interrupted run ends in the same weights.
+seen. Beside the images, the two captions of an image attract each other, too: no still shows a motion, so that
+images alone teach the text tower to overlook words of motion (all class names that differ in nothing else then have
+the same feature), while real CLIP's images show enough of most actions to tell their names apart. Every step is a function of the weights and (seed, step), so an interrupted run ends in the same weights.
 
 Shapes: B images, S input side, C tokens of a caption, E joint embedding.
 """
@@ -28,11 +30,13 @@ from openxclip.data.shapes.splits import BASE
 from openxclip.errors import TrainingError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.progress import progress_bar
-from openxclip.training.optim import decays, schedule
+from openxclip.training.optim import decays, schedule, set_learning_rate
 from openxclip.training.run_folder import RunFolder, TrainingState
 from openxclip.video.transforms import Preprocessor
 
 MAX_LOGIT_SCALE = math.log(100.0)  # as CLIP: a larger one makes training unstable
+
+SCALE_FACTOR = 10.0  # the temperature has a long way to go in a training as short as ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,8 @@ class PretrainConfig:
     """Peak learning rate."""
     warmup_steps: int
     """Steps of linear warm-up."""
+    text_weight: float = 0.5
+    """Weight of the loss between the two captions of an image, beside that between image and caption."""
     weight_decay: float = 0.01
     """Decoupled decay of everything but biases, norms, 1-d parameters and position embeddings."""
     clip_grad_norm: float = 1.0
@@ -74,12 +80,12 @@ class PretrainConfig:
 
 
 class CaptionBatch(NamedTuple):
-    """Images and the captions that belong to them, in the same order."""
+    """Images and the two captions of each, in the same order."""
 
     pixels: Tensor
     """uint8 (B, 3, S, S)."""
     tokens: Tensor
-    """(B, C)."""
+    """(2, B, C)."""
 
 
 class CaptionBatches(Dataset[CaptionBatch]):
@@ -95,7 +101,8 @@ class CaptionBatches(Dataset[CaptionBatch]):
         kinds = rng.integers(len(BASE), size=self.config.batch_size)
         pairs = [captioned_image(BASE[kind], side, rng) for kind in kinds]
         pixels = torch.from_numpy(np.stack([pair.image for pair in pairs])).permute(0, 3, 1, 2)
-        return CaptionBatch(pixels, self.tokenizer([pair.caption for pair in pairs]))
+        first, second = zip(*(pair.captions for pair in pairs), strict=True)
+        return CaptionBatch(pixels, torch.stack([self.tokenizer(first), self.tokenizer(second)]))
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
@@ -131,12 +138,22 @@ def _start(config: PretrainConfig, device: str) -> Loaded:
 
 
 def _optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
-    named = list(model.named_parameters())
-    groups = [
-        {"params": [p for name, p in named if decays(name, p)], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in named if not decays(name, p)], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    """AdamW; each group keeps its peak rate as `peak_lr`."""
+    groups: dict[str, list[nn.Parameter]] = {"decayed": [], "not decayed": [], "logit_scale": []}
+    for name, parameter in model.named_parameters():
+        key = name if name in groups else "decayed" if decays(name, parameter) else "not decayed"
+        groups[key].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": config.weight_decay if key == "decayed" else 0.0,
+                "peak_lr": config.learning_rate * (SCALE_FACTOR if key == "logit_scale" else 1.0),
+            }
+            for key, parameters in groups.items()
+        ],
+        betas=(0.9, 0.98),
+    )
 
 
 def _fit(config: PretrainConfig, start: Loaded, run: RunFolder, state: TrainingState) -> TrainingState:
@@ -156,8 +173,7 @@ def _fit(config: PretrainConfig, start: Loaded, run: RunFolder, state: TrainingS
         task = bar.add_task("pretraining", total=config.num_steps, completed=state.step, note="")
         for batch in batches:
             factor = schedule(state.step, config.num_steps, config.warmup_steps, final_factor=0.01)
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * factor
+            set_learning_rate(optimizer, factor)
             loss = _step(model, optimizer, batch, preprocess, config)
             state = TrainingState(step=state.step + 1)
             run.log(step=state.step, loss=loss, learning_rate=config.learning_rate * factor)
@@ -178,7 +194,9 @@ def _step(
     device = model.logit_scale.device
     pixels = preprocess.normalise(batch.pixels.to(device))[:, None]  # (B, T=1, 3, S, S)
     images = model.encode_video(pixels).video
-    loss = contrastive_loss(images, model.encode_text(batch.tokens.to(device)), model.logit_scale)
+    first, second = model.encode_text(batch.tokens.flatten(0, 1).to(device)).chunk(2)
+    loss = contrastive_loss(images, first, model.logit_scale)
+    loss = loss + config.text_weight * contrastive_loss(first, second, model.logit_scale)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad_norm)

@@ -1,7 +1,7 @@
 """The folder of a run: its resolved config, its log, and the checkpoints `last` and `best`.
 
     config.json            the TrainConfig, the data it was given, and their labels; replays the run
-    log.jsonl              a line for each step and for each epoch
+    log.jsonl              a line for each step and for each epoch, and one at each start where videos are missing
     last/, best/           model folders, loadable as they are; `last` also holds
         optimizer.safetensors, training_state.json   what is needed to go on
 

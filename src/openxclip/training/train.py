@@ -1,6 +1,7 @@
 """One call for a whole run: read the lists, check them, start or go on, train, keep the best."""
 
 import dataclasses
+import logging
 from pathlib import Path
 
 from openxclip.checkpoints.load import Loaded, load
@@ -16,6 +17,8 @@ from openxclip.training.loop import Trainer, Validate
 from openxclip.training.run_folder import RunFolder, TrainingState
 from openxclip.training.start import starting_point
 from openxclip.video.transforms import TrainTransform
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -71,20 +74,43 @@ def train_on(
         InputError: the clips cannot be used, or `output` holds another run.
         TrainingError: the run cannot go on.
     """
-    if missing := clips.missing():
-        raise InputError(
-            f"{len(missing)} of {len(clips.items)} videos of {clips.name} are missing, the first is "
-            f"{missing[0]}; say where they are with --media-root, or take them off the list"
-        )
+    present, missing = _present(clips, config.data.skip_missing)
     if val is not None and val.labels != clips.labels:
         raise InputError(f"{val.name} and {clips.name} have different labels; give both the same labels.csv")
     run = RunFolder(output)
     with run.locked():
-        return _train(config, data, clips, val, run, device)
+        return _train(config, data, present, missing, val, run, device)
+
+
+def _present(clips: Manifest, skip_missing: bool) -> tuple[Manifest, list[str]]:
+    """The clips that are there, and the paths of the missing ones."""
+    missing = clips.missing()
+    if not missing:
+        return clips, []
+    problem = (
+        f"{len(missing)} of {len(clips.items)} videos of {clips.name} are missing, the first is {missing[0]}"
+    )
+    if len(missing) == len(clips.items):
+        raise InputError(f"{problem}; say where they are with --media-root, or correct the list")
+    if not skip_missing:
+        raise InputError(
+            f"{problem}; say where they are with --media-root, take them off the list, or train on the others with "
+            "--set data.skip_missing=true"
+        )
+    logger.warning("%s; they are left out, and named in the log of the run", problem)
+    absent = set(missing)
+    items = tuple(item for item in clips.items if item.path not in absent)
+    return dataclasses.replace(clips, items=items), missing
 
 
 def _train(
-    config: TrainConfig, data: str, clips: Manifest, val: Manifest | None, run: RunFolder, device: str
+    config: TrainConfig,
+    data: str,
+    clips: Manifest,
+    missing: list[str],
+    val: Manifest | None,
+    run: RunFolder,
+    device: str,
 ) -> TrainingState:
     state = run.begin(
         {
@@ -94,15 +120,15 @@ def _train(
             "config": dataclasses.asdict(config),
         }
     )
+    if missing:
+        run.log(step=state.step, missing=missing)
     if state.step == 0:
         start = starting_point(config, clips.labels, device)
     else:
         start = load(run.last, device=device, dtype="float32")
     transform = _transform(config.data, start)
     frames = _frames(config.data, transform.short_side_px)
-    dataset = TrainClips(
-        clips, frames, transform, config.num_frames, config.seed, config.data.dense_stride
-    )
+    dataset = TrainClips(clips, frames, transform, config.num_frames, config.seed, config.data.dense_stride)
     trainer = Trainer(
         config,
         start,

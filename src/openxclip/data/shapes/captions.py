@@ -12,34 +12,35 @@ from openxclip.data.shapes.scene import USUAL_BACKGROUNDS, Scene, draw_scene, pa
 from openxclip.data.shapes.words import MOTIONS, PARAPHRASES, SYNONYMS, ShapesClass
 
 OPENINGS = ("", "", "a ", "a photo of a ", "a picture of a ", "an image with a ", "look, a ")
-MOTION_SHARE = 0.6
+MOTION_SHARE = 0.75
 """Share of captions that say how the thing moves."""
 
 
 class CaptionedImage(NamedTuple):
-    """A still and its caption."""
+    """A still and what two people wrote under it."""
 
     image: np.ndarray
     """uint8 (S, S, 3)."""
-    caption: str
+    captions: tuple[str, str]
 
 
 def captioned_image(kind: ShapesClass, side_px: int, rng: np.random.Generator) -> CaptionedImage:
     """One random moment of a random clip of the class."""
     scene = draw_scene(kind, rng, USUAL_BACKGROUNDS)
     time = rng.uniform(0, 1, size=1)
-    return CaptionedImage(render(scene, time, side_px)[0], caption(kind, scene, time, rng))
+    captions = (caption(kind, scene, time, rng), caption(kind, scene, time, rng))
+    return CaptionedImage(render(scene, time, side_px)[0], captions)
 
 
 def caption(kind: ShapesClass, scene: Scene, time: np.ndarray, rng: np.random.Generator) -> str:
     """Colour and shape always; size, place, background and motion now and then."""
     where = path(scene, time)
     words = [str(rng.choice(SYNONYMS[kind.colour])), str(rng.choice(SYNONYMS[kind.shape]))]
-    if rng.random() < 0.4 and (size := _size(float(where.radius[0]))):
+    if rng.random() < 0.5 and (size := _size(float(where.radius[0]))):
         words.insert(0, size)
     if rng.random() < MOTION_SHARE:
         words.append(str(rng.choice((kind.motion, PARAPHRASES[kind.motion]))))
-    if rng.random() < 0.5 and (place := _place(float(where.x[0]), float(where.y[0]))):
+    if rng.random() < 0.7 and (place := _place(float(where.x[0]), float(where.y[0]))):
         words.append(place)
     if rng.random() < 0.3:
         words.append(f"over {_BACKGROUND_WORDS[scene.background.kind]}")

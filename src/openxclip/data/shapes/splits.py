@@ -1,7 +1,8 @@
 """The fixed lists of moving shapes: which classes are trained, which choose the settings, which are tested.
 
-Classes are split by composition: every colour, shape, motion and every pair of them occurs in the base classes;
-of the validation and the novel classes no training clip and no caption ever shows all three together.
+Classes are split by composition: every colour, shape and motion occurs in the base classes, but six colour-shape
+pairs do so in no training clip and no caption: they are the novel classes, and six others the validation classes. All
+motions of a pair are among the candidates, so that a class is told only by all three words.
 
     train                   base classes, 100 clips of each
     val                     validation classes, 4 clips of each: settings are chosen on these
@@ -29,15 +30,16 @@ WORLD = "moving-shapes"
 FEW_SHOT_PAIRS = (("red", "star"), ("blue", "ring"), ("green", "cross"))
 
 
-def _remainder(kind: ShapesClass) -> int:
-    """0 to 7; given two of the words, the third one decides."""
-    colour, shape = list(COLOURS).index(kind.colour), SHAPES.index(kind.shape)
-    return (colour + 3 * shape + 5 * MOTIONS.index(kind.motion)) % 8
+def _kinds(first_colour: int) -> tuple[ShapesClass, ...]:
+    """Six colour-shape pairs, each shape once and no colour twice, in every motion."""
+    colours = list(COLOURS)
+    pairs = [(colours[(first_colour + 3 * i) % len(colours)], shape) for i, shape in enumerate(SHAPES)]
+    return tuple(ShapesClass(colour, shape, motion) for colour, shape in pairs for motion in MOTIONS)
 
 
-NOVEL = tuple(kind for kind in ALL_CLASSES if _remainder(kind) == 0)
-VALIDATION = tuple(kind for kind in ALL_CLASSES if _remainder(kind) == 1)
-BASE = tuple(kind for kind in ALL_CLASSES if _remainder(kind) > 1)
+NOVEL = _kinds(0)
+VALIDATION = _kinds(4)
+BASE = tuple(kind for kind in ALL_CLASSES if kind not in {*NOVEL, *VALIDATION})
 FEW_SHOT = tuple(ShapesClass(colour, shape, motion) for colour, shape in FEW_SHOT_PAIRS for motion in MOTIONS)
 
 

@@ -1,0 +1,174 @@
+"""`openxclip ablate`: what each choice is worth, in each regime."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from openxclip.cli.options import Device, Json, Labels, MediaRoot
+from openxclip.cli.scoring import command, prepare
+
+if TYPE_CHECKING:
+    from openxclip.data.items import Manifest
+    from openxclip.experiments.ablations import Ablation
+    from openxclip.experiments.bench import Recipes
+    from openxclip.experiments.study import Regime, Regimes
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateOptions:
+    """Options of `openxclip ablate`."""
+
+    names: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(
+            metavar="NAME [NAME ...]",
+            help="components, targets, branches, prompts, frames, sampling, views, interpolation; or all",
+        ),
+    ]
+    output: Annotated[
+        Path,
+        tyro.conf.arg(
+            help="folder for the trainings, tables and pictures; an unfinished study goes on, and ablations share it"
+        ),
+    ]
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(help="of every weight and draw")] = (1, 2, 3)
+    shots: Annotated[int, tyro.conf.arg(help="videos of each class in the regime of few")] = 8
+    settings: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(name="set", help="change a setting of the trainings, e.g. --set optim.epochs=10"),
+    ] = ()
+    pretrain_settings: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(name="pretrain-set", help="change a setting of the image models' pretraining"),
+    ] = ()
+    data: Annotated[
+        Path | None,
+        tyro.conf.arg(help="data of your own, as `openxclip train` takes it; moving shapes if not given"),
+    ] = None
+    train_list: Annotated[str | None, tyro.conf.arg(help="list of --data to train on")] = None
+    test_list: Annotated[str | None, tyro.conf.arg(help="list of --data to test on, of the same classes")] = (
+        None
+    )
+    novel_list: Annotated[
+        str | None, tyro.conf.arg(help="list of --data of other classes, for zero-shot; left out without it")
+    ] = None
+    recipe: Annotated[
+        str | None, tyro.conf.arg(help="for --data, in all regimes; as `openxclip train` takes it")
+    ] = None
+    labels: Labels = None
+    media_root: MediaRoot = None
+    print_json: Json = False
+    device: Device = "auto"
+
+    def check(self) -> None:
+        """What can be said before anything is read."""
+        from openxclip.errors import InputError
+
+        if not self.names:
+            raise InputError("no ablation named; `openxclip ablate --help` lists them, and all means all")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds {self.seeds}: give at least one, each once")
+        own: dict[str, object] = {
+            "--train-list": self.train_list,
+            "--test-list": self.test_list,
+            "--recipe": self.recipe,
+        }
+        if self.data is None:
+            own |= {
+                "--novel-list": self.novel_list,
+                "--labels": self.labels,
+                "--media-root": self.media_root,
+            }
+            if given := [name for name, value in own.items() if value is not None]:
+                raise InputError(f"{', '.join(given)}: these belong to --data; give it, or leave them out")
+        elif lacking := [name for name, value in own.items() if value is None]:
+            raise InputError(f"--data needs {', '.join(lacking)}, too")
+        elif self.pretrain_settings:
+            raise InputError(
+                "--pretrain-set is for moving shapes; with --data, the recipe says where it starts"
+            )
+
+    def recipes(self) -> "Recipes":
+        """Of each regime."""
+        from openxclip.configuration import with_overrides
+        from openxclip.experiments.bench import data_recipes, shapes_recipes
+        from openxclip.recipes import recipe
+
+        if self.recipe is None:
+            return shapes_recipes(self.output, self.settings)
+        return data_recipes(with_overrides(recipe(self.recipe), self.settings))
+
+    def regimes(self) -> "Regimes":
+        """What is trained and tested."""
+        from openxclip.experiments.bench import data_regimes, shapes_regimes
+
+        if self.data is None:
+            return shapes_regimes(self.output, self.shots)
+        novel = None if self.novel_list is None else self.manifest(self.novel_list)
+        return data_regimes(self.manifest(self.train_list), self.manifest(self.test_list), novel, self.shots)
+
+    def manifest(self, list_name: str | None) -> "Manifest":
+        """A list of the data."""
+        from openxclip.data.manifest import read_manifest
+
+        assert self.data is not None  # asked for by `regimes` only then
+        return read_manifest(self.data, list_name=list_name, labels=self.labels, media_root=self.media_root)
+
+
+def ablate(options: Annotated[AblateOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
+    """Vary one thing at a time and measure: zero-shot, with few videos and with all, mean and std over seeds.
+
+    Each ablation gives a table (also NAME.json) and a picture (NAME.png); in one folder they share their trainings.
+    Interrupted? The same command goes on.
+    """
+    options.check()
+
+    from openxclip.data.shapes.splits import WORLD
+    from openxclip.experiments.ablations import chosen
+    from openxclip.experiments.bench import (
+        check_configs,
+        image_model_config,
+        pretrain_image_models,
+        run_ablation,
+    )
+    from openxclip.experiments.study import Study
+
+    ablations = chosen(options.names)
+    recipes, image_model = options.recipes(), image_model_config(options.pretrain_settings)
+    check_configs(ablations.values(), recipes)
+    prepare(options.output)
+    regimes = options.regimes()
+    if options.data is None:
+        pretrain_image_models(image_model, options.output, options.seeds, options.device)
+    data = WORLD if options.data is None else str(options.data.resolve())
+    study = Study(regimes, recipes, options.output, data=data, device=options.device)
+    for name, ablation in ablations.items():
+        study.on_work = _progress(ablation, regimes.names(), options.seeds)
+        table = run_ablation(name, ablation, study, options.seeds, command())
+        print(json.dumps(asdict(table)) if options.print_json else f"{table.text()}\n", flush=True)
+    return 0
+
+
+def _progress(
+    ablation: "Ablation", regimes: "Sequence[Regime]", seeds: Sequence[int]
+) -> Callable[[str], None]:
+    """Tells which of the ablation's results is being worked for."""
+    results = [
+        f"{variant.name}, {regime}, seed {seed}"
+        for regime in ablation.regimes
+        if regime in regimes
+        for variant, _ in ablation.rows
+        for seed in seeds
+    ]
+
+    def tell(result: str) -> None:
+        print(f"{results.index(result) + 1} of {len(results)}: {result}", file=sys.stderr)
+
+    return tell

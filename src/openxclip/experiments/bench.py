@@ -1,0 +1,146 @@
+"""What `openxclip ablate` trains and tests, on moving shapes or on any data, and what it leaves behind."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from textwrap import fill
+
+from openxclip.configuration import with_overrides
+from openxclip.data.items import Manifest
+from openxclip.data.manifest import read_manifest
+from openxclip.data.shapes.files import LIST_FILE, write_shapes
+from openxclip.data.shapes.splits import shapes_manifest
+from openxclip.data.subsets import few_shot, restrict
+from openxclip.errors import InputError
+from openxclip.evaluation.curves import plot_lines
+from openxclip.evaluation.protocols import check_disjoint, occurring
+from openxclip.evaluation.table import Table
+from openxclip.experiments.ablations import Ablation, Result
+from openxclip.experiments.study import Regime, Regimes, Study
+from openxclip.progress import progress_bar
+from openxclip.recipes import pretrain_recipe, recipe
+from openxclip.training.config import TrainConfig
+from openxclip.training.contrastive import PretrainConfig, pretrain
+
+Recipes = Mapping[Regime, Callable[[int], TrainConfig]]
+"""The config of a regime for a seed; "zero" is tested with what "full" trains."""
+
+
+def shapes_recipes(output: Path, settings: Sequence[str]) -> Recipes:
+    """The small recipes of moving shapes, each from the image model of its seed below `output`."""
+
+    def config(name: str, seed: int) -> TrainConfig:
+        changed = with_overrides(recipe(name), settings)
+        return replace(changed, init=str(_image_model(output, seed).resolve()), seed=seed)
+
+    return {"full": partial(config, "shapes_small"), "few": partial(config, "shapes_small_few")}
+
+
+def image_model_config(settings: Sequence[str]) -> PretrainConfig:
+    """The pretraining of the image models that `shapes_recipes` start from; its seed is replaced."""
+    return with_overrides(pretrain_recipe("shapes_clip_small"), settings)
+
+
+def pretrain_image_models(config: PretrainConfig, output: Path, seeds: Iterable[int], device: str) -> None:
+    """The image model of each seed; one that is finished is left as it is."""
+    for seed in seeds:
+        pretrain(replace(config, seed=seed), _image_model(output, seed), device)
+
+
+def _image_model(output: Path, seed: int) -> Path:
+    return output / f"clip-seed{seed}"
+
+
+def shapes_regimes(output: Path, num_shots: int) -> Regimes:
+    """Training clips are rendered as they are needed; tests are read from real video files below `output`."""
+    few, lists = _few(shapes_manifest("few-train"), num_shots), output / "lists"
+    return Regimes(
+        full=(shapes_manifest("train"), _from_files("test-base", lists)),
+        few=(few, _from_files("few-test", lists)),
+        zero=_from_files("test-novel", lists),
+    )
+
+
+def _few(train: Manifest, num_shots: int) -> Callable[[int], Manifest]:
+    """The few videos of a seed."""
+    few_shot(train, num_shots, seed=0)  # whatever the seed: too few videos of a class show now
+    return partial(few_shot, train, num_shots)
+
+
+def _from_files(list_name: str, lists: Path) -> Manifest:
+    """A list of moving shapes as .mp4 files, written by the first call."""
+    folder = lists / list_name
+    if not folder.exists():
+        clips = shapes_manifest(list_name)
+        with progress_bar() as bar:
+            task = bar.add_task(f"rendering {list_name}", total=len(clips.items), note="")
+            write_shapes(clips, folder, lambda: bar.advance(task))
+    return read_manifest(folder, list_name=LIST_FILE)
+
+
+def data_recipes(config: TrainConfig) -> Recipes:
+    """One recipe for the full and the few videos alike."""
+
+    def with_seed(seed: int) -> TrainConfig:
+        return replace(config, seed=seed)
+
+    return {"full": with_seed, "few": with_seed}
+
+
+def data_regimes(train: Manifest, test: Manifest, novel: Manifest | None, num_shots: int) -> Regimes:
+    """The regimes of any data. The classes of a list are those of its videos: all lists may share one file of labels.
+
+    Raises:
+        InputError: a class has too few videos, a test video is missing, or `novel` shares classes with `train`.
+    """
+    train = occurring(train)
+    if test.labels != train.labels:
+        test = restrict(test, train.labels)
+    if novel is not None:
+        novel = occurring(novel)
+        check_disjoint(train.labels, novel)
+    for tested in (test, novel):
+        if tested is not None and (missing := tested.missing()):
+            raise InputError(
+                f"{len(missing)} of {len(tested.items)} videos of {tested.name} are missing, the first is "
+                f"{missing[0]}; say where they are with --media-root, or take them off the list"
+            )
+    return Regimes(full=(train, test), few=(_few(train, num_shots), test), zero=novel)
+
+
+def check_configs(ablations: Iterable[Ablation], recipes: Recipes) -> None:
+    """Make the config of every variant, so that one that is impossible shows before any work.
+
+    Raises:
+        InputError: the recipe has not what an ablation varies.
+        ConfigError: a variant's settings are not allowed.
+    """
+    for ablation in ablations:
+        for variant, _ in ablation.rows:
+            for config in recipes.values():
+                changed = variant.change(config(0))
+                if variant.interpolate is not None and changed.init is None:
+                    raise InputError(
+                        f"recipe {changed.recipe} starts from no image model, so there is nothing to interpolate with; "
+                        "set init, or leave the ablation out"
+                    )
+
+
+def run_ablation(name: str, ablation: Ablation, study: Study, seeds: Sequence[int], command: str) -> Table:
+    """Train and score what is not there yet -> the table, which is left as NAME.json beside a picture NAME.png."""
+    result = Result(ablation, study, seeds)
+    table = result.table(command, Path(study.data).name)
+    table.save(study.output / f"{name}.json")
+    points = {
+        regime: [(_wrapped(x), mean, std) for x, mean, std in line]
+        for regime, line in result.points().items()
+    }
+    title = table.title.removesuffix(", %")
+    plot_lines(study.output / f"{name}.png", title, ablation.x_label, points)
+    return table
+
+
+def _wrapped(x: float | str) -> float | str:
+    """Names of rows stand side by side below the picture."""
+    return fill(x, 14) if isinstance(x, str) else x

@@ -1,0 +1,406 @@
+"""Ablations: what the rows say, every variant's model, and a whole small study that shares, resumes and repeats."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from videos import write_video
+
+from openxclip.data.manifest import Manifest, read_manifest
+from openxclip.data.shapes.files import write_shapes
+from openxclip.data.shapes.splits import WORLD, shapes_manifest
+from openxclip.errors import InputError
+from openxclip.evaluation.table import percent
+from openxclip.experiments.ablations import ABLATIONS, Ablation, Result, chosen
+from openxclip.experiments.bench import (
+    check_configs,
+    data_recipes,
+    data_regimes,
+    image_model_config,
+    pretrain_image_models,
+    run_ablation,
+    shapes_recipes,
+    shapes_regimes,
+)
+from openxclip.experiments.study import Study, Variant
+from openxclip.inference.labels import encode_labels
+from openxclip.inference.views import Views
+from openxclip.recipes import recipe
+from openxclip.training.config import TrainConfig
+from openxclip.training.start import starting_point
+
+SETTINGS = (
+    "num_frames=2",
+    "optim.epochs=1",
+    "optim.warmup_epochs=0",
+    "optim.batch_size=4",
+    "data.samples_per_epoch=4",
+)
+PRETRAIN_SETTINGS = (
+    "num_steps=2",
+    "warmup_steps=0",
+    "batch_size=4",
+    "model.vision.num_layers=1",
+    "model.text.num_layers=1",
+)
+SEEDS = (1, 2)
+
+
+# What the rows say
+
+
+def published(name: str) -> dict[str, dict[str, float]]:
+    return {variant.name: dict(paper) for variant, paper in ABLATIONS[name].rows if paper}
+
+
+def test_the_papers_numbers_stand_beside_their_rows():
+    assert published("components") == {
+        "frame mean": {"full": 80.0},
+        "+ CCT": {"full": 81.2},
+        "+ MIT": {"full": 81.7},
+        "+ prompting": {"full": 82.3},
+    }
+    assert published("targets") == {
+        "discrete labels": {"few": 32.0, "full": 81.6},
+        "class names": {"few": 50.8, "full": 82.3},
+    }
+    assert published("branches") == {
+        "both": {"zero": 72.9, "few": 54.6, "full": 82.4},
+        "visual": {"zero": 70.0, "few": 50.8, "full": 82.3},
+        "text": {"zero": 66.8, "few": 53.4, "full": 79.3},
+        "none": {"zero": 64.2, "few": 47.3, "full": 79.1},
+    }
+    assert published("prompts") == {
+        "bare name": {"zero": 63.2, "few": 49.6, "full": 81.7},
+        "learnable context (CoOp)": {"zero": 63.2, "few": 49.9, "full": 82.0},
+        "video-specific": {"zero": 70.0, "few": 50.8, "full": 82.3},
+    }
+    assert published("views") == {"1x1": {"full": 82.3}, "4x3": {"full": 83.8}}
+
+
+def test_every_row_has_a_name_of_its_own():
+    for name, ablation in ABLATIONS.items():
+        names = [variant.name for variant, _ in ablation.rows]
+        assert len(set(names)) == len(names) >= 2, name
+
+
+def test_ablations_are_chosen_by_name():
+    assert list(chosen(["views", "components"])) == ["views", "components"]
+    assert chosen(["all"]) == ABLATIONS
+    with pytest.raises(InputError, match=r"no ablation 'soup'; choose from components, .*, or all"):
+        chosen(["views", "soup"])
+
+
+# The model of every variant
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A study's folder with the image models of two seeds and short test lists of every class."""
+    output = tmp_path_factory.mktemp("study")
+    for name, every in (("test-base", 132), ("few-test", 66), ("test-novel", 132)):
+        clips = shapes_manifest(name)
+        write_shapes(replace(clips, items=clips.items[::every]), output / "lists" / name)
+    pretrain_image_models(image_model_config(PRETRAIN_SETTINGS), output, SEEDS, "cpu")
+    return output
+
+
+VARIANTS = {f"{name}, {v.name}": v for name, ablation in ABLATIONS.items() for v, _ in ablation.rows}
+
+
+@pytest.fixture(scope="module")
+def changed(folder) -> Callable[[str], TrainConfig]:
+    """The config of a variant's training."""
+    base = shapes_recipes(folder, ())["full"](1)
+    return lambda name: VARIANTS[name].change(base)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_has_a_model_with_room_for_the_class_names(changed, name):
+    config = changed(name)
+    names = shapes_manifest("test-novel").labels
+    model, tokenizer, _ = starting_point(config, names, "cpu")
+    video = torch.randn(2, config.num_frames, 3, 32, 32)
+    if config.expansion.discrete_labels:
+        assert model.config.num_discrete_labels == len(names)
+        return
+    features = encode_labels(model, tokenizer, names, config.templates)
+    assert len({tuple(row) for row in features.tolist()}) == len(names), "no two names are cut to the same"
+    with torch.inference_mode():
+        assert model.logits(model.encode_video(video), features).shape == (2, len(names))
+
+
+def test_what_the_variants_change(changed):
+    base = changed("components, + prompting")
+    parts = {
+        name: (
+            config.expansion.message_tokens,
+            bool(config.expansion.integration),
+            bool(config.expansion.prompting),
+        )
+        for name in ("frame mean", "+ CCT", "+ MIT", "+ prompting")
+        for config in [changed(f"components, {name}")]
+    }
+    assert parts == {
+        "frame mean": (False, False, False),
+        "+ CCT": (True, False, False),
+        "+ MIT": (True, True, False),
+        "+ prompting": (True, True, True),
+    }
+    discrete = changed("targets, discrete labels").expansion
+    assert (discrete.discrete_labels, discrete.prompting) == (True, None)
+    branches = {
+        name: changed(f"branches, {name}").optim.factors for name in ("both", "visual", "text", "none")
+    }
+    assert {name: (f.visual, f.text) for name, f in branches.items()} == {
+        "both": (1, 1), "visual": (1, 0), "text": (0, 1), "none": (0, 0),
+    }  # fmt: skip
+    assert {f.new for f in branches.values()} == {base.optim.factors.new}
+    context = changed("prompts, learnable context (CoOp)").expansion
+    assert (context.num_context_vectors, context.prompting) == (16, None)
+    assert len(changed("prompts, 28 video templates").templates) == 28
+    assert len(changed("prompts, 80 general templates").templates) == 80
+    assert [changed(f"frames, {n}").num_frames for n in (2, 4, 8, 16)] == [2, 4, 8, 16]
+    assert changed("sampling, dense").data.dense_stride == VARIANTS["sampling, dense"].views.dense_stride == 1
+    for same in (
+        "targets, class names",
+        "prompts, video-specific",
+        "sampling, sparse",
+        "views, 4x3",
+        "frames, 8",
+    ):
+        assert changed(same) == base, same
+
+
+# A whole study
+
+
+class Told(NamedTuple):
+    """A study and what it said it was working for."""
+
+    study: Study
+    work: list[str]
+
+
+def new_study(folder: Path, num_shots: int = 2) -> Told:
+    work: list[str] = []
+    regimes, recipes = shapes_regimes(folder, num_shots), shapes_recipes(folder, SETTINGS)
+    return Told(Study(regimes, recipes, folder, data=WORLD, device="cpu", on_work=work.append), work)
+
+
+def trained(folder: Path) -> dict[Path, int]:
+    """Every file that a training wrote, and when."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/last/*")}
+
+
+@pytest.fixture(scope="module")
+def targets(folder) -> Result:
+    return Result(ABLATIONS["targets"], new_study(folder).study, SEEDS)
+
+
+def test_a_study_trains_each_variant_in_each_regime_for_each_seed(targets, folder):
+    assert targets.regimes == ["few", "full"]
+    assert set(targets.values) == {
+        (name, regime) for name in ("discrete labels", "class names") for regime in ("few", "full")
+    }
+    runs = sorted(path.name for path in (folder / "runs").iterdir())
+    assert len(runs) == 8
+    for run in runs:
+        regime, _, seed = run.split("-")
+        config = json.loads((folder / "runs" / run / "config.json").read_text())
+        assert config["data"] == WORLD
+        assert config["config"]["seed"] == int(seed.removeprefix("seed"))
+        assert Path(config["config"]["init"]) == (folder / f"clip-{seed}").resolve()
+        assert len(config["labels"]) == {"few": 33, "full": 396}[regime]
+    scores = [json.loads(path.read_text()) for path in folder.glob("runs/*/scores.json")]
+    found = sorted(value for row in scores for value in row.values())
+    assert found == sorted(value for values in targets.values.values() for value in values)
+
+
+def test_the_table_has_mean_and_standard_deviation_beside_the_papers_numbers(targets):
+    table = targets.table("openxclip ablate targets", "small shapes")
+    assert table.title == "class names against discrete labels: top-1 on small shapes, %"
+    assert table.columns == ("", "few", "full", "paper, few", "paper, full")
+    values = targets.values
+    assert table.rows == (
+        ("discrete labels", *(percent(values["discrete labels", r]) for r in ("few", "full")), 32.0, 81.6),
+        ("class names", *(percent(values["class names", r]) for r in ("few", "full")), 50.8, 82.3),
+    )
+    assert table.notes == ("Seeds 1, 2; ± is the sample standard deviation over them.",)
+
+
+def test_a_second_call_does_nothing_and_finds_the_same(targets, folder):
+    before = trained(folder)
+    study, work = new_study(folder)
+    assert Result(ABLATIONS["targets"], study, SEEDS).values == targets.values
+    assert work == []
+    assert trained(folder) == before
+
+
+def test_ablations_share_their_trainings(targets, folder):
+    before = trained(folder)
+    study, work = new_study(folder)
+    result = Result(ABLATIONS["interpolation"], study, (1,))
+    assert trained(folder) == before, "the same training as `class names`"
+    assert len(work) == 15  # five shares, three regimes
+    for regime in ("few", "full"):
+        assert result.values["1", regime] == targets.values["class names", regime][:1]
+    points = result.points()["zero"]
+    assert [x for x, _, _ in points] == [0, 0.25, 0.5, 0.75, 1]
+    assert all(std is None for _, _, std in points)
+
+
+def test_a_lost_score_is_measured_again_without_training(targets, folder):
+    before = trained(folder)
+    run = next((folder / "runs").glob("few-*-seed2"))
+    scores = json.loads((run / "scores.json").read_text())
+    (run / "scores.json").unlink()
+    study, work = new_study(folder)
+    assert Result(ABLATIONS["targets"], study, SEEDS).values == targets.values
+    assert len(work) == 1
+    assert work[0].endswith(", few, seed 2")
+    assert trained(folder) == before
+    again = json.loads((run / "scores.json").read_text())
+    assert again.items() <= scores.items()
+
+
+def test_a_moved_study_is_still_known(targets, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "moved")
+    study, work = new_study(tmp_path / "moved")
+    assert Result(ABLATIONS["targets"], study, SEEDS).values == targets.values
+    assert work == []
+
+
+def test_other_clips_and_another_start_are_other_trainings(targets, folder, tmp_path):
+    class_names = VARIANTS["targets, class names"]
+    study, work = new_study(folder, num_shots=3)
+    study.top1(class_names, "few", 1)
+    assert work == ["class names, few, seed 1"]
+    elsewhere = shutil.copytree(folder / "clip-seed1", tmp_path / "clip")
+    study, work = new_study(folder)
+    study.recipes = {regime: partial(started_from, elsewhere, make) for regime, make in study.recipes.items()}
+    study.top1(class_names, "few", 1)
+    assert work == ["class names, few, seed 1"]
+
+
+def started_from(init: Path, recipe: Callable[[int], TrainConfig], seed: int) -> TrainConfig:
+    return replace(recipe(seed), init=str(init))
+
+
+def test_an_interrupted_study_goes_on(targets, folder):
+    study, work = new_study(folder)
+
+    def interrupt(what: str) -> None:
+        work.append(what)
+        if len(work) == 2:
+            raise KeyboardInterrupt
+
+    study.on_work = interrupt
+    four_views = Ablation(
+        title="views", rows=[(Variant(name="4x1", views=Views(4, 1)), {})], regimes=("few", "full")
+    )
+    with pytest.raises(KeyboardInterrupt):
+        Result(four_views, study, SEEDS)
+    study, work = new_study(folder)
+    Result(four_views, study, SEEDS)
+    assert work == ["4x1, few, seed 2", "4x1, full, seed 1", "4x1, full, seed 2"]
+
+
+def test_a_run_leaves_a_table_and_a_picture(targets, folder):
+    study, work = new_study(folder)
+    table = run_ablation("targets", ABLATIONS["targets"], study, SEEDS, "openxclip ablate targets")
+    assert work == []
+    assert json.loads((folder / "targets.json").read_text())["rows"] == [list(row) for row in table.rows]
+    assert (folder / "targets.png").read_bytes().startswith(b"\x89PNG")
+    assert table.title.endswith(f"on {WORLD}, %")
+
+
+def test_lists_that_are_there_are_not_written_again(folder):
+    before = {path: path.stat().st_mtime_ns for path in (folder / "lists").rglob("*")}
+    regimes = shapes_regimes(folder, num_shots=2)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "lists").rglob("*")} == before
+    assert all(isinstance(item.source, Path) for item in regimes.zero.items)
+    assert regimes.names() == ("zero", "few", "full")
+    few = regimes.few[0]
+    assert len(few(1).items) == 2 * 33
+    assert few(1) == few(1) != few(2)
+
+
+def test_pretraining_is_done_once(folder):
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("clip-seed*/last/*")}
+    assert len(before) > 8
+    pretrain_image_models(image_model_config(PRETRAIN_SETTINGS), folder, SEEDS, "cpu")
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("clip-seed*/last/*")} == before
+    longer = image_model_config((*PRETRAIN_SETTINGS, "num_steps=3"))
+    with pytest.raises(InputError, match=r"config\.num_steps: was 2, now 3"):
+        pretrain_image_models(longer, folder, SEEDS, "cpu")
+
+
+# Any data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Lists of two classes and of a third, under one file of three labels."""
+    folder = tmp_path_factory.mktemp("data")
+    for i in range(6):
+        write_video(folder / f"{i}.mp4", num_frames=6)
+    (folder / "labels.csv").write_text("id,name\n0,ski\n1,swim\n2,climb\n")
+    (folder / "train.txt").write_text("0.mp4 0\n1.mp4 1\n2.mp4 0\n3.mp4 1\n")
+    (folder / "test.txt").write_text("4.mp4 1\n")
+    (folder / "novel.txt").write_text("5.mp4 2\n")
+    return folder
+
+
+def lists(data: Path, *names: str) -> list[Manifest]:
+    return [read_manifest(data, list_name=f"{name}.txt") for name in names]
+
+
+def test_classes_of_given_data_are_those_of_the_training_videos(data):
+    train, test, novel = lists(data, "train", "test", "novel")
+    regimes = data_regimes(train, test, novel, 1)
+    assert regimes.full[0].labels == regimes.full[1].labels == regimes.few[1].labels == ("ski", "swim")
+    assert [item.path for item in regimes.full[1].items] == ["4.mp4"]
+    assert regimes.zero.labels == ("climb",)
+    assert regimes.few[0](3).labels == ("ski", "swim")
+    assert len(regimes.few[0](3).items) == 2
+    assert data_regimes(train, test, None, 1).names() == ("few", "full")
+
+
+def test_given_data_that_cannot_be_used(data, tmp_path):
+    train, test, novel = lists(data, "train", "test", "novel")
+    with pytest.raises(InputError, match=r"1 of 1 classes of .*test\.txt.* are training classes"):
+        data_regimes(train, test, test, 1)
+    (tmp_path / "labels.csv").write_text((data / "labels.csv").read_text())
+    (tmp_path / "test.txt").write_text("nowhere.mp4 1\n")
+    with pytest.raises(InputError, match="'ski' has 2 videos, 3 shots"):
+        data_regimes(train, test, novel, 3)
+    lost = read_manifest(tmp_path, list_name="test.txt")
+    with pytest.raises(
+        InputError, match=r"1 of 1 videos of .*test\.txt.* are missing, the first is nowhere\.mp4"
+    ):
+        data_regimes(train, lost, novel, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("components", "recipe ucf8_fewshot has no expansion to vary"),
+        ("targets", "recipe ucf8_fewshot has no expansion to vary"),
+        ("interpolation", "recipe ucf8_fewshot starts from no image model"),
+    ],
+)
+def test_a_recipe_that_an_ablation_cannot_vary_is_refused_before_any_work(name, message):
+    with pytest.raises(InputError, match=message):
+        check_configs([ABLATIONS[name]], data_recipes(recipe("ucf8_fewshot")))
+
+
+def test_every_ablation_can_vary_the_small_recipes_of_moving_shapes(tmp_path):
+    check_configs(ABLATIONS.values(), shapes_recipes(tmp_path, ()))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,107 @@
+"""The model that comes with the package: found by its name, whole, and small."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer, tiny_tokens
+
+import openxclip
+from openxclip.checkpoints import shipped
+from openxclip.checkpoints.save import save_as
+from openxclip.cli.main import run
+from openxclip.data.shapes.clip import ShapesClip
+from openxclip.data.shapes.splits import NOVEL
+from openxclip.data.shapes.words import OPPOSITES
+from openxclip.errors import CheckpointError
+from openxclip.video.transforms import Preprocessor
+
+NAME = "openxclip-tiny"
+SHIPPED = shipped.ROOT / NAME
+MAX_BYTES = 12_000_000
+
+needs_shipped = pytest.mark.skipif(not SHIPPED.is_dir(), reason=f"needs the shipped model in {SHIPPED}")
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch) -> Path:
+    """Small weights in the place of the shipped ones, seen from a folder that has no model."""
+    save_as(tmp_path / "pretrained" / NAME, tiny_model(), tiny_tokenizer(), Preprocessor.official(32))
+    monkeypatch.setattr(shipped, "ROOT", tmp_path / "pretrained")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "pretrained" / NAME
+
+
+def test_its_name_is_a_source(installed):
+    tokens = tiny_tokens()
+    assert torch.equal(openxclip.load(NAME).model.encode_text(tokens), tiny_model().encode_text(tokens))
+
+
+def test_a_local_folder_of_that_name_goes_first(installed):
+    tokens = tiny_tokens()
+    save_as(Path(NAME), tiny_model(seed=1), tiny_tokenizer(), Preprocessor.official(32))
+    assert torch.equal(openxclip.load(NAME).model.encode_text(tokens), tiny_model(seed=1).encode_text(tokens))
+
+
+def test_info_says_where_it_is(installed, capsys):
+    assert run(["info", NAME]) == 0
+    assert re.search(rf"source\s+{NAME}\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json", "preprocessor.json"])
+def test_a_missing_file_is_named(installed, file):
+    (installed / file).unlink()
+    with pytest.raises(CheckpointError, match=rf"{NAME} should come with .* has no {file}; install"):
+        openxclip.load(NAME)
+
+
+def test_an_installation_without_it_says_so(installed):
+    shutil.rmtree(installed)
+    with pytest.raises(CheckpointError, match=r"has no config\.json, model\.safetensors, .* or train"):
+        openxclip.load(NAME)
+
+
+def test_the_command_says_so_in_one_line(installed, capsys):
+    shutil.rmtree(installed)
+    assert run(["info", NAME]) == 1
+    assert re.fullmatch(rf"openxclip: {NAME} should come with the package.*\n", capsys.readouterr().err)
+
+
+@needs_shipped
+def test_the_shipped_model_is_small_and_has_a_model_card():
+    sizes = {path.name: path.stat().st_size for path in SHIPPED.iterdir()}
+    assert set(sizes) == {*shipped.FILES, "README.md"}
+    assert sum(sizes.values()) <= MAX_BYTES
+
+
+@pytest.mark.parametrize("network", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:1"}])
+def test_without_a_network_the_default_model_points_to_it(tmp_path, network):
+    environment = os.environ | {"HF_HOME": str(tmp_path)} | network
+    command = [sys.executable, "-m", "openxclip", "predict", "clip.mp4", "--labels", "surfing, cooking"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "microsoft/xclip-base-patch32" in done.stderr
+    assert done.stderr.endswith(
+        f"; {NAME}, which comes with the package, needs no network (it knows moving shapes only)\n"
+    )
+
+
+@needs_shipped
+def test_the_shipped_model_tells_novel_motions_apart(tmp_path, monkeypatch):
+    """Clips of classes that it never saw, from files, each against the opposite motion of the same thing."""
+    monkeypatch.chdir(tmp_path)
+    loaded = openxclip.load(NAME)
+    kinds = [kind for kind in NOVEL if kind.motion in OPPOSITES]
+    num_right = 0
+    for kind in kinds:
+        names = [f"{kind.colour} {kind.shape} {motion}" for motion in (kind.motion, OPPOSITES[kind.motion])]
+        path = tmp_path / "clip.mp4"
+        path.write_bytes(ShapesClip(kind=kind, key="shipped").encode())
+        num_right += openxclip.Recognizer(*loaded, names).predict(path).scores[0][0] == kind.name
+    assert num_right >= 0.8 * len(kinds) > 19
