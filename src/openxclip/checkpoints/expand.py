@@ -12,13 +12,16 @@ import torch
 from openxclip.checkpoints.tables import part_of
 from openxclip.errors import CheckpointError
 from openxclip.models import XCLIP, XCLIPConfig
+from openxclip.models.initialisation import enlarge_new_parts
 
 
-def expand(model: XCLIP, config: XCLIPConfig, seed: int) -> tuple[XCLIP, tuple[str, ...]]:
+def expand(
+    model: XCLIP, config: XCLIPConfig, seed: int, gain: float | None = None
+) -> tuple[XCLIP, tuple[str, ...]]:
     """A model of `config` with every parameter that `model` has too, and its new parts with their parameter counts.
 
-    Parts that `model` lacks are initialised from `seed`; parts that `config` switches off are dropped. Time positions
-    are interpolated where the number of frames differs.
+    Parts that `model` lacks are initialised from `seed`, by `gain` if given (see `enlarge_new_parts`); parts that
+    `config` switches off are dropped. Time positions are interpolated where the number of frames differs.
 
     Raises:
         CheckpointError: the towers, which both must share, are not the same, or a kept part has other heads.
@@ -29,6 +32,8 @@ def expand(model: XCLIP, config: XCLIPConfig, seed: int) -> tuple[XCLIP, tuple[s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         expanded = XCLIP(config)
+    if gain is not None:
+        enlarge_new_parts(expanded, gain)
     wanted = expanded.state_dict()
     kept = {
         name: tensor

@@ -54,11 +54,11 @@ def _image_model(output: Path, seed: int) -> Path:
 
 def shapes_regimes(output: Path, num_shots: int) -> Regimes:
     """Training clips are rendered as they are needed; tests are read from real video files below `output`."""
-    few, lists = _few(shapes_manifest("few-train"), num_shots), output / "lists"
+    few, lists = _few(shapes_manifest("small-few-train"), num_shots), output / "lists"
     return Regimes(
-        full=(shapes_manifest("train"), _from_files("test-base", lists)),
-        few=(few, _from_files("few-test", lists)),
-        zero=_from_files("test-novel", lists),
+        full=(shapes_manifest("small-train"), _from_files("small-test-base", lists)),
+        few=(few, _from_files("small-few-test", lists)),
+        zero=_from_files("small-test-novel", lists),
     )
 
 

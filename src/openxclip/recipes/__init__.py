@@ -13,7 +13,8 @@ from openxclip.training.config import TrainConfig
 from openxclip.training.contrastive import PretrainConfig
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    recipe.__name__: recipe for recipe in (*REGIMES, ucf8_fewshot, shapes, shapes_small, shapes_small_few, *KINETICS)
+    recipe.__name__: recipe
+    for recipe in (*REGIMES, ucf8_fewshot, shapes, shapes_small, shapes_small_few, *KINETICS)
 }
 """Name on the command line -> recipe."""
 
@@ -42,5 +43,7 @@ def pretrain_recipe(name: str) -> PretrainConfig:
         InputError: there is no such recipe.
     """
     if name not in PRETRAIN_RECIPES:
-        raise InputError(f"there is no pretraining recipe {name!r}; choose one of {', '.join(PRETRAIN_RECIPES)}")
+        raise InputError(
+            f"there is no pretraining recipe {name!r}; choose one of {', '.join(PRETRAIN_RECIPES)}"
+        )
     return PRETRAIN_RECIPES[name]()

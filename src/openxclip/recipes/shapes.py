@@ -25,8 +25,8 @@ def shapes_clip() -> PretrainConfig:
     """The image model of `openxclip-tiny`."""
     return PretrainConfig(
         recipe="shapes_clip",
-        model=_image_model(width=128, num_heads=4, embed_dim=96),
-        num_steps=2500,
+        model=_image_model(width=96, num_layers=4, num_heads=3),
+        num_steps=1500,
         batch_size=128,
         learning_rate=1e-3,
         warmup_steps=100,
@@ -34,24 +34,25 @@ def shapes_clip() -> PretrainConfig:
 
 
 def shapes_clip_small() -> PretrainConfig:
-    """The image model that the ablations start from."""
+    """The image model that the ablations start from: fewer words, a smaller model."""
     return dataclasses.replace(
         shapes_clip(),
         recipe="shapes_clip_small",
-        model=_image_model(width=96, num_heads=3, embed_dim=64),
-        num_steps=1200,
+        model=_image_model(width=64, num_layers=3, num_heads=2),
+        world="small",
+        num_steps=800,
     )
 
 
-def _image_model(width: int, num_heads: int, embed_dim: int) -> XCLIPConfig:
+def _image_model(width: int, num_layers: int, num_heads: int) -> XCLIPConfig:
     return XCLIPConfig(
-        embed_dim=embed_dim,
+        embed_dim=64,
         num_frames=1,
         vision=VisionConfig(
             image_size_px=32,
             patch_size_px=8,
             width=width,
-            num_layers=4,
+            num_layers=num_layers,
             num_heads=num_heads,
             message_tokens=False,
         ),
@@ -67,7 +68,7 @@ def shapes() -> TrainConfig:
         recipe="shapes",
         init="runs/clip",
         num_frames=8,
-        expansion=_expansion(num_heads=3),
+        expansion=_expansion(),
         data=DataConfig(
             train_list="train",
             samples_per_epoch=3200,
@@ -98,7 +99,7 @@ def shapes_small() -> TrainConfig:
         config,
         recipe="shapes_small",
         init="runs/clip-small",
-        expansion=_expansion(num_heads=2),
+        expansion=_expansion(),
         optim=dataclasses.replace(config.optim, epochs=4, warmup_epochs=0.5),
     )
 
@@ -114,8 +115,9 @@ def shapes_small_few() -> TrainConfig:
     )
 
 
-def _expansion(num_heads: int) -> ExpansionConfig:
+def _expansion() -> ExpansionConfig:
     return ExpansionConfig(
-        integration=IntegrationConfig(num_heads=num_heads),
-        prompting=PromptingConfig(num_layers=1, num_heads=num_heads),
+        integration=IntegrationConfig(num_heads=2),
+        prompting=PromptingConfig(num_layers=1, num_heads=2),
+        new_parts_gain=1.0,
     )

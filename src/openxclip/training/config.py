@@ -150,6 +150,10 @@ class ExpansionConfig:
     """Video-specific prompting, or None for none."""
     drop_path: float = 0.0
     """Stochastic depth of the image tower's last block."""
+    new_parts_gain: float | None = None
+    """None draws the new parts as published, with a deviation of 0.02; a number by its share of 1 / sqrt(fan-in).
+
+    Beside towers much narrower than CLIP's, parts of 0.02 are so small that a short training never wakes them."""
     num_context_vectors: int | None = None
     """Learnable vectors before each class name (CoOp), or None for none."""
     discrete_labels: bool = False
@@ -160,6 +164,10 @@ class ExpansionConfig:
             not self.discrete_labels or (self.prompting is None and self.num_context_vectors is None),
             "expansion.discrete_labels leaves no texts to prompt: set expansion.prompting and "
             "expansion.num_context_vectors to null",
+        )
+        require(
+            self.new_parts_gain is None or self.new_parts_gain > 0,
+            f"expansion.new_parts_gain must be above 0, or null, got {self.new_parts_gain}",
         )
 
 

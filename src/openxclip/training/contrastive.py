@@ -1,9 +1,11 @@
 """Language-image pretraining (CLIP, Radford et al. 2021) on captioned stills of moving shapes.
 
 The first stage of the paper's story in miniature: images and captions meet in one embedding before any video is
-seen. Beside the images, the two captions of an image attract each other, too: no still shows a motion, so that
-images alone teach the text tower to overlook words of motion (all class names that differ in nothing else then have
-the same feature), while real CLIP's images show enough of most actions to tell their names apart. Every step is a function of the weights and (seed, step), so an interrupted run ends in the same weights.
+seen. Beside the images, the two captions of an image attract each other, too. No still shows a motion, so that images
+alone teach the text tower to overlook words of motion: class names that differ in nothing else then get the same
+feature. Real images show enough of most actions to tell their names apart.
+
+Every step is a function of the weights and (seed, step), so an interrupted run ends in the same weights.
 
 Shapes: B images, S input side, C tokens of a caption, E joint embedding.
 """
@@ -12,7 +14,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ from openxclip.checkpoints.tokenizer import Tokenizer, train_small_tokenizer
 from openxclip.configuration import require
 from openxclip.data.dataset import Draw, generator
 from openxclip.data.shapes.captions import all_words, captioned_image
-from openxclip.data.shapes.splits import BASE
+from openxclip.data.shapes.splits import WORLDS
 from openxclip.errors import TrainingError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.progress import progress_bar
@@ -47,6 +49,8 @@ class PretrainConfig:
     """Name of the recipe it comes from."""
     model: XCLIPConfig
     """The image model: one frame, nothing of what X-CLIP adds."""
+    world: Literal["full", "small"] = "full"
+    """Which of moving shapes' words the captions know."""
     num_steps: int
     """Optimizer steps."""
     batch_size: int
@@ -94,12 +98,13 @@ class CaptionBatches(Dataset[CaptionBatch]):
     def __init__(self, config: PretrainConfig, tokenizer: Tokenizer) -> None:
         self.config = config
         self.tokenizer = tokenizer
+        self.kinds = WORLDS[config.world].base
 
     def __getitem__(self, step: int) -> CaptionBatch:
         rng = generator(Draw.CLIP, self.config.seed, step)
         side = self.config.model.vision.image_size_px
-        kinds = rng.integers(len(BASE), size=self.config.batch_size)
-        pairs = [captioned_image(BASE[kind], side, rng) for kind in kinds]
+        kinds = rng.integers(len(self.kinds), size=self.config.batch_size)
+        pairs = [captioned_image(self.kinds[kind], side, rng) for kind in kinds]
         pixels = torch.from_numpy(np.stack([pair.image for pair in pairs])).permute(0, 3, 1, 2)
         first, second = zip(*(pair.captions for pair in pairs), strict=True)
         return CaptionBatch(pixels, torch.stack([self.tokenizer(first), self.tokenizer(second)]))

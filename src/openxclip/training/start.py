@@ -36,7 +36,8 @@ def starting_point(config: TrainConfig, labels: Sequence[str], device: str) -> L
         return loaded
     # What the reader had to add to CLIP gives way to what the run's own seed draws.
     model = without_new_parts(loaded.model, report.new_parts)
-    model, _ = expand(model, _expanded(model.config, config.expansion, len(labels)), config.seed)
+    expanded = _expanded(model.config, config.expansion, len(labels))
+    model, _ = expand(model, expanded, config.seed, config.expansion.new_parts_gain)
     return loaded._replace(model=model)
 
 

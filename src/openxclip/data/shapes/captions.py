@@ -50,7 +50,15 @@ def caption(kind: ShapesClass, scene: Scene, time: np.ndarray, rng: np.random.Ge
 def all_words() -> list[str]:
     """Texts that hold every word a caption or a class name can use, for a tokenizer to learn from."""
     words = [word for alternatives in SYNONYMS.values() for word in alternatives]
-    return [*words, *MOTIONS, *PARAPHRASES.values(), *OPENINGS[2:], *_SIZES, *_PLACES, *_BACKGROUND_WORDS.values()]
+    return [
+        *words,
+        *MOTIONS,
+        *PARAPHRASES.values(),
+        *OPENINGS[2:],
+        *_SIZES,
+        *_PLACES,
+        *_BACKGROUND_WORDS.values(),
+    ]
 
 
 _SIZES = ("small", "big")

@@ -1,8 +1,8 @@
 """The fixed lists of moving shapes: which classes are trained, which choose the settings, which are tested.
 
-Classes are split by composition: every colour, shape and motion occurs in the base classes, but six colour-shape
-pairs do so in no training clip and no caption: they are the novel classes, and six others the validation classes. All
-motions of a pair are among the candidates, so that a class is told only by all three words.
+Classes are split by composition: every colour, shape and motion occurs in the base classes, but some colour-shape
+pairs do so in no training clip and no caption: they make the novel and the validation classes. All motions of a pair
+are among the candidates, so that a class is told only by all three words.
 
     train                   base classes, 100 clips of each
     val                     validation classes, 4 clips of each: settings are chosen on these
@@ -12,9 +12,12 @@ motions of a pair are among the candidates, so that a class is told only by all 
     test-novel-paraphrased  the clips of test-novel under other names
     ...-other-background    the same scenes over backgrounds that training never shows
     few-train, -val, -test  33 classes for few-shot training, three colour-shape pairs in every motion
+    small-...               the same with fewer words, for ablations: 99 base classes, 33 novel ones
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +30,50 @@ from openxclip.errors import InputError
 WORLD = "moving-shapes"
 """What stands for these lists where the path of a data set is expected."""
 
-FEW_SHOT_PAIRS = (("red", "star"), ("blue", "ring"), ("green", "cross"))
+
+@dataclass(frozen=True)
+class World:
+    """The classes that some colours and shapes make, and which of them are never trained."""
+
+    colours: tuple[str, ...]
+    shapes: tuple[str, ...]
+
+    @property
+    def novel(self) -> tuple[ShapesClass, ...]:
+        """Tested, never trained."""
+        return self._pairs_in_every_motion(0)
+
+    @property
+    def validation(self) -> tuple[ShapesClass, ...]:
+        """To choose settings on, never trained."""
+        return self._pairs_in_every_motion(len(self.colours) // 2)
+
+    @property
+    def base(self) -> tuple[ShapesClass, ...]:
+        """Trained."""
+        held_out = {*self.novel, *self.validation}
+        known = [k for k in ALL_CLASSES if k.colour in self.colours and k.shape in self.shapes]
+        return tuple(kind for kind in known if kind not in held_out)
+
+    @property
+    def few_shot(self) -> tuple[ShapesClass, ...]:
+        """Three of the pairs that are not novel, in every motion."""
+        return self._pairs_in_every_motion(1)[: 3 * len(MOTIONS)]
+
+    def _pairs_in_every_motion(self, first_colour: int) -> tuple[ShapesClass, ...]:
+        """Each shape once; another `first_colour` gives other pairs."""
+        pairs = [
+            (self.colours[(first_colour + 3 * i) % len(self.colours)], shape)
+            for i, shape in enumerate(self.shapes)
+        ]
+        return tuple(ShapesClass(colour, shape, motion) for colour, shape in pairs for motion in MOTIONS)
 
 
-def _kinds(first_colour: int) -> tuple[ShapesClass, ...]:
-    """Six colour-shape pairs, each shape once and no colour twice, in every motion."""
-    colours = list(COLOURS)
-    pairs = [(colours[(first_colour + 3 * i) % len(colours)], shape) for i, shape in enumerate(SHAPES)]
-    return tuple(ShapesClass(colour, shape, motion) for colour, shape in pairs for motion in MOTIONS)
-
-
-NOVEL = _kinds(0)
-VALIDATION = _kinds(4)
-BASE = tuple(kind for kind in ALL_CLASSES if kind not in {*NOVEL, *VALIDATION})
-FEW_SHOT = tuple(ShapesClass(colour, shape, motion) for colour, shape in FEW_SHOT_PAIRS for motion in MOTIONS)
+WORLDS = {
+    "full": World(tuple(COLOURS), SHAPES),
+    "small": World(("red", "yellow", "green", "blue", "white"), ("ring", "bar", "star")),
+}
+"""All words, and few of them."""
 
 
 def shapes_manifest(list_name: str | None) -> Manifest:
@@ -61,8 +94,8 @@ def _clips(
     clips_per_class: int,
     *,
     keys: str,
-    other_background: bool = False,
-    label: Callable[[ShapesClass], str] = lambda kind: kind.name,
+    other_background: bool,
+    label: Callable[[ShapesClass], str],
 ) -> Manifest:
     """`keys` names the scenes: lists of the same keys and classes show the same."""
     return Manifest(
@@ -80,32 +113,47 @@ def _clips(
     )
 
 
-def _novel_part(number: int) -> tuple[ShapesClass, ...]:
-    chosen = np.random.default_rng(number).permutation(len(NOVEL))[: len(NOVEL) * 2 // 3]
-    return tuple(NOVEL[i] for i in sorted(chosen))
+def _part(kinds: Sequence[ShapesClass], number: int) -> tuple[ShapesClass, ...]:
+    chosen = np.random.default_rng(number).permutation(len(kinds))[: len(kinds) * 2 // 3]
+    return tuple(kinds[i] for i in sorted(chosen))
 
 
-def _other(name: str, kinds: Sequence[ShapesClass], clips_per_class: int) -> Manifest:
-    return _clips(f"{name}-other-background", kinds, clips_per_class, keys="test", other_background=True)
+def _lists(prefix: str, world: World, base_test_clips: int) -> dict[str, Callable[[], Manifest]]:
+    """Name of each list -> what makes it."""
+
+    def clips(
+        name: str,
+        kinds: tuple[ShapesClass, ...],
+        clips_per_class: int,
+        keys: str,
+        other_background: bool = False,
+        label: Callable[[ShapesClass], str] = lambda kind: kind.name,
+    ) -> dict[str, Callable[[], Manifest]]:
+        name = prefix + name
+        make = partial(
+            _clips, name, kinds, clips_per_class, keys=keys, other_background=other_background, label=label
+        )
+        return {name: make}
+
+    base, novel, few = world.base, world.novel, world.few_shot
+    return {
+        **clips("train", base, 100, "train"),
+        **clips("val", world.validation, 4, "val"),
+        **clips("test-base", base, base_test_clips, "test"),
+        **clips("test-base-other-background", base, base_test_clips, "test", other_background=True),
+        **clips("test-novel", novel, 8, "test"),
+        **clips("test-novel-1", _part(novel, 1), 8, "test"),
+        **clips("test-novel-2", _part(novel, 2), 8, "test"),
+        **clips("test-novel-3", _part(novel, 3), 8, "test"),
+        **clips("test-novel-other-background", novel, 8, "test", other_background=True),
+        **clips("test-novel-paraphrased", novel, 8, "test", label=lambda kind: kind.paraphrase),
+        **clips("few-train", few, 16, "few_train"),
+        **clips("few-val", few, 8, "few_val"),
+        **clips("few-test", few, 8, "few_test"),
+    }
 
 
-LISTS: dict[str, Callable[[], Manifest]] = {
-    "train": lambda: _clips("train", BASE, 100, keys="train"),
-    "val": lambda: _clips("val", VALIDATION, 4, keys="val"),
-    "test-base": lambda: _clips("test-base", BASE, 2, keys="test"),
-    "test-base-other-background": lambda: _other("test-base", BASE, 2),
-    "test-novel": lambda: _clips("test-novel", NOVEL, 8, keys="test"),
-    "test-novel-1": lambda: _clips("test-novel-1", _novel_part(1), 8, keys="test"),
-    "test-novel-2": lambda: _clips("test-novel-2", _novel_part(2), 8, keys="test"),
-    "test-novel-3": lambda: _clips("test-novel-3", _novel_part(3), 8, keys="test"),
-    "test-novel-other-background": lambda: _other("test-novel", NOVEL, 8),
-    "test-novel-paraphrased": lambda: _clips(
-        "test-novel-paraphrased", NOVEL, 8, keys="test", label=lambda kind: kind.paraphrase
-    ),
-    "few-train": lambda: _clips("few-train", FEW_SHOT, 16, keys="few_train"),
-    "few-val": lambda: _clips("few-val", FEW_SHOT, 8, keys="few_val"),
-    "few-test": lambda: _clips("few-test", FEW_SHOT, 8, keys="few_test"),
-}
+LISTS = {**_lists("", WORLDS["full"], 2), **_lists("small-", WORLDS["small"], 8)}
 """Name of the list -> its clips."""
 
 

@@ -64,7 +64,7 @@ PARAPHRASES: dict[str, str] = {
     "spinning anticlockwise": "turning anticlockwise",
     "bouncing": "hopping up and down",
     "zigzagging": "moving in a zigzag",
-    "orbiting": "moving in a circle",
+    "orbiting": "going round and round",
 }
 """Other names of the motions; no video is ever trained with them."""
 
