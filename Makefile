@@ -20,7 +20,7 @@ demo: $(STAMP)  ## recognise clips of classes that the shipped model never saw
 tiny: $(STAMP)  ## train the shipped model anew, into runs/openxclip-tiny; interrupted, it goes on
 	$(BIN)/openxclip pretrain --recipe shapes_clip --output runs/tiny-clip
 	$(BIN)/openxclip train --recipe shapes --data moving-shapes --output runs/tiny --set init=runs/tiny-clip
-	$(BIN)/openxclip convert runs/tiny runs/openxclip-tiny
+	$(BIN)/python scripts/package_tiny.py runs/tiny runs/openxclip-tiny
 
 test: $(STAMP)  ## the quick tests
 	$(BIN)/python -m pytest -m 'not slow' --quiet

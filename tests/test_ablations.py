@@ -2,20 +2,23 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from videos import write_video
 
 from openxclip.data.manifest import Manifest, read_manifest
 from openxclip.data.shapes.files import write_shapes
-from openxclip.data.shapes.splits import WORLD, shapes_manifest
+from openxclip.data.shapes.splits import WORLD, WORLDS, shapes_manifest
 from openxclip.errors import InputError
+from openxclip.evaluation.curves import plot_lines
 from openxclip.evaluation.table import percent
 from openxclip.experiments.ablations import ABLATIONS, Ablation, Result, chosen
 from openxclip.experiments.bench import (
@@ -104,7 +107,7 @@ def test_ablations_are_chosen_by_name():
 def folder(tmp_path_factory) -> Path:
     """A study's folder with the image models of two seeds and short test lists of every class."""
     output = tmp_path_factory.mktemp("study")
-    for name, every in (("test-base", 132), ("few-test", 66), ("test-novel", 132)):
+    for name, every in (("small-test-base", 132), ("small-few-test", 66), ("small-test-novel", 66)):
         clips = shapes_manifest(name)
         write_shapes(replace(clips, items=clips.items[::every]), output / "lists" / name)
     pretrain_image_models(image_model_config(PRETRAIN_SETTINGS), output, SEEDS, "cpu")
@@ -124,7 +127,7 @@ def changed(folder) -> Callable[[str], TrainConfig]:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_has_a_model_with_room_for_the_class_names(changed, name):
     config = changed(name)
-    names = shapes_manifest("test-novel").labels
+    names = shapes_manifest("small-test-novel").labels
     model, tokenizer, _ = starting_point(config, names, "cpu")
     video = torch.randn(2, config.num_frames, 3, 32, 32)
     if config.expansion.discrete_labels:
@@ -217,7 +220,7 @@ def test_a_study_trains_each_variant_in_each_regime_for_each_seed(targets, folde
         assert config["data"] == WORLD
         assert config["config"]["seed"] == int(seed.removeprefix("seed"))
         assert Path(config["config"]["init"]) == (folder / f"clip-{seed}").resolve()
-        assert len(config["labels"]) == {"few": 33, "full": 396}[regime]
+        assert len(config["labels"]) == {"few": 33, "full": len(WORLDS["small"].base)}[regime]
     scores = [json.loads(path.read_text()) for path in folder.glob("runs/*/scores.json")]
     found = sorted(value for row in scores for value in row.values())
     assert found == sorted(value for values in targets.values.values() for value in values)
@@ -243,10 +246,11 @@ def test_a_second_call_does_nothing_and_finds_the_same(targets, folder):
     assert trained(folder) == before
 
 
-def test_ablations_share_their_trainings(targets, folder):
+def test_ablations_share_their_trainings(targets, folder, caplog):
     before = trained(folder)
     study, work = new_study(folder)
     result = Result(ABLATIONS["interpolation"], study, (1,))
+    assert caplog.records == [], "nothing to warn of in what was asked for"
     assert trained(folder) == before, "the same training as `class names`"
     assert len(work) == 15  # five shares, three regimes
     for regime in ("few", "full"):
@@ -319,6 +323,20 @@ def test_a_run_leaves_a_table_and_a_picture(targets, folder):
     assert json.loads((folder / "targets.json").read_text())["rows"] == [list(row) for row in table.rows]
     assert (folder / "targets.png").read_bytes().startswith(b"\x89PNG")
     assert table.title.endswith(f"on {WORLD}, %")
+
+
+def axis_row(path: Path, names: Sequence[str]) -> int:
+    """Draw steps of these names -> the row of pixels in which the axis lies, which is black from end to end."""
+    plot_lines(path, "prompts", "", {"zero": [(name, 0.5, None) for name in names]})
+    with Image.open(path) as image:
+        dark = np.asarray(image.convert("L")) < 100
+    return int(np.flatnonzero(dark.mean(axis=1) > 0.5)[-1])
+
+
+def test_long_names_of_rows_take_a_second_line_in_the_picture(tmp_path):
+    short = axis_row(tmp_path / "a.png", ("bare name", "learnable", "video-specific"))
+    assert axis_row(tmp_path / "b.png", ("bare name", "learnable context (CoOp)", "none")) < short - 8
+    assert axis_row(tmp_path / "c.png", ("frame mean", "+ CCT", "+ prompting")) == short
 
 
 def test_lists_that_are_there_are_not_written_again(folder):

@@ -938,21 +938,23 @@ def test_control_c_stops_a_run_with_one_line(data, tmp_path):
 @pytest.fixture
 def few_lists(monkeypatch):
     """The lists of moving shapes with a clip or two of all their classes: their files are written in a second."""
-    for name, every in (("test-base", 132), ("few-test", 66), ("test-novel", 132)):
+    for name, every in (("small-test-base", 132), ("small-few-test", 66), ("small-test-novel", 66)):
         whole = LISTS[name]()
         clips = replace(whole, items=whole.items[::every])
         monkeypatch.setitem(LISTS, name, partial(replace, clips))  # another copy for each call
 
 
 def test_render_writes_a_list_that_other_commands_read(call, few_lists, model, tmp_path):
-    arguments = ["render", "--list", "few-test", "--output", str(tmp_path / "few")]
+    arguments = ["render", "--list", "small-few-test", "--output", str(tmp_path / "few")]
     assert options(arguments) == options_in_help(call, "render")
     outcome = call(*arguments)
     assert (outcome.status, outcome.out) == (0, "")
     assert outcome.err.endswith(f"4 clips of 33 classes: {tmp_path / 'few'}\n")
     base = ["evaluate", "supervised", "--model", model, "--json", "--data"]
     files = call(*base, tmp_path / "few", "--list", "clips.txt").rows[0]["models"][0]["evaluations"]["test"]
-    rendered = call(*base, "moving-shapes", "--list", "few-test").rows[0]["models"][0]["evaluations"]["test"]
+    rendered = call(*base, "moving-shapes", "--list", "small-few-test").rows[0]["models"][0]["evaluations"][
+        "test"
+    ]
     assert [row["path"] for row in files["videos"]] == [row["path"] for row in rendered["videos"]]
     assert [row["probability"] for row in files["videos"]] == [
         pytest.approx(row["probability"], abs=1e-5) for row in rendered["videos"]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import openxclip
-from openxclip.data.shapes.splits import BASE
+from openxclip.data.shapes.splits import WORLDS
 from openxclip.data.shapes.words import ALL_CLASSES, ShapesClass
 from openxclip.errors import ConfigError, InputError, TrainingError
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig, XCLIPConfig
@@ -102,7 +102,8 @@ def test_the_loss_of_pairs_that_have_found_each_other_is_nothing():
 # What is shown
 
 
-def test_no_caption_and_no_image_shows_a_class_that_is_not_trained(finished, monkeypatch):
+@pytest.mark.parametrize("world", WORLDS)
+def test_no_caption_and_no_image_shows_a_class_that_is_not_trained(finished, monkeypatch, world):
     shown: list[ShapesClass] = []
     original = contrastive.captioned_image
 
@@ -111,11 +112,12 @@ def test_no_caption_and_no_image_shows_a_class_that_is_not_trained(finished, mon
         return original(kind, side_px, rng)
 
     monkeypatch.setattr(contrastive, "captioned_image", watched)
-    batches = CaptionBatches(replace(CONFIG, batch_size=200), openxclip.load(finished)[1])
+    batches = CaptionBatches(replace(CONFIG, world=world, batch_size=200), openxclip.load(finished)[1])
     for step in range(8):
         batches[step]
-    assert set(shown) <= set(BASE)
-    assert len(set(shown)) > 0.9 * len(BASE)
+    base = set(WORLDS[world].base)
+    assert set(shown) <= base
+    assert len(set(shown)) > 0.9 * len(base)
 
 
 def test_a_batch_follows_from_seed_and_step_alone(finished):
@@ -123,8 +125,9 @@ def test_a_batch_follows_from_seed_and_step_alone(finished):
     first, again = (CaptionBatches(CONFIG, tokenizer)[3] for _ in range(2))
     assert torch.equal(first.pixels, again.pixels)
     assert torch.equal(first.tokens, again.tokens)
-    assert first.pixels.shape == (8, 3, 16, 16)
-    assert first.pixels.dtype == torch.uint8
+    assert (first.pixels.shape, first.pixels.dtype) == ((8, 3, 16, 16), torch.uint8)
+    assert first.tokens.shape == (2, 8, 32)
+    assert not torch.equal(*first.tokens), "two captions of each image"
     for other in (
         CaptionBatches(CONFIG, tokenizer)[4],
         CaptionBatches(replace(CONFIG, seed=6), tokenizer)[3],
@@ -156,6 +159,40 @@ def test_it_begins_as_one_who_knows_nothing():
     images = model.encode_video(preprocess.normalise(pixels)[:, None]).video
     loss = contrastive_loss(images, model.encode_text(tokens[0]), torch.tensor(0.0))
     assert loss.item() == pytest.approx(math.log(64), abs=0.1)
+
+
+def first_loss(config: PretrainConfig) -> tuple[float, dict[str, float]]:
+    """Of the first step, and what it is made of, measured before that step."""
+    start = contrastive._start(config, "cpu")
+    batch = CaptionBatches(config, start.tokenizer)[0]
+    with torch.no_grad():
+        images = start.model.encode_video(start.preprocess.normalise(batch.pixels)[:, None]).video
+        first, second = map(start.model.encode_text, batch.tokens)
+        scale = start.model.logit_scale
+        parts = {
+            "images": contrastive_loss(images, first, scale).item(),
+            "texts": contrastive_loss(first, second, scale).item(),
+        }
+    optimizer = contrastive._optimizer(start.model, config)
+    return contrastive._step(start.model, optimizer, batch, start.preprocess, config), parts
+
+
+@pytest.mark.parametrize("text_weight", [0.0, 0.5, 2.0])
+def test_the_two_captions_attract_each_other_by_the_weight_given(text_weight):
+    """0 is CLIP's own loss."""
+    loss, parts = first_loss(replace(CONFIG, text_weight=text_weight))
+    assert loss == pytest.approx(parts["images"] + text_weight * parts["texts"], rel=1e-5)
+    assert parts["texts"] > 0.1
+
+
+def test_the_temperature_learns_faster_than_all_else():
+    model = contrastive._start(CONFIG, "cpu").model
+    groups = contrastive._optimizer(model, CONFIG).param_groups
+    rates = {id(p): group["peak_lr"] for group in groups for p in group["params"]}
+    assert len(rates) == len(list(model.parameters())), "each parameter is in one group"
+    fast = {name for name, p in model.named_parameters() if rates[id(p)] != CONFIG.learning_rate}
+    assert fast == {"logit_scale"}
+    assert rates[id(model.logit_scale)] == pytest.approx(10 * CONFIG.learning_rate)
 
 
 @pytest.mark.parametrize("interrupted_at", [1, 3, 4])
@@ -254,6 +291,13 @@ def test_recipes_have_their_name_and_room_for_every_class_name(name):
     assert longest <= config.model.text.context_length - 2
     tokens = tokenizer(names)
     assert len({tuple(row) for row in tokens.tolist()}) == len(names)
+
+
+def test_the_small_recipe_knows_few_words():
+    assert {name: pretrain_recipe(name).world for name in PRETRAIN_RECIPES} == {
+        "shapes_clip": "full",
+        "shapes_clip_small": "small",
+    }
 
 
 def test_a_recipe_that_is_none():

@@ -67,6 +67,28 @@ def test_new_parts_come_from_the_seed_alone() -> None:
     assert all(torch.equal(first[name], fresh[name]) for name in first if part_of(name) == "new")
 
 
+@pytest.mark.parametrize("config", [TINY, DISCRETE, CONTEXT])
+def test_a_gain_enlarges_what_is_new_and_nothing_else(config: XCLIPConfig) -> None:
+    image = tiny_model(IMAGE)
+    published, gained, twice = (expand(image, config, 3, gain)[0].state_dict() for gain in (None, 1.0, 2.0))
+    kept = image.state_dict()
+    for name, tensor in gained.items():
+        if name in kept:
+            assert torch.equal(tensor, kept[name])
+        elif tensor.ndim > 1 and name != "text.context.vectors":
+            torch.testing.assert_close(2 * tensor, twice[name])
+            assert tensor.std() > 2 * published[name].std(), name
+        else:
+            assert torch.equal(tensor, published[name])
+
+
+def test_parts_that_are_there_already_keep_their_size() -> None:
+    whole = tiny_model()
+    state = whole.state_dict()
+    model, _ = expand(whole, TINY, seed=0, gain=1.0)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
 def test_a_frame_mean_of_equal_images_is_the_image() -> None:
     image = tiny_model(IMAGE)
     model, new_parts = expand(image, dataclasses.replace(IMAGE, num_frames=4), seed=0)

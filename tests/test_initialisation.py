@@ -9,7 +9,7 @@ import torch
 
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig
-from openxclip.models.initialisation import TABLE, initialise, rules_for
+from openxclip.models.initialisation import NEW, TABLE, enlarge_new_parts, initialise, rules_for
 
 SWITCHES = list(itertools.product((True, False), repeat=3))
 FULL = (True, True, True)
@@ -137,3 +137,58 @@ def test_constants(fresh: XCLIP) -> None:
             assert torch.equal(parameter, torch.zeros_like(parameter)), name
         elif name.endswith("norm.weight"):
             assert torch.equal(parameter, torch.ones_like(parameter)), name
+
+
+@pytest.fixture(scope="module")
+def enlarged() -> XCLIP:
+    torch.manual_seed(0)
+    model = build(*FULL)
+    enlarge_new_parts(model, 0.5)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "std"),
+    [
+        ("visual.blocks.1.message_proj.weight", 0.5 * 128**-0.5),
+        ("visual.blocks.1.cross_attn.qkv.weight", 0.5 * 128**-0.5),
+        ("visual.blocks.1.cross_attn.proj.weight", 0.5 * 128**-0.5),
+        ("integration.position_embedding", 0.25),
+        ("integration.blocks.0.attn.qkv.weight", 0.5 * 96**-0.5),
+        ("integration.blocks.0.mlp.fc1.weight", 0.5 * 96**-0.5),
+        ("integration.blocks.0.mlp.fc2.weight", 0.5 * (4 * 96) ** -0.5),
+        ("prompting.patch_proj.weight", 0.5 * 128**-0.5),
+        ("prompting.layers.1.cross_attn.key.weight", 0.5 * 96**-0.5),
+        ("prompting.layers.1.mlp.fc2.weight", 0.5 * (4 * 96) ** -0.5),
+    ],
+)
+def test_standard_deviation_of_enlarged_parts(enlarged: XCLIP, name: str, std: float) -> None:
+    """As above: by the share of 1 / sqrt(fan-in), here a half."""
+    parameter = enlarged.get_parameter(name).detach()
+    assert float(parameter.std()) == pytest.approx(std, rel=4 / math.sqrt(2 * parameter.numel()))
+
+
+def test_only_matrices_and_positions_of_new_parts_are_enlarged(fresh: XCLIP, enlarged: XCLIP) -> None:
+    changed = {
+        name for name, p in fresh.named_parameters() if not torch.equal(p, enlarged.get_parameter(name))
+    }
+    new = {name: p for name, p in fresh.named_parameters() if re.fullmatch(NEW, name)}
+    assert changed == {name for name, p in new.items() if p.ndim > 1}
+    assert {name.rpartition(".")[2] for name in new.keys() - changed} == {"weight", "bias", "alpha"}
+
+
+def test_context_vectors_are_words_and_stay_small() -> None:
+    torch.manual_seed(0)
+    text = TextConfig(
+        vocab_size=200, context_length=32, width=64, num_layers=1, num_heads=1, num_context_vectors=16
+    )
+    model = XCLIP(
+        XCLIPConfig(
+            embed_dim=64, vision=VisionConfig(width=64, num_layers=1, num_heads=1), text=text, prompting=None
+        )
+    )
+    assert model.text is not None
+    assert model.text.context is not None
+    before = model.text.context.vectors.clone()
+    enlarge_new_parts(model, 1.0)
+    assert torch.equal(model.text.context.vectors, before)

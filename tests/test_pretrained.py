@@ -1,10 +1,13 @@
 """The model that comes with the package: found by its name, whole, and small."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,15 +17,18 @@ from tiny import tiny_model, tiny_tokenizer, tiny_tokens
 import openxclip
 from openxclip.checkpoints import shipped
 from openxclip.checkpoints.save import save_as
+from openxclip.cli.evaluate import training_labels
 from openxclip.cli.main import run
+from openxclip.data.manifest import Manifest
 from openxclip.data.shapes.clip import ShapesClip
-from openxclip.data.shapes.splits import NOVEL
+from openxclip.data.shapes.splits import LISTS, WORLDS, shapes_manifest
 from openxclip.data.shapes.words import OPPOSITES
 from openxclip.errors import CheckpointError
 from openxclip.video.transforms import Preprocessor
 
 NAME = "openxclip-tiny"
 SHIPPED = shipped.ROOT / NAME
+PACKAGE = Path(__file__).parents[1] / "scripts" / "package_tiny.py"
 MAX_BYTES = 12_000_000
 
 needs_shipped = pytest.mark.skipif(not SHIPPED.is_dir(), reason=f"needs the shipped model in {SHIPPED}")
@@ -32,6 +38,9 @@ needs_shipped = pytest.mark.skipif(not SHIPPED.is_dir(), reason=f"needs the ship
 def installed(tmp_path, monkeypatch) -> Path:
     """Small weights in the place of the shipped ones, seen from a folder that has no model."""
     save_as(tmp_path / "pretrained" / NAME, tiny_model(), tiny_tokenizer(), Preprocessor.official(32))
+    (tmp_path / "pretrained" / NAME / "training_labels.txt").write_text(
+        "red star rising\nblue ring falling\n"
+    )
     monkeypatch.setattr(shipped, "ROOT", tmp_path / "pretrained")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -54,7 +63,10 @@ def test_info_says_where_it_is(installed, capsys):
     assert re.search(rf"source\s+{NAME}\n", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json", "preprocessor.json"])
+@pytest.mark.parametrize(
+    "file",
+    ["config.json", "model.safetensors", "tokenizer.json", "preprocessor.json", "training_labels.txt"],
+)
 def test_a_missing_file_is_named(installed, file):
     (installed / file).unlink()
     with pytest.raises(CheckpointError, match=rf"{NAME} should come with .* has no {file}; install"):
@@ -73,11 +85,63 @@ def test_the_command_says_so_in_one_line(installed, capsys):
     assert re.fullmatch(rf"openxclip: {NAME} should come with the package.*\n", capsys.readouterr().err)
 
 
+# What it was trained on
+
+
+def test_its_training_classes_are_known(installed, capsys):
+    assert training_labels([NAME], None) == ("red star rising", "blue ring falling")
+    assert training_labels([str(installed)], None) == ("red star rising", "blue ring falling")
+    assert training_labels([NAME], "green bar rising") == ("green bar rising",)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LISTS, "val", partial(replace, two_clips("val")))
+        arguments = ["label-union", "--model", NAME, "--data", "moving-shapes", "--list", "val"]
+        assert run(["evaluate", *arguments]) == 0
+    assert "among 68 labels" in capsys.readouterr().out
+
+
+def two_clips(list_name: str) -> Manifest:
+    """Of all the classes of a list."""
+    clips = shapes_manifest(list_name)
+    return replace(clips, items=clips.items[:2])
+
+
+def test_trained_classes_are_refused_as_zero_shot(installed, capsys):
+    (installed / "training_labels.txt").write_text("cyan circle rising\n")
+    arguments = ["zero-shot", "--model", NAME, "--data", "moving-shapes", "--lists", "val"]
+    assert run(["evaluate", *arguments]) == 2
+    assert "1 of 66 classes" in capsys.readouterr().err
+
+
+def test_a_local_folder_of_that_name_says_for_itself(installed):
+    save_as(Path(NAME), tiny_model(), tiny_tokenizer(), Preprocessor.official(32))
+    assert training_labels([NAME], None) is None
+
+
+def test_a_run_is_packaged_with_its_training_classes(tmp_path):
+    training, output = tmp_path / "run", tmp_path / "shipped"
+    save_as(training / "last", tiny_model(), tiny_tokenizer(), Preprocessor.official(32))
+    (training / "config.json").write_text(json.dumps({"labels": ["été", "red star rising"]}))
+    command = [sys.executable, str(PACKAGE), str(training), str(output)]
+    subprocess.run(command, check=True)
+    assert {path.name for path in output.iterdir()} == set(shipped.FILES)
+    assert training_labels([str(output)], None) == ("été", "red star rising")
+    tokens = tiny_tokens()
+    assert torch.equal(openxclip.load(output).model.encode_text(tokens), tiny_model().encode_text(tokens))
+
+    (output / "README.md").write_text("# The model card")
+    save_as(training / "last", tiny_model(seed=1), tiny_tokenizer(), Preprocessor.official(32))
+    subprocess.run(command, check=True)
+    assert (output / "README.md").read_text() == "# The model card"
+    again = openxclip.load(output).model.encode_text(tokens)
+    assert torch.equal(again, tiny_model(seed=1).encode_text(tokens))
+
+
 @needs_shipped
 def test_the_shipped_model_is_small_and_has_a_model_card():
     sizes = {path.name: path.stat().st_size for path in SHIPPED.iterdir()}
     assert set(sizes) == {*shipped.FILES, "README.md"}
     assert sum(sizes.values()) <= MAX_BYTES
+    assert training_labels([NAME], None) == tuple(kind.name for kind in WORLDS["full"].base)
 
 
 @pytest.mark.parametrize("network", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:1"}])
@@ -97,7 +161,7 @@ def test_the_shipped_model_tells_novel_motions_apart(tmp_path, monkeypatch):
     """Clips of classes that it never saw, from files, each against the opposite motion of the same thing."""
     monkeypatch.chdir(tmp_path)
     loaded = openxclip.load(NAME)
-    kinds = [kind for kind in NOVEL if kind.motion in OPPOSITES]
+    kinds = [kind for kind in WORLDS["full"].novel if kind.motion in OPPOSITES]
     num_right = 0
     for kind in kinds:
         names = [f"{kind.colour} {kind.shape} {motion}" for motion in (kind.motion, OPPOSITES[kind.motion])]

@@ -2,8 +2,9 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,9 @@ from openxclip.data.shapes.scene import (
     path,
 )
 from openxclip.data.shapes.splits import (
-    BASE,
-    FEW_SHOT,
     LISTS,
-    NOVEL,
-    VALIDATION,
     WORLD,
+    WORLDS,
     shapes_manifest,
 )
 from openxclip.data.shapes.words import (
@@ -299,33 +297,31 @@ def test_no_synonym_means_two_things():
     assert set(PARAPHRASES) == set(MOTIONS)
 
 
-def read_caption(text: str) -> tuple[str, str, str | None]:
-    """Which colour, shape and motion a caption names."""
-    rest, motion = f" {text} ", None
-    for name in MOTIONS:
-        for phrase in (name, PARAPHRASES[name]):
-            if f" {phrase} " in rest:
-                rest, motion = rest.replace(f" {phrase} ", "  "), name  # "in a circle" is no shape
-    (colour,) = {c for c in COLOURS for word in SYNONYMS[c] if f" {word} " in rest}
-    (shape,) = {s for s in SHAPES for word in SYNONYMS[s] if f" {word} " in rest}
-    return colour, shape, motion
+def read_caption(text: str) -> tuple[str, str, list[str]]:
+    """Which colour, shape and motions a caption names."""
+    text = f" {text} "
+    (colour,) = {c for c in COLOURS for word in SYNONYMS[c] if f" {word} " in text}
+    (shape,) = {s for s in SHAPES for word in SYNONYMS[s] if f" {word} " in text}
+    return colour, shape, [m for m in MOTIONS for phrase in (m, PARAPHRASES[m]) if f" {phrase} " in text]
 
 
-def test_captions_name_what_the_still_shows_and_often_its_motion():
+def test_both_captions_of_a_still_name_what_it_shows_and_often_its_motion():
     rng = np.random.default_rng(0)
-    with_motion, texts, images = 0, set(), set()
+    num_with_motion, num_alike, texts, images = 0, 0, set(), set()
     for i in range(600):
-        kind = BASE[i % len(BASE)]
+        kind = ALL_CLASSES[i % len(ALL_CLASSES)]
         image, captions = captioned_image(kind, 16, rng)
         for caption in captions:
-            colour, shape, motion = read_caption(caption)
+            colour, shape, motions = read_caption(caption)
             assert (colour, shape) == (kind.colour, kind.shape), caption
-            assert motion in (None, kind.motion), caption
-            with_motion += motion is not None
+            assert motions in ([], [kind.motion]), caption
+            num_with_motion += len(motions)
         assert (image.shape, image.dtype) == ((16, 16, 3), np.uint8)
+        num_alike += captions[0] == captions[1]
         texts |= set(captions)
         images.add(image.tobytes())
-    assert abs(with_motion / 1200 - MOTION_SHARE) < 0.05
+    assert abs(num_with_motion / 1200 - MOTION_SHARE) < 0.05
+    assert num_alike < 30, "two people, two captions"
     assert len(texts) > 1000
     assert len(images) == 600
 
@@ -341,43 +337,73 @@ def test_a_tokenizer_can_learn_from_every_word_of_the_captions():
 # Lists
 
 
-def test_base_validation_and_novel_classes_are_disjoint_and_all():
-    assert [len(set(kinds)) for kinds in (BASE, VALIDATION, NOVEL)] == [396, 66, 66]
-    assert {*BASE, *VALIDATION, *NOVEL} == set(ALL_CLASSES)
+worlds = pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 
 
-@pytest.mark.parametrize("parts", [*combinations(("colour", "shape", "motion"), 2)])
-def test_every_pair_of_words_is_trained(parts):
-    first, second = parts
-
-    def pairs(kinds: tuple[ShapesClass, ...]) -> set[tuple[str, str]]:
-        return {(getattr(kind, first), getattr(kind, second)) for kind in kinds}
-
-    assert pairs(BASE) == pairs(ALL_CLASSES)
+def looks(kinds: Sequence[ShapesClass]) -> set[tuple[str, str]]:
+    """The colour-shape pairs among classes."""
+    return {(kind.colour, kind.shape) for kind in kinds}
 
 
-NUM_CLASSES_AND_CLIPS = {
-    "train": (396, 39600),
-    "val": (66, 264),
-    "test-base": (396, 792),
-    "test-base-other-background": (396, 792),
-    "test-novel": (66, 528),
-    "test-novel-1": (44, 352),
-    "test-novel-2": (44, 352),
-    "test-novel-3": (44, 352),
-    "test-novel-other-background": (66, 528),
-    "test-novel-paraphrased": (66, 528),
-    "few-train": (33, 528),
-    "few-val": (33, 264),
-    "few-test": (33, 264),
-}
+@worlds
+def test_base_validation_and_novel_classes_are_all_and_share_no_colour_shape_pair(world):
+    parts = [world.base, world.validation, world.novel]
+    every = {kind for kind in ALL_CLASSES if kind.colour in world.colours and kind.shape in world.shapes}
+    assert set().union(*parts) == every
+    assert sum(map(len, parts)) == len(every)
+    for first, second in combinations(parts, 2):
+        assert looks(first).isdisjoint(looks(second))
 
 
-def test_the_lists_have_these_sizes():
-    assert {
-        name: (len(clips.labels), len(clips.items))
-        for name, clips in ((n, read()) for n, read in LISTS.items())
-    } == NUM_CLASSES_AND_CLIPS
+@worlds
+def test_every_colour_and_every_shape_is_trained_in_every_motion(world):
+    assert {(kind.colour, kind.motion) for kind in world.base} == set(product(world.colours, MOTIONS))
+    assert {(kind.shape, kind.motion) for kind in world.base} == set(product(world.shapes, MOTIONS))
+
+
+@worlds
+@pytest.mark.parametrize("part", ["base", "validation", "novel", "few_shot"])
+def test_all_motions_of_a_colour_shape_pair_are_candidates_together(world, part):
+    kinds = getattr(world, part)
+    assert set(kinds) == {ShapesClass(*look, motion) for look in looks(kinds) for motion in MOTIONS}
+
+
+@worlds
+def test_novel_and_validation_classes_have_each_shape_once(world):
+    for kinds in (world.novel, world.validation):
+        assert sorted(shape for _, shape in looks(kinds)) == sorted(world.shapes)
+
+
+def test_the_small_world_is_a_part_of_the_full_one():
+    assert (WORLDS["full"].colours, WORLDS["full"].shapes) == (tuple(COLOURS), SHAPES)
+    assert set(WORLDS["small"].colours) <= set(COLOURS)
+    assert set(WORLDS["small"].shapes) < set(SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "num_base", "num_held_out", "num_base_clips"), [("", 396, 66, 2), ("small-", 198, 33, 2)]
+)
+def test_the_lists_have_these_numbers_of_classes_and_clips(prefix, num_base, num_held_out, num_base_clips):
+    expected = {
+        "train": (num_base, 100),
+        "val": (num_held_out, 4),
+        "test-base": (num_base, num_base_clips),
+        "test-base-other-background": (num_base, num_base_clips),
+        "test-novel": (num_held_out, 8),
+        "test-novel-1": (num_held_out * 2 // 3, 8),
+        "test-novel-2": (num_held_out * 2 // 3, 8),
+        "test-novel-3": (num_held_out * 2 // 3, 8),
+        "test-novel-other-background": (num_held_out, 8),
+        "test-novel-paraphrased": (num_held_out, 8),
+        "few-train": (33, 16),
+        "few-val": (33, 8),
+        "few-test": (33, 8),
+    }
+    names = [name for name in LISTS if name.startswith("small-") == (prefix == "small-")]
+    assert names == [prefix + name for name in expected]
+    for name, (num_classes, num_clips) in zip(names, expected.values(), strict=True):
+        clips = shapes_manifest(name)
+        assert (len(clips.labels), len(clips.items)) == (num_classes, num_classes * num_clips), name
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -397,18 +423,23 @@ def sources(name: str) -> list[ShapesClip]:
     return [item.source for item in shapes_manifest(name).items]
 
 
-def test_no_clip_is_in_two_lists_that_must_not_share_any():
+prefixes = pytest.mark.parametrize("prefix", ["", "small-"])
+
+
+@prefixes
+def test_no_clip_is_in_two_lists_that_must_not_share_any(prefix):
     """Over any background: the scene, not the file, is what must not be known."""
     scenes = {
-        name: {(clip.kind, clip.key) for clip in sources(name)}
+        name: {(clip.kind, clip.key) for clip in sources(prefix + name)}
         for name in ("train", "val", "test-base", "test-novel", "few-train", "few-val", "few-test")
     }
     for first, second in combinations(scenes, 2):
         assert scenes[first].isdisjoint(scenes[second]), f"{first} and {second}"
 
 
-def test_lists_over_other_backgrounds_show_the_same_scenes_in_the_same_order():
-    for name in ("test-base", "test-novel"):
+@prefixes
+def test_lists_over_other_backgrounds_show_the_same_scenes_in_the_same_order(prefix):
+    for name in (f"{prefix}test-base", f"{prefix}test-novel"):
         other = shapes_manifest(f"{name}-other-background")
         assert other.labels == shapes_manifest(name).labels
         assert [replace(clip, other_background=True) for clip in sources(name)] == [
@@ -416,19 +447,23 @@ def test_lists_over_other_backgrounds_show_the_same_scenes_in_the_same_order():
         ]
 
 
-def test_paraphrased_clips_are_the_same_clips():
-    assert sources("test-novel-paraphrased") == sources("test-novel")
+@prefixes
+def test_paraphrased_clips_are_the_same_clips(prefix):
+    assert sources(f"{prefix}test-novel-paraphrased") == sources(f"{prefix}test-novel")
 
 
-def test_three_parts_of_the_novel_classes():
-    parts = [set(shapes_manifest(f"test-novel-{number}").labels) for number in (1, 2, 3)]
-    novel = {kind.name for kind in NOVEL}
+@prefixes
+def test_three_parts_of_the_novel_classes(prefix):
+    parts = [set(shapes_manifest(f"{prefix}test-novel-{number}").labels) for number in (1, 2, 3)]
+    novel = set(shapes_manifest(f"{prefix}test-novel").labels)
     assert all(part < novel for part in parts)
     assert len(set(map(frozenset, parts))) == 3
 
 
-def test_few_shot_classes_cross_every_motion():
-    assert Counter(kind.motion for kind in FEW_SHOT) == dict.fromkeys(MOTIONS, 3)
+@worlds
+def test_few_shot_classes_are_three_looks_that_are_not_novel(world):
+    assert Counter(kind.motion for kind in world.few_shot) == dict.fromkeys(MOTIONS, 3)
+    assert looks(world.few_shot).isdisjoint(looks(world.novel))
 
 
 @pytest.mark.parametrize("name", ["test", None])

@@ -11,7 +11,8 @@ SHIPPED = ("openxclip-tiny",)
 """Names that `openxclip.load` takes without any download."""
 
 ROOT = Path(str(resources.files("openxclip"))) / "pretrained"
-FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, PREPROCESSOR_FILE)
+TRAINING_LABELS_FILE = "training_labels.txt"  # beside a model: the class names it was trained on, one a line
+FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, PREPROCESSOR_FILE, TRAINING_LABELS_FILE)
 
 
 def shipped_folder(name: str) -> Path:

@@ -17,7 +17,8 @@ ListName = Annotated[str | None, tyro.conf.arg(name="list", help="which list of 
 TrainLabels = Annotated[
     str | None,
     tyro.conf.arg(
-        help="names of the classes that were trained, as --labels takes them; a run folder of ours knows its own"
+        help="names of the classes that were trained, as --labels takes them; openxclip-tiny and run folders of "
+        "ours know theirs"
     ),
 ]
 
@@ -159,7 +160,7 @@ def _splits(options: Options, lists: Sequence[str], label_splits: Path | None) -
 
 
 def training_labels(models: Sequence[str], given: str | None) -> tuple[str, ...] | None:
-    """The class names that were trained: those given, or those that the models' runs recorded; None if unknown."""
+    """The class names that were trained: those given, or those that stand with the models; None if unknown."""
     from openxclip.data.labels import parse_labels
     from openxclip.data.subsets import union
 
@@ -167,16 +168,23 @@ def training_labels(models: Sequence[str], given: str | None) -> tuple[str, ...]
         return tuple(parse_labels(given))
     found: tuple[str, ...] = ()
     for model in models:
-        recorded = _recorded_labels(Path(model))
+        recorded = _recorded_labels(model)
         if recorded is None:
             return None
         found = union(found, recorded)
     return found
 
 
-def _recorded_labels(model: Path) -> list[str] | None:
-    """Of a run folder, or of its `best` or `last`."""
-    from openxclip.checkpoints.checkpoint import read_json
+def _recorded_labels(model: str) -> list[str] | None:
+    """Of the shipped model and its copies, of a run folder, or of its `best` or `last`."""
+    from openxclip.checkpoints.checkpoint import CONFIG_FILE, read_json
+    from openxclip.checkpoints.shipped import SHIPPED, TRAINING_LABELS_FILE, shipped_folder
+    from openxclip.data.labels import read_label_file
 
-    run = model.parent if model.name in ("best", "last") else model
-    return read_json(run / "config.json").get("labels") if (run / "config.json").is_file() else None
+    folder = Path(model)
+    if model in SHIPPED and not folder.exists():
+        folder = shipped_folder(model)
+    if (folder / TRAINING_LABELS_FILE).is_file():
+        return read_label_file(folder / TRAINING_LABELS_FILE)
+    run = folder.parent if folder.name in ("best", "last") else folder
+    return read_json(run / CONFIG_FILE).get("labels") if (run / CONFIG_FILE).is_file() else None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from textwrap import fill
 
 from openxclip.errors import MissingExtraError
 from openxclip.files import atomic_write
@@ -15,6 +16,8 @@ except ImportError as error:
 
 Point = tuple[float | str, float, float | None]
 """x (a number, or the name of a step), mean and standard deviation, both in 0..1; None where there is no spread."""
+
+MAX_NAME_WIDTH = 14  # characters of a line: names of steps stand side by side below the axis
 
 
 def plot_lines(
@@ -31,7 +34,7 @@ def plot_lines(
     for name, points in series.items():
         xs, means, stds = zip(*points, strict=True)
         axes.errorbar(
-            xs,
+            [fill(x, MAX_NAME_WIDTH) if isinstance(x, str) else x for x in xs],
             [100 * mean for mean in means],
             yerr=[100 * (std or 0.0) for std in stds],
             marker="o",

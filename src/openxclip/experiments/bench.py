@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from textwrap import fill
 
 from openxclip.configuration import with_overrides
 from openxclip.data.items import Manifest
@@ -132,15 +131,6 @@ def run_ablation(name: str, ablation: Ablation, study: Study, seeds: Sequence[in
     result = Result(ablation, study, seeds)
     table = result.table(command, Path(study.data).name)
     table.save(study.output / f"{name}.json")
-    points = {
-        regime: [(_wrapped(x), mean, std) for x, mean, std in line]
-        for regime, line in result.points().items()
-    }
     title = table.title.removesuffix(", %")
-    plot_lines(study.output / f"{name}.png", title, ablation.x_label, points)
+    plot_lines(study.output / f"{name}.png", title, ablation.x_label, result.points())
     return table
-
-
-def _wrapped(x: float | str) -> float | str:
-    """Names of rows stand side by side below the picture."""
-    return fill(x, 14) if isinstance(x, str) else x

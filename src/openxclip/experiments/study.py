@@ -15,7 +15,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from openxclip.checkpoints.load import load
+from openxclip.checkpoints.load import load_with_report
 from openxclip.data.items import Item, Manifest
 from openxclip.evaluation.evaluate import Read
 from openxclip.evaluation.protocols import scorer
@@ -118,7 +118,7 @@ class Study:
         return self.regimes.zero
 
     def _score(self, run: Path, config: TrainConfig, variant: Variant, test: Manifest) -> float:
-        loaded = load(
+        loaded, _ = load_with_report(  # and not `load`, which would warn of each interpolation
             run,
             device=self.device,
             interpolate=variant.interpolate,

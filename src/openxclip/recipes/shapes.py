@@ -79,7 +79,7 @@ def shapes() -> TrainConfig:
             gray_probability=0.0,
         ),
         optim=OptimConfig(
-            epochs=20,
+            epochs=25,
             learning_rate=5e-4,
             factors=LearningRates(new=2.0, visual=1.0, text=0.0),
             batch_size=32,
@@ -99,6 +99,7 @@ def shapes_small() -> TrainConfig:
         config,
         recipe="shapes_small",
         init="runs/clip-small",
+        data=dataclasses.replace(config.data, train_list="small-train"),
         expansion=_expansion(),
         optim=dataclasses.replace(config.optim, epochs=4, warmup_epochs=0.5),
     )
@@ -110,7 +111,7 @@ def shapes_small_few() -> TrainConfig:
     return dataclasses.replace(
         config,
         recipe="shapes_small_few",
-        data=dataclasses.replace(config.data, train_list="few-train", samples_per_epoch=528),
+        data=dataclasses.replace(config.data, train_list="small-few-train", samples_per_epoch=528),
         optim=dataclasses.replace(config.optim, epochs=8, warmup_epochs=1.0),
     )
 
