@@ -11,7 +11,9 @@ from openxclip.cli.options import Device
 
 def pretrain(
     output: Annotated[Path, tyro.conf.arg(help="folder of the run; an unfinished run there goes on")],
-    recipe: Annotated[str, tyro.conf.arg(help="shapes_clip, shapes_clip_small")] = "shapes_clip",
+    recipe: Annotated[
+        str, tyro.conf.arg(help="shapes_clip, shapes_clip_small, shapes_clip_large")
+    ] = "shapes_clip",
     settings: Annotated[
         tuple[str, ...],
         tyro.conf.UseAppendAction,

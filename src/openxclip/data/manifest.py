@@ -42,6 +42,8 @@ def read_manifest(
         media_root: folder or plain .tar below which the listed paths are.
     """
     if is_world(path):
+        if labels is not None or media_root is not None:
+            raise InputError(f"{path} is rendered and has its own labels; leave labels and media root out.")
         return shapes_manifest(list_name)
     given = None if labels is None else parse_labels(str(labels))
     if list_name is not None and (path / list_name).is_file():

@@ -7,14 +7,29 @@ from collections.abc import Callable
 
 from openxclip.errors import InputError
 from openxclip.recipes.published import KINETICS, REGIMES
-from openxclip.recipes.shapes import shapes, shapes_clip, shapes_clip_small, shapes_small, shapes_small_few
-from openxclip.recipes.ucf8 import ucf8_fewshot
+from openxclip.recipes.shapes import (
+    shapes,
+    shapes_clip,
+    shapes_clip_large,
+    shapes_clip_small,
+    shapes_small,
+    shapes_small_few,
+)
+from openxclip.recipes.ucf8 import ucf8_fewshot, ucf8_from_shapes
 from openxclip.training.config import TrainConfig
 from openxclip.training.contrastive import PretrainConfig
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     recipe.__name__: recipe
-    for recipe in (*REGIMES, ucf8_fewshot, shapes, shapes_small, shapes_small_few, *KINETICS)
+    for recipe in (
+        *REGIMES,
+        ucf8_fewshot,
+        ucf8_from_shapes,
+        shapes,
+        shapes_small,
+        shapes_small_few,
+        *KINETICS,
+    )
 }
 """Name on the command line -> recipe."""
 
@@ -31,7 +46,7 @@ def recipe(name: str) -> TrainConfig:
 
 
 PRETRAIN_RECIPES: dict[str, Callable[[], PretrainConfig]] = {
-    recipe.__name__: recipe for recipe in (shapes_clip, shapes_clip_small)
+    recipe.__name__: recipe for recipe in (shapes_clip, shapes_clip_small, shapes_clip_large)
 }
 """Name on the command line -> recipe of a language-image pretraining."""
 

@@ -44,13 +44,25 @@ def shapes_clip_small() -> PretrainConfig:
     )
 
 
-def _image_model(width: int, num_layers: int, num_heads: int) -> XCLIPConfig:
+def shapes_clip_large() -> PretrainConfig:
+    """The recipe of `openxclip-tiny` scaled up to 64 px, for real clips (`ucf8_from_shapes`)."""
+    return dataclasses.replace(
+        shapes_clip(),
+        recipe="shapes_clip_large",
+        model=_image_model(width=128, num_layers=4, num_heads=4, image_size_px=64, patch_size_px=16),
+        num_steps=800,
+    )
+
+
+def _image_model(
+    width: int, num_layers: int, num_heads: int, image_size_px: int = 32, patch_size_px: int = 8
+) -> XCLIPConfig:
     return XCLIPConfig(
         embed_dim=64,
         num_frames=1,
         vision=VisionConfig(
-            image_size_px=32,
-            patch_size_px=8,
+            image_size_px=image_size_px,
+            patch_size_px=patch_size_px,
             width=width,
             num_layers=num_layers,
             num_heads=num_heads,
@@ -99,9 +111,15 @@ def shapes_small() -> TrainConfig:
         config,
         recipe="shapes_small",
         init="runs/clip-small",
-        data=dataclasses.replace(config.data, train_list="small-train"),
+        data=dataclasses.replace(config.data, train_list="small-train", samples_per_epoch=2400),
         expansion=_expansion(),
-        optim=dataclasses.replace(config.optim, epochs=4, warmup_epochs=0.5),
+        optim=dataclasses.replace(
+            config.optim,
+            epochs=4,
+            factors=LearningRates(new=4.0, visual=1.0, text=0.0),
+            batch_size=16,
+            warmup_epochs=0.5,
+        ),
     )
 
 

@@ -1,7 +1,16 @@
-"""Few-shot training of a small X-CLIP from scratch, without any pretrained weights, on a CPU."""
+"""Few-shot training of a small X-CLIP on real clips and a CPU: from scratch, or from stills of moving shapes."""
+
+import dataclasses
 
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig, XCLIPConfig
-from openxclip.training.config import DataConfig, LearningRates, MixConfig, OptimConfig, TrainConfig
+from openxclip.training.config import (
+    DataConfig,
+    ExpansionConfig,
+    LearningRates,
+    MixConfig,
+    OptimConfig,
+    TrainConfig,
+)
 
 
 def ucf8_fewshot() -> TrainConfig:
@@ -45,4 +54,23 @@ def ucf8_fewshot() -> TrainConfig:
         ),
         mix=MixConfig(mixup_alpha=0.0, cutmix_alpha=0.0),
         precision="float32",
+    )
+
+
+def ucf8_from_shapes() -> TrainConfig:
+    """The same clips from an image model that has seen moving shapes only (`pretrain --recipe shapes_clip_large`).
+
+    The image tower keeps what it can; new parts start larger than published, as in `shapes`.
+    """
+    config = ucf8_fewshot()
+    return dataclasses.replace(
+        config,
+        recipe="ucf8_from_shapes",
+        init="runs/clip-large",
+        model=None,
+        expansion=ExpansionConfig(
+            integration=IntegrationConfig(num_heads=2),
+            prompting=PromptingConfig(num_layers=1, num_heads=2),
+            new_parts_gain=1.0,
+        ),
     )

@@ -76,6 +76,7 @@ class PretrainConfig:
         for name in ("num_steps", "batch_size", "save_every"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         require(0 <= self.warmup_steps <= self.num_steps, f"warmup_steps must be in 0..{self.num_steps}")
+        require(self.text_weight >= 0, f"text_weight must be 0 or more, got {self.text_weight}")
         image_only = not (self.model.vision.message_tokens or self.model.integration or self.model.prompting)
         require(
             image_only and self.model.num_frames == 1,
