@@ -19,10 +19,15 @@ def package(run: Path, output: Path) -> None:
     """Write the model of `run` into `output`, in place of one that is there."""
     labels = read_json(run / CONFIG_FILE)["labels"]
     card = (output / CARD).read_bytes() if (output / CARD).is_file() else None
-    save_as(output, *load(run, device="cpu", dtype="float32"))
-    (output / TRAINING_LABELS_FILE).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
-    if card is not None:
-        (output / CARD).write_bytes(card)
+    (output / CARD).unlink(missing_ok=True)  # a folder with nothing but a card is no model to replace
+    try:
+        save_as(output, *load(run, device="cpu", dtype="float32"))
+        names = "".join(f"{label}\n" for label in labels)
+        (output / TRAINING_LABELS_FILE).write_text(names, encoding="utf-8")
+    finally:
+        if card is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            (output / CARD).write_bytes(card)
 
 
 def main() -> None:

@@ -344,7 +344,11 @@ def test_lists_that_are_there_are_not_written_again(folder):
     regimes = shapes_regimes(folder, num_shots=2)
     assert {path: path.stat().st_mtime_ns for path in (folder / "lists").rglob("*")} == before
     assert all(isinstance(item.source, Path) for item in regimes.zero.items)
-    assert regimes.names() == ("zero", "few", "full")
+    assert regimes.names() == ("zero", "motion", "few", "full")
+    assert [len(test.labels) for test in regimes.motion] == [11, 11, 11]
+    assert sum(len(test.items) for test in regimes.motion) == len(regimes.zero.items)
+    for test in regimes.motion:  # the names share colour and shape
+        assert len({tuple(label.split()[:2]) for label in test.labels}) == 1
     few = regimes.few[0]
     assert len(few(1).items) == 2 * 33
     assert few(1) == few(1) != few(2)

@@ -10,6 +10,7 @@ from openxclip.data.items import Manifest
 from openxclip.data.manifest import read_manifest
 from openxclip.data.shapes.files import LIST_FILE, write_shapes
 from openxclip.data.shapes.splits import shapes_manifest
+from openxclip.data.shapes.words import MOTIONS
 from openxclip.data.subsets import few_shot, restrict
 from openxclip.errors import InputError
 from openxclip.evaluation.curves import plot_lines
@@ -54,10 +55,15 @@ def _image_model(output: Path, seed: int) -> Path:
 def shapes_regimes(output: Path, num_shots: int) -> Regimes:
     """Training clips are rendered as they are needed; tests are read from real video files below `output`."""
     few, lists = _few(shapes_manifest("small-few-train"), num_shots), output / "lists"
+    novel = _from_files("small-test-novel", lists)
     return Regimes(
         full=(shapes_manifest("small-train"), _from_files("small-test-base", lists)),
         few=(few, _from_files("small-few-test", lists)),
-        zero=_from_files("small-test-novel", lists),
+        zero=novel,
+        motion=tuple(
+            restrict(novel, novel.labels[start : start + len(MOTIONS)])
+            for start in range(0, len(novel.labels), len(MOTIONS))
+        ),
     )
 
 

@@ -8,10 +8,10 @@ runs/few-1a2b3c-seed1/     a training; `scores.json` in it holds what was measur
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -26,8 +26,11 @@ from openxclip.training.train import train_on
 
 logger = logging.getLogger(__name__)
 
-Regime = Literal["zero", "few", "full"]
-"""Zero-shot, few-shot and fully supervised, as the paper's tables name them."""
+Regime = Literal["zero", "motion", "few", "full"]
+"""Zero-shot, few-shot and fully supervised, as the paper's tables name them; "motion" is zero-shot among candidates
+that differ in their motion alone."""
+
+MAX_KEPT_BYTES = 2**30  # of decoded test videos
 
 
 def _same(config: TrainConfig) -> TrainConfig:
@@ -59,9 +62,17 @@ class Regimes:
     zero: Manifest | None
     """Test videos of classes that `full` does not train, or None where there are none."""
 
+    motion: tuple[Manifest, ...] = ()
+    """The test of `zero` in parts, each with the candidates that share all but the motion."""
+
+    def tests(self, regime: Regime) -> tuple[Manifest, ...]:
+        """What a regime is tested on: one list, or several that count together; none where there is no test."""
+        zero = () if self.zero is None else (self.zero,)
+        return {"zero": zero, "motion": self.motion, "few": (self.few[1],), "full": (self.full[1],)}[regime]
+
     def names(self) -> tuple[Regime, ...]:
         """Those that can be measured."""
-        return ("few", "full") if self.zero is None else ("zero", "few", "full")
+        return tuple(regime for regime in get_args(Regime) if self.tests(regime))
 
 
 class Study:
@@ -85,6 +96,7 @@ class Study:
         self.device = device
         self.on_work = on_work
         self._clips: dict[tuple[object, ...], Tensor] = {}
+        self._kept_bytes = 0
 
     def top1(self, variant: Variant, regime: Regime, seed: int) -> float:
         """Train the variant if that was not done yet, score it if that was not done yet -> share in 0..1."""
@@ -92,13 +104,14 @@ class Study:
         config = variant.change(self.recipes[trained](seed))
         clips = self.regimes.few[0](seed) if trained == "few" else self.regimes.full[0]
         run = self.output / "runs" / f"{trained}-{self._digest(config, clips)}-seed{seed}"
-        test = self._test(regime)
-        key = f"{test.name} {len(test.items)} {variant.views} {variant.interpolate}"
+        tests = self.regimes.tests(regime)
+        lists = " + ".join(f"{test.name} {test.fingerprint()}" for test in tests)
+        key = f"{lists}, {variant.views}, {variant.interpolate}"
         scores = json.loads((run / "scores.json").read_text()) if (run / "scores.json").exists() else {}
         if key not in scores:
             self.on_work(f"{variant.name}, {regime}, seed {seed}")
             train_on(config, clips, None, run, device=self.device, data=self.data)
-            scores[key] = self._score(run, config, variant, test)
+            scores[key] = self._score(run, config, variant, tests)
             with atomic_write(run / "scores.json") as temporary:
                 temporary.write_text(json.dumps(scores, indent=1))
         return scores[key]
@@ -109,16 +122,9 @@ class Study:
         values = [asdict(replace(config, init=init)), clips.fingerprint()]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
 
-    def _test(self, regime: Regime) -> Manifest:
-        if regime == "few":
-            return self.regimes.few[1]
-        if regime == "full":
-            return self.regimes.full[1]
-        assert self.regimes.zero is not None  # `names` leaves it out
-        return self.regimes.zero
-
-    def _score(self, run: Path, config: TrainConfig, variant: Variant, test: Manifest) -> float:
-        loaded, _ = load_with_report(  # and not `load`, which would warn of each interpolation
+    def _score(self, run: Path, config: TrainConfig, variant: Variant, tests: Sequence[Manifest]) -> float:
+        """Top-1 over the videos of all tests."""
+        loaded, _ = load_with_report(
             run,
             device=self.device,
             interpolate=variant.interpolate,
@@ -127,18 +133,25 @@ class Study:
         size = loaded.preprocess.input_size_px, loaded.model.config.num_frames
 
         def read_once(item: Item, read: Read) -> Tensor:
-            """Every variant looks at the same videos: they are decoded for the first of them."""
+            """Every variant looks at the same videos: they are decoded for the first of them, if memory allows."""
             key = (item.source, item.path, size, variant.views)
-            if key not in self._clips:
-                self._clips[key] = read(item)
-            return self._clips[key]
+            if key in self._clips:
+                return self._clips[key]
+            pixels = read(item)
+            self._kept_bytes += pixels.nbytes
+            if self._kept_bytes <= MAX_KEPT_BYTES:
+                self._clips[key] = pixels
+            return pixels
 
-        evaluation = scorer(loaded, config.templates, variant.views)(test, read_once)
-        if evaluation.num_unreadable:
-            logger.warning(
-                "%s: %d of %d videos cannot be read and are not counted",
-                test.name,
-                evaluation.num_unreadable,
-                evaluation.num_videos,
-            )
-        return evaluation.top1
+        evaluations = [scorer(loaded, config.templates, variant.views)(test, read_once) for test in tests]
+        for evaluation in evaluations:
+            if evaluation.num_unreadable:
+                logger.warning(
+                    "%s: %d of %d videos cannot be read and are not counted",
+                    evaluation.data,
+                    evaluation.num_unreadable,
+                    evaluation.num_videos,
+                )
+        counts = [evaluation.num_videos - evaluation.num_unreadable for evaluation in evaluations]
+        right = [evaluation.top1 * count for evaluation, count in zip(evaluations, counts, strict=True)]
+        return sum(right) / sum(counts)
