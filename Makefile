@@ -2,22 +2,28 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two stamps of one environment: what running needs, and beside it what testing needs.
+RUN_STAMP := $(VENV)/.installed-run
 STAMP := $(VENV)/.installed
 
 .PHONY: demo tiny test test-all lint format clean
 
-$(STAMP): pyproject.toml constraints.txt
+$(RUN_STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("OpenXCLIP needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	# torch first and pinned, so that no dependency pulls in another build of it
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train]'
+	touch $(RUN_STAMP)
+
+$(STAMP): $(RUN_STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	touch $(STAMP)
 
-demo: $(STAMP)  ## recognise clips of classes that the shipped model never saw
+demo: $(RUN_STAMP)  ## recognise clips of classes that the shipped model never saw
 	$(BIN)/python scripts/demo.py
 
-tiny: $(STAMP)  ## train the shipped model anew, into runs/openxclip-tiny; interrupted, it goes on
+tiny: $(RUN_STAMP)  ## train the shipped model anew, into runs/openxclip-tiny; interrupted, it goes on
 	$(BIN)/openxclip pretrain --recipe shapes_clip --output runs/tiny-clip
 	$(BIN)/openxclip train --recipe shapes --data moving-shapes --output runs/tiny --set init=runs/tiny-clip
 	$(BIN)/python scripts/package_tiny.py runs/tiny runs/openxclip-tiny

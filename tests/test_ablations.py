@@ -20,6 +20,7 @@ from openxclip.data.shapes.splits import WORLD, WORLDS, shapes_manifest
 from openxclip.errors import InputError
 from openxclip.evaluation.curves import plot_lines
 from openxclip.evaluation.table import percent
+from openxclip.experiments import bench
 from openxclip.experiments.ablations import ABLATIONS, Ablation, Result, chosen
 from openxclip.experiments.bench import (
     check_configs,
@@ -209,11 +210,10 @@ def targets(folder) -> Result:
 
 def test_a_study_trains_each_variant_in_each_regime_for_each_seed(targets, folder):
     assert targets.regimes == ["few", "full"]
-    assert set(targets.values) == {
-        (name, regime) for name in ("discrete labels", "class names") for regime in ("few", "full")
-    }
+    names = ("discrete labels", "class names, no prompting", "class names")
+    assert set(targets.values) == {(name, regime) for name in names for regime in ("few", "full")}
     runs = sorted(path.name for path in (folder / "runs").iterdir())
-    assert len(runs) == 8
+    assert len(runs) == 12
     for run in runs:
         regime, _, seed = run.split("-")
         config = json.loads((folder / "runs" / run / "config.json").read_text())
@@ -230,10 +230,16 @@ def test_the_table_has_mean_and_standard_deviation_beside_the_papers_numbers(tar
     table = targets.table("openxclip ablate targets", "small shapes")
     assert table.title == "class names against discrete labels: top-1 on small shapes, %"
     assert table.columns == ("", "few", "full", "paper, few", "paper, full")
-    values = targets.values
+    values, regimes = targets.values, ("few", "full")
     assert table.rows == (
-        ("discrete labels", *(percent(values["discrete labels", r]) for r in ("few", "full")), 32.0, 81.6),
-        ("class names", *(percent(values["class names", r]) for r in ("few", "full")), 50.8, 82.3),
+        ("discrete labels", *(percent(values["discrete labels", r]) for r in regimes), 32.0, 81.6),
+        (
+            "class names, no prompting",
+            *(percent(values["class names, no prompting", r]) for r in regimes),
+            "",
+            "",
+        ),
+        ("class names", *(percent(values["class names", r]) for r in regimes), 50.8, 82.3),
     )
     assert table.notes == ("Seeds 1, 2; ± is the sample standard deviation over them.",)
 
@@ -354,6 +360,23 @@ def test_lists_that_are_there_are_not_written_again(folder):
     assert few(1) == few(1) != few(2)
 
 
+def test_a_list_of_another_version_is_written_anew(tmp_path, caplog, monkeypatch):
+    whole = shapes_manifest("val")
+    short = replace(whole, items=whole.items[::100])
+    monkeypatch.setattr(bench, "shapes_manifest", lambda name: short)
+    first = bench._from_files("val", tmp_path)
+    assert (first.fingerprint(), caplog.messages) == (short.fingerprint(), [])
+    other = replace(whole, items=whole.items[50::100])
+    monkeypatch.setattr(bench, "shapes_manifest", lambda name: other)
+    second = bench._from_files("val", tmp_path)
+    assert second.fingerprint() == other.fingerprint()
+    assert second.missing() == []
+    assert caplog.messages == [
+        f"{tmp_path / 'val'} holds another list than moving-shapes/val is now; it is written anew"
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["val"]
+
+
 def test_pretraining_is_done_once(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.glob("clip-seed*/last/*")}
     assert len(before) > 8
@@ -386,28 +409,41 @@ def lists(data: Path, *names: str) -> list[Manifest]:
 
 def test_classes_of_given_data_are_those_of_the_training_videos(data):
     train, test, novel = lists(data, "train", "test", "novel")
-    regimes = data_regimes(train, test, novel, 1)
+    regimes = data_regimes(train, test, novel, 1, skip_missing=False)
     assert regimes.full[0].labels == regimes.full[1].labels == regimes.few[1].labels == ("ski", "swim")
     assert [item.path for item in regimes.full[1].items] == ["4.mp4"]
     assert regimes.zero.labels == ("climb",)
     assert regimes.few[0](3).labels == ("ski", "swim")
     assert len(regimes.few[0](3).items) == 2
-    assert data_regimes(train, test, None, 1).names() == ("few", "full")
+    assert data_regimes(train, test, None, 1, skip_missing=False).names() == ("few", "full")
 
 
 def test_given_data_that_cannot_be_used(data, tmp_path):
     train, test, novel = lists(data, "train", "test", "novel")
     with pytest.raises(InputError, match=r"1 of 1 classes of .*test\.txt.* are training classes"):
-        data_regimes(train, test, test, 1)
+        data_regimes(train, test, test, 1, skip_missing=False)
     (tmp_path / "labels.csv").write_text((data / "labels.csv").read_text())
     (tmp_path / "test.txt").write_text("nowhere.mp4 1\n")
     with pytest.raises(InputError, match="'ski' has 2 videos, 3 shots"):
-        data_regimes(train, test, novel, 3)
+        data_regimes(train, test, novel, 3, skip_missing=False)
     lost = read_manifest(tmp_path, list_name="test.txt")
     with pytest.raises(
-        InputError, match=r"1 of 1 videos of .*test\.txt.* are missing, the first is nowhere\.mp4"
+        InputError, match=r"test\.txt.*: 1 of 1 videos are missing, the first is nowhere\.mp4"
     ):
-        data_regimes(train, lost, novel, 1)
+        data_regimes(train, lost, novel, 1, skip_missing=False)
+
+
+def test_missing_training_videos_are_left_out_before_the_draw(data):
+    train, test = lists(data, "train", "test")
+    gone = [replace(item, source=data / "gone.mp4") for item in train.items[:2]]  # one of each class
+    train = replace(train, items=(*gone, *train.items[2:]))
+    with pytest.raises(InputError, match=r"2 of 4 videos are missing.*skip_missing=true"):
+        data_regimes(train, test, None, 1, skip_missing=False)
+    regimes = data_regimes(train, test, None, 1, skip_missing=True)
+    assert regimes.full[0].items == train.items[2:]
+    assert all(regimes.few[0](seed).items == train.items[2:] for seed in range(5))
+    with pytest.raises(InputError, match="'ski' has 1 videos, 2 shots"):
+        data_regimes(train, test, None, 2, skip_missing=True)
 
 
 @pytest.mark.parametrize(

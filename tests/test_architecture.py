@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -159,7 +160,11 @@ def test_every_module_has_a_docstring(name: str) -> None:
     assert ast.get_docstring(MODULES[name])
 
 
-def test_the_file_map_of_contributing_is_complete() -> None:
+def test_the_file_map_of_contributing_is_complete_and_says_what_the_files_say() -> None:
     text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    files = {path.relative_to(SOURCE).as_posix() for path in FILES if path.name != "__init__.py"}
-    assert {name for name in files if f"`{name}`" not in text} == set()
+    _, _, file_map = text.partition("### File map")
+    rows = dict(re.findall(r"^\| `([^`]+\.py)`.* \| (.+) \|$", file_map, re.MULTILINE))
+    trees = {path.relative_to(SOURCE).as_posix(): MODULES[module_name(path)] for path in FILES}
+    said = {name: str(ast.get_docstring(tree)).partition("\n")[0] for name, tree in trees.items()}
+    assert {name for name in said if Path(name).name != "__init__.py"} <= rows.keys()
+    assert rows == {name: said[name].removesuffix(".") for name in rows}

@@ -660,6 +660,12 @@ def test_loaded_unpacks_in_order(folder: Path):
     assert Loaded(model, tokenizer, preprocess).preprocess is preprocess
 
 
+def test_the_shipped_model_may_be_named_by_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    by_path, by_name = load(Path("openxclip-tiny")).model, load("openxclip-tiny").model
+    assert torch.equal(by_path.logit_scale, by_name.logit_scale)
+
+
 def test_load_warns_of_what_is_new_or_changed(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     load(folder)
     assert caplog.messages == []

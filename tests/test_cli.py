@@ -601,7 +601,8 @@ def test_evaluate_with_every_option(call, model, bare_model, data, tmp_path):
     result = found["evaluations"]["test"]
     assert (row["protocol"], found["model"]) == ("supervised", str(bare_model))
     assert found["figures"] == {"top-1": result["top1"], "top-5": result["top5"]}
-    assert result == json.loads((output / "evaluation.json").read_text())
+    folder = output / "evaluation-supervised-test"
+    assert result == json.loads((folder / "evaluation.json").read_text())
     assert row["table"] == json.loads((output / "supervised.json").read_text())
     assert (result["num_videos"], result["num_unreadable"], result["views"]) == (3, 1, "2x1")
     assert [row["accuracy"] for row in result["classes"]][2] is None
@@ -617,10 +618,10 @@ def test_evaluate_with_every_option(call, model, bare_model, data, tmp_path):
     assert result["videos"][1]["path"] == "broken.mp4"
     assert "damaged" in result["videos"][1]["error"]
     assert "openxclip: broken.mp4: it is damaged" in outcome.err
-    with Image.open(output / "confusion.png") as image:
+    with Image.open(folder / "confusion.png") as image:
         assert image.format == "PNG"
-    names = ["confusion.png", "evaluation.json", "supervised.json"]
-    assert sorted(path.name for path in output.iterdir()) == names
+    assert sorted(path.name for path in folder.iterdir()) == ["confusion.png", "evaluation.json"]
+    assert sorted(path.name for path in output.iterdir()) == [folder.name, "supervised.json"]
     assert call(*arguments).out == outcome.out
 
 
@@ -690,9 +691,30 @@ def test_several_models_give_mean_and_standard_deviation(call, model, other_mode
     assert row["table"]["rows"][0] == ["top-1", *expected]
     assert "± is the sample standard deviation over models." in row["table"]["notes"]
     folders = sorted(path.name for path in tmp_path.iterdir())
-    assert folders == ["evaluation-1-test", "evaluation-2-test", "supervised.json"]
+    assert folders == ["evaluation-supervised-1-test", "evaluation-supervised-2-test", "supervised.json"]
     for folder, found in zip(folders, row["models"], strict=False):
         assert json.loads((tmp_path / folder / "evaluation.json").read_text()) == found["evaluations"]["test"]
+
+
+def test_an_evaluation_stands_in_place_of_an_earlier_one_of_its_protocol(call, model, data, tmp_path):
+    """Not beside it, where both would seem to belong to one table; what others wrote stays."""
+    base = ["evaluate", "zero-shot", "--model", model, "--data", data, "--output", tmp_path]
+    assert call(*base, "--lists", "test.txt", "train_16shot.txt").status == 0
+    assert call("evaluate", "supervised", "--model", model, "--data", data, "--output", tmp_path).status == 0
+    (tmp_path / "evaluation-zero-shot-test.txt" / "notes.txt").write_text("mine")
+    (tmp_path / "evaluation-zero-shot-notes").write_text("mine, too")
+    assert call(*base, "--lists", "train_16shot.txt").status == 0
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert found == [
+        "evaluation-supervised-test/confusion.png",
+        "evaluation-supervised-test/evaluation.json",
+        "evaluation-zero-shot-notes",
+        "evaluation-zero-shot-test.txt/notes.txt",
+        "evaluation-zero-shot-train_16shot.txt/confusion.png",
+        "evaluation-zero-shot-train_16shot.txt/evaluation.json",
+        "supervised.json",
+        "zero-shot.json",
+    ]
 
 
 def test_zero_shot_refuses_trained_classes(call, model, other_model, data):
@@ -707,12 +729,14 @@ def test_zero_shot_refuses_trained_classes(call, model, other_model, data):
         "top-1, std over splits",
     ):
         assert re.search(rf"^{figure} +\d", outcome.out, flags=re.MULTILINE)
+    assert outcome.out.endswith("\nThe std over splits is the sample standard deviation.\n")
     known = call(*base, "--model", model, "--train-labels", "climbing, diving")
     assert known.status == 0
     assert "not known" not in known.out
     for source in (other_model, other_model / "last"):
-        assert_refused(call(*base, "--model", source), "1 of 3 classes .* zero-shot: surfing.*label-union")
-    assert_refused(call(*base, "--model", model, "--train-labels", "nobody"), "zero-shot: nobody")
+        assert_refused(call(*base, "--model", source), "1 of 3 classes .* not new: surfing.*--allow-overlap")
+    assert_refused(call(*base, "--model", model, "--train-labels", "nobody"), "not new: nobody")
+    assert_refused(call(*base, "test.txt", "--model", model), r"--lists has test\.txt more than once")
     allowed = call(*base, "--model", other_model, "--allow-overlap")
     assert allowed.status == 0
     assert f"{data.name}/test.txt: 1 of 3 classes were trained: surfing." in allowed.out
@@ -736,14 +760,16 @@ def test_the_other_protocols_print_their_figures(call, model, other_model, data,
     (data / "piano.txt").write_text("0.mp4 0\n2.mp4 0\n")
     (data / "surf.txt").write_text("1.mp4 1\n3.mp4 1\n")
     base = ["--model", other_model, "--data", data]
-    outcome = call("evaluate", "base-to-novel", *base, "--base-list", "piano.txt", "--novel-list", "surf.txt")
+    outcome = call("evaluate", "base-to-novel", *base, "--base-list", "surf.txt", "--novel-list", "piano.txt")
     assert outcome.status == 0
     assert [line.split()[-1] for line in outcome.out.splitlines()[-3:]] == ["100.0"] * 3  # one candidate each
-    outcome = call("evaluate", "label-union", *base, "--output", tmp_path)
+    assert_refused(call("evaluate", "label-union", *base), "1 of 3 classes .* not new: surfing")
+    outcome = call("evaluate", "label-union", *base, "--output", tmp_path, "--allow-overlap")
     assert outcome.status == 0
     assert "among 4 labels" in outcome.out  # surfing is trained and tested
+    assert f"{data.name}/test.txt: 1 of 3 classes were trained: surfing." in outcome.out
     assert "best label is a training class" in outcome.out
-    assert (tmp_path / "evaluation-union" / "evaluation.json").exists()
+    assert (tmp_path / "evaluation-label-union-union" / "evaluation.json").exists()
     given = ["evaluate", "label-union", "--model", model, "--data", data]
     assert_refused(call(*given), "training classes of .* are not known; give their names with --train-labels")
     assert "among 5 labels" in call(*given, "--train-labels", "diving, climbing").out
@@ -753,6 +779,21 @@ def test_the_other_protocols_print_their_figures(call, model, other_model, data,
         assert figure in outcome.out
     same = call("evaluate", "static-bias", *base, "--swapped-list", "test.txt").out
     assert re.search(r"^same label over both +100\.0$", same, flags=re.MULTILINE)
+
+
+def test_new_classes_of_base_to_novel_are_new(call, model, other_model, data):
+    (data / "piano.txt").write_text("0.mp4 0\n2.mp4 0\n")
+    (data / "surf.txt").write_text("1.mp4 1\n3.mp4 1\n")
+    lists = ["--data", data, "--base-list", "piano.txt", "--novel-list", "surf.txt"]
+    base = ["evaluate", "base-to-novel", *lists, "--model"]
+    assert_refused(call(*base, other_model), r"1 of 1 classes of .*surf\.txt.* not new: surfing")
+    assert_refused(call(*base, model, "--train-labels", "Surfing"), "not new: surfing")
+    allowed = call(*base, other_model, "--allow-overlap").out
+    assert "surf.txt, 1 of 3 classes: 1 of 1 classes were trained: surfing.\n" in allowed
+    assert "piano.txt, 1 of 3 classes: 1 of 1 base classes were not trained: playing piano.\n" in allowed
+    assert "The training classes are not known" in call(*base, model).out
+    known = call(*base, model, "--train-labels", "Playing Piano")
+    assert (known.status, "trained" in known.out, "not known" in known.out) == (0, False, False)
 
 
 def test_few_shot_trains_measures_and_draws(call, data, tmp_path, monkeypatch):
@@ -789,6 +830,67 @@ def test_few_shot_trains_measures_and_draws(call, data, tmp_path, monkeypatch):
     assert "holds a run with other settings (config.optim.learning_rate: was 0.001, now 1.0)" in changed.err
 
 
+def test_few_shot_draws_from_the_videos_that_are_there(call, data, tmp_path):
+    """Of six listed videos of each class three are gone; any draw of three is of the others."""
+    shutil.copy(data / "labels.csv", tmp_path)
+    for i in range(6):
+        shutil.copy(data / f"{i}.mp4", tmp_path)
+    gone = "".join(f"gone{i}.mp4 {i % 2}\n" for i in range(6))
+    (tmp_path / "train.txt").write_text(gone + (data / "test.txt").read_text())
+    (tmp_path / "test.txt").write_text("0.mp4 0\n1.mp4 1\n")
+    output = tmp_path / "few"
+    base = [
+        "evaluate", "few-shot", "--recipe", "ucf8_fewshot", "--data", tmp_path, "--train-list", "train.txt",
+        "--test-list", "test.txt", "--seeds", "1", "2", "--output", output, *settings(*SMALL),
+    ]  # fmt: skip
+    problem = r"train\.txt, 2 of 3 classes: 6 of 12 videos are missing, the first is gone0\.mp4"
+    assert_refused(call(*base, "--shots", "3"), f"{problem}.*--set data.skip_missing=true")
+    skipping = [*base, "--set", "data.skip_missing=true"]
+    outcome = call(*skipping, "--shots", "4")
+    assert (outcome.status, list(output.iterdir())) == (2, [])
+    assert "'playing piano' has 3 videos, 4 shots are asked for" in outcome.err
+    outcome = call(*skipping, "--shots", "3", "--json")
+    assert outcome.status == 0, outcome.err
+    problem = problem.replace(", 2 of 3 classes", "")  # the list as it is
+    assert re.search(f"{problem}; they were not trained on$", outcome.rows[0]["notes"][-1])
+    clips = [json.loads(path.read_text())["clips"] for path in output.glob("text/3shot-seed*/config.json")]
+    assert len(clips) == 2
+    assert clips[0] == clips[1]  # all three that are there, whatever the seed
+
+
+def test_few_shot_of_a_part_of_a_data_set(call, data, tmp_path):
+    """Its label file has a third class, of which there is no video."""
+    arguments = [
+        "evaluate", "few-shot", "--recipe", "ucf8_fewshot", "--data", data, "--train-list", "train_16shot.txt",
+        "--test-list", "test.txt", "--seeds", "1", "--shots", "1", "--output", tmp_path / "few", *settings(*SMALL),
+    ]  # fmt: skip
+    outcome = call(*arguments)
+    assert outcome.status == 0, outcome.err
+    assert f"few-shot: top-1 on {data.name}/test.txt, 2 of 3 classes, %" in outcome.out
+    config = json.loads((tmp_path / "few" / "text" / "1shot-seed1" / "config.json").read_text())
+    assert config["labels"] == ["playing piano", "surfing"]
+
+
+def test_the_rendered_world_lies_nowhere(call, few_lists, tmp_path, monkeypatch):
+    """A run goes on from any folder."""
+    monkeypatch.chdir(tmp_path)
+    small = [text for text in SMALL if not text.startswith("data.")]
+    base = [
+        "--recipe",
+        "ucf8_fewshot",
+        "--data",
+        "moving-shapes",
+        *settings(*small, "data.samples_per_epoch=2"),
+    ]
+    assert call("train", *base, "--output", tmp_path / "run", "--set", "data.train_list=val").status == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"] == "moving-shapes"
+    few = ["--train-lists", "val", "--test-list", "val", "--seeds", "1", "--output", tmp_path / "few"]
+    outcome = call("evaluate", "few-shot", *base, *few)
+    assert outcome.status == 0, outcome.err
+    config = json.loads((tmp_path / "few" / "text" / "val-seed1" / "config.json").read_text())
+    assert config["data"] == "moving-shapes"
+
+
 def test_wrong_use_of_few_shot(call, data, tmp_path):
     base = ["evaluate", "few-shot", "--recipe", "ucf8_fewshot", "--data", data, "--test-list", "test.txt"]
     base += ["--output", tmp_path / "few"]
@@ -796,11 +898,22 @@ def test_wrong_use_of_few_shot(call, data, tmp_path):
     lists = ["--train-lists", "train_16shot.txt"]
     assert_refused(call(*base, *lists, "--shots", "2"), "leave --train-list and --shots out")
     assert_refused(call(*base, *lists, "--train-list", "test.txt"), "leave --train-list and --shots out")
+    assert_refused(
+        call(*base, *lists, "other/train_16shot.txt"), "--train-lists has train_16shot more than once"
+    )
     drawn = [*base, "--train-list", "train_16shot.txt", "--labels", "piano, waves"]
     assert_refused(call(*drawn, "--shots", "3"), "'piano' has 2 videos, 3 shots")
     assert_refused(call(*drawn, "--seeds", "1", "1", "--shots", "1"), "seeds once")
+    assert_refused(call(*drawn, "--shots", "1", "2", "1"), "--shots has 1 more than once")
     assert_refused(call(*drawn, "--set", "seed=x"), "seed must be int")
     assert not (tmp_path / "few").exists() or not list((tmp_path / "few").iterdir())
+
+
+def test_evaluate_without_a_protocol_names_them(call, model, data):
+    assert_refused(
+        call("evaluate", "--model", model, "--data", data),
+        "name a protocol first: supervised, few-shot, zero-shot, .*; e.g. openxclip evaluate supervised --model",
+    )
 
 
 @pytest.mark.parametrize("protocol", ["supervised", "static-bias"])

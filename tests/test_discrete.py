@@ -1,6 +1,7 @@
 """Discrete labels: a vector for each class where its text would be; everything else is the same."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -16,7 +17,9 @@ from openxclip.errors import CheckpointError, ConfigError, InputError
 from openxclip.inference.labels import encode_labels
 from openxclip.inference.recognizer import Recognizer
 from openxclip.models import XCLIP, XCLIPConfig
+from openxclip.training.config import ExpansionConfig, OptimConfig, TrainConfig
 from openxclip.training.optim import part_of
+from openxclip.training.start import starting_point
 from openxclip.video.transforms import Preprocessor
 
 DISCRETE = dataclasses.replace(TINY, prompting=None, num_discrete_labels=5)
@@ -61,13 +64,84 @@ def test_the_table_starts_small_and_learns_as_a_new_part() -> None:
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_labels_are_counted_and_no_tokenizer_is_needed() -> None:
-    model = tiny_model(DISCRETE)
+def named(model: XCLIP) -> XCLIP:
+    """With the labels as the names of its rows."""
+    assert model.discrete is not None
+    model.discrete.labels = LABELS
+    return model
+
+
+@pytest.mark.parametrize("model", [tiny_model(DISCRETE), named(tiny_model(DISCRETE))])
+def test_labels_are_counted_and_no_tokenizer_is_needed(model) -> None:
     assert torch.equal(encode_labels(model, NO_WORDS, LABELS, ("{}",)), table(model))
-    with pytest.raises(
-        InputError, match="4 labels are given, but this model was trained on 5 discrete labels"
-    ):
+    with pytest.raises(InputError, match="4 labels are given, but this model was trained on 5"):
         encode_labels(model, NO_WORDS, LABELS[:4], ("{}",))
+
+
+@pytest.mark.parametrize(
+    ("labels", "difference"),
+    [
+        (
+            ("a", "b", "c", "d", "x"),
+            r"label 4 \(counted from 0\) is 'x', but in this model's training it was 'e'",
+        ),
+        (
+            ("a", "c", "b", "d", "e"),
+            r"label 1 \(counted from 0\) is 'c', but in this model's training it was 'b'",
+        ),
+    ],
+)
+def test_other_classes_and_another_order_are_refused(labels, difference) -> None:
+    with pytest.raises(InputError, match=difference):
+        Recognizer(named(tiny_model(DISCRETE)), NO_WORDS, PREPROCESS, labels)
+    assert Recognizer(tiny_model(DISCRETE), NO_WORDS, PREPROCESS, labels).labels == labels  # without names
+
+
+def start_folder(folder, config: XCLIPConfig, labels: tuple[str, ...] | None = None) -> str:
+    model = tiny_model(config)
+    if model.discrete is not None:
+        model.discrete.labels = labels
+    save_as(folder, model, tiny_tokenizer(), PREPROCESS)
+    return str(folder)
+
+
+OPTIM = OptimConfig(epochs=1, learning_rate=1e-3, batch_size=2, warmup_epochs=0)
+EXPANSION = ExpansionConfig(integration=TINY.integration, prompting=None, discrete_labels=True)
+
+
+def run_from(init: str, expansion: ExpansionConfig | None = None) -> TrainConfig:
+    return TrainConfig(recipe="test", init=init, num_frames=4, expansion=expansion, optim=OPTIM)
+
+
+def test_a_training_names_them(tmp_path) -> None:
+    images = start_folder(tmp_path / "images", TINY)
+    fresh = TrainConfig(recipe="test", model=DISCRETE, num_frames=4, optim=OPTIM)
+    for config in (run_from(images, EXPANSION), fresh):
+        model = starting_point(config, LABELS, "cpu").model
+        assert model.discrete is not None
+        assert model.discrete.labels == LABELS
+    unnamed = start_folder(tmp_path / "unnamed", DISCRETE)
+    goes_on = starting_point(run_from(unnamed), LABELS, "cpu").model
+    assert goes_on.discrete is not None
+    assert goes_on.discrete.labels == LABELS
+    assert torch.equal(table(goes_on), table(tiny_model(DISCRETE)))
+
+
+def test_vectors_are_no_start_for_other_classes(tmp_path) -> None:
+    """A table whose shape fits is kept for its own classes, drawn anew for others, and refused where it must stay."""
+    init = start_folder(tmp_path / "model", DISCRETE, LABELS)
+    others = ("v", "w", "x", "y", "z")
+    same = starting_point(run_from(init, EXPANSION), LABELS, "cpu").model
+    new = starting_point(run_from(init, EXPANSION), others, "cpu").model
+    assert torch.equal(table(same), table(tiny_model(DISCRETE)))
+    assert not torch.isclose(table(new), table(same)).any()
+    assert new.discrete is not None
+    assert new.discrete.labels == others
+    first, second = same.visual.state_dict(), new.visual.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    start = starting_point(run_from(init), others, "cpu")
+    with pytest.raises(InputError, match=r"label 0 .* is 'v', but in this model's training it was 'a'"):
+        encode_labels(start.model, NO_WORDS, others, ("{}",))
 
 
 def test_a_recognizer_ranks_the_labels_of_the_training() -> None:
@@ -80,14 +154,32 @@ def test_a_recognizer_ranks_the_labels_of_the_training() -> None:
     torch.testing.assert_close(probabilities, expected)
 
 
-def test_it_is_saved_and_loaded(tmp_path) -> None:
+@pytest.mark.parametrize("labels", [("été", "a, b", "two\nlines", "'", "e"), None])
+def test_it_is_saved_and_loaded(labels, tmp_path, caplog) -> None:
     model = tiny_model(DISCRETE)
+    assert model.discrete is not None
+    model.discrete.labels = labels
     save_as(tmp_path / "model", model, NO_WORDS, PREPROCESS)
     loaded = load(tmp_path / "model", device="cpu", dtype="float32").model
     assert loaded.config == DISCRETE
+    assert loaded.discrete is not None
+    assert loaded.discrete.labels == labels
+    assert loaded.with_num_frames(8).discrete.labels == labels
+    assert ("its discrete labels have no names" in caplog.text) == (labels is None)
     first, second = model.state_dict(), loaded.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("names", [["a", "b"], "abcde", [1, 2, 3, 4, 5], {}])
+def test_damaged_names_are_explained(names, tmp_path) -> None:
+    folder = tmp_path / "model"
+    save_as(folder, named(tiny_model(DISCRETE)), NO_WORDS, PREPROCESS)
+    values = json.loads((folder / "config.json").read_text())
+    assert values["discrete_labels"] == list(LABELS)
+    (folder / "config.json").write_text(json.dumps(values | {"discrete_labels": names}))
+    with pytest.raises(CheckpointError, match=r"discrete_labels must be num_discrete_labels = 5 names, got"):
+        load(folder)
 
 
 def test_hugging_faces_format_cannot_hold_it(tmp_path) -> None:

@@ -131,6 +131,7 @@ def test_an_evaluation_is_what_single_predictions_add_up_to(recognizer, manifest
         assert row.accuracy == (confusion[i][i] / count if count else None)
     assert result.classes[6].accuracy is None
     assert (result.data, result.views) == (manifest.name, "2x1")
+    assert (result.fingerprint, result.altered) == (manifest.fingerprint(), "")
 
 
 def test_unreadable_videos_are_counted_and_named(result):
@@ -157,7 +158,18 @@ def test_the_file_holds_everything(result, tmp_path):
 
     values = json.loads((tmp_path / "evaluation.json").read_text(), parse_constant=refuse)
     assert values["classes"][6] == {"label": "nobody does this", "num_videos": 0, "accuracy": None}
-    for name in ("data", "views", "num_videos", "num_unreadable", "top1", "top5", "confusion", "videos"):
+    for name in (
+        "fingerprint",
+        "altered",
+        "data",
+        "views",
+        "num_videos",
+        "num_unreadable",
+        "top1",
+        "top5",
+        "confusion",
+        "videos",
+    ):
         assert values[name] == getattr(result, name), name
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
     assert Evaluation.read(tmp_path / "evaluation.json") == result

@@ -78,6 +78,18 @@ def test_the_image_model_may_be_given(run: Path, image: str) -> None:
     assert all(torch.equal(given[name], recorded[name]) for name in recorded)
 
 
+def test_a_start_is_found_where_the_run_was_made(run: Path, image: str, tmp_path: Path) -> None:
+    """`init` is recorded as it was given: relative to the folder that the training was started in."""
+    given = load(run, interpolate=0.5, image_model=image, dtype="float32").model.state_dict()
+    for init in ("image", "./image"):
+        (run / "config.json").write_text(json.dumps({"config": {"init": init}}))
+        recorded = load(run, interpolate=0.5, dtype="float32").model.state_dict()
+        assert all(torch.equal(given[name], recorded[name]) for name in given)
+    (run / "config.json").write_text(json.dumps({"config": {"init": "./nowhere"}}))
+    with pytest.raises(CheckpointError, match=r"\./nowhere does not exist"):
+        load(run, interpolate=0.5)
+
+
 def test_parts_that_the_reader_adds_to_clip_are_not_mixed_in(run: Path, tmp_path: Path) -> None:
     """OpenAI's file has no integration; what stands in for it at the start of a training is random."""
     clip = tmp_path / "clip.pt"

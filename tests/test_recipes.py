@@ -9,10 +9,12 @@ from string import Template
 import pytest
 from paths import DATA, needs_data
 
+from openxclip.checkpoints.hub import is_hub_id
 from openxclip.cli.main import run
 from openxclip.data.labels import built_in_labels
 from openxclip.data.manifest import read_manifest
-from openxclip.recipes import RECIPES, recipe
+from openxclip.errors import InputError
+from openxclip.recipes import IMAGE_MODELS, PRETRAIN_RECIPES, RECIPES, check_start, recipe
 from openxclip.recipes.published import KINETICS, REGIMES, few_shot, supervised, zero_shot
 from openxclip.training.config import MixConfig, OptimConfig
 
@@ -103,3 +105,38 @@ def test_the_lists_that_the_page_names_can_be_read() -> None:
     for folder in ("ucf101", "hmdb51"):
         for name in re.findall(r"\b(?:train|test)[1-3]\b", PAGE):
             assert read_manifest(DATA / "splits" / folder, list_name=name).items
+
+
+STARTS = {
+    "shapes": "shapes_clip",
+    "shapes_small": "shapes_clip_small",
+    "shapes_small_few": "shapes_clip_small",
+    "ucf8_from_shapes": "shapes_clip_large",
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_a_recipe_says_what_to_train_before_it(name: str, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    init = recipe(name).init
+    assert not is_hub_id(init)
+    path = Path(init)
+    command = f"openxclip pretrain --recipe {STARTS[name]} --output {path}"
+    assert run(["train", "--recipe", name, "--data", "moving-shapes", "--output", "run"]) == 2
+    assert (
+        f"there is no image model {path} for recipe {name} to start from; train it first with `{command}`"
+        in (capsys.readouterr().err)
+    )
+    with pytest.raises(InputError, match="train it first"):
+        check_start(replace(recipe(name), init=str(path)))  # given without "./"
+    assert list(tmp_path.iterdir()) == []
+    path.mkdir(parents=True)
+    check_start(recipe(name))
+
+
+def test_every_image_model_has_its_own_place() -> None:
+    assert [function.__name__ for function in IMAGE_MODELS.values()] == list(PRETRAIN_RECIPES)
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for path, function in IMAGE_MODELS.items():
+        if f"--recipe {function.__name__} " in readme:
+            assert f"--recipe {function.__name__} --output {path}" in readme

@@ -12,20 +12,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import TINY
+from tiny import TINY, tiny_model, tiny_tokenizer
 from videos import moving_frames, write_video
 
 import openxclip
 from openxclip.cli.main import run as run_command
-from openxclip.data.manifest import read_manifest
+from openxclip.configuration import with_overrides
+from openxclip.data.manifest import Manifest, read_manifest
+from openxclip.data.shapes.splits import shapes_manifest
 from openxclip.errors import CheckpointError, InputError
-from openxclip.evaluation.evaluate import evaluate
+from openxclip.evaluation.backgrounds import frozen
+from openxclip.evaluation.contact_sheet import film_strip
+from openxclip.evaluation.evaluate import Alter, Evaluation, evaluate
 from openxclip.evaluation.plots import Curve, draw_curves, thin
 from openxclip.evaluation.report import choose_examples, write_report
 from openxclip.evaluation.table import Table
 from openxclip.inference.views import Views
+from openxclip.recipes import pretrain_recipe
 from openxclip.training.config import DataConfig, OptimConfig, TrainConfig
+from openxclip.training.contrastive import pretrain
 from openxclip.training.train import train
+from openxclip.video.sampling import centred
 
 EVIL = "<script>alert('x')</script> & \"co\""
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -312,6 +319,80 @@ def test_tables_of_an_ablation_stand_beside_their_pictures(tmp_path):
     assert "3 seeds openxclip ablate components" in page.text
     (image,) = page.images
     assert Image.open(io.BytesIO(image)).size == (30, 20)
+
+
+def test_a_pretraining_has_a_page(tmp_path):
+    image_model = pretrain_recipe("shapes_clip_small")
+    settings = ["num_steps=2", "batch_size=4", "warmup_steps=1", "model.vision.image_size_px=16"]
+    pretrain(with_overrides(image_model, settings), tmp_path, "cpu")
+    write_report(tmp_path, tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert "0 epochs 2 steps" in page.text
+    assert "minutes in steps" in page.text
+    assert len(page.images) == 2  # loss and learning rate
+    assert dict(page.table("setting", "value"))["model.vision.image_size_px"] == "16"
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    old = "".join(json.dumps({k: v for k, v in row.items() if k != "seconds"}) + "\n" for row in rows)
+    (tmp_path / "log.jsonl").write_text(old)  # as an earlier version wrote it
+    write_report(tmp_path, tmp_path / "report.html")
+    assert "minutes in steps" not in Page(tmp_path / "report.html").text
+
+
+def test_runs_of_an_experiment_are_folded(results, tmp_path):
+    evaluation = (results / "evaluation" / "evaluation.json").read_text()
+    for name in ("text/2shot-seed1", "text/2shot-seed2", "evaluation/evaluation-supervised-test"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "evaluation.json").write_text(evaluation)
+    write_report(tmp_path, tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    shown, *folded = re.split(r"<details>", page.source)
+    assert shown.count("Evaluation on") == 1
+    assert "evaluation/evaluation-supervised-test/evaluation.json" in shown
+    assert [part.partition("</summary>")[0] for part in folded] == [
+        f"<summary>text/2shot-seed{seed}" for seed in (1, 2)
+    ]
+    assert all(part.count("Evaluation on") == 1 for part in folded)
+
+
+def evaluated(manifest: Manifest, folder: Path, alter: Alter | None = None) -> Evaluation:
+    preprocess = openxclip.video.Preprocessor.official(TINY.vision.image_size_px)
+    recognizer = openxclip.Recognizer(tiny_model(), tiny_tokenizer(), preprocess, manifest.labels)
+    result = evaluate(recognizer, manifest, Views(), alter=alter)
+    result.save(folder / "evaluation.json")
+    return result
+
+
+def test_rendered_clips_are_rendered_again(tmp_path):
+    whole = shapes_manifest("test-novel-other-background")
+    manifest = dataclasses.replace(whole, items=whole.items[::100])
+    result = evaluated(manifest, tmp_path)
+    write_report(tmp_path, tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert "Not shown" not in page.text
+    assert len(page.images) == len(manifest.items) == 6
+    shown = [row["path"] for row in choose_examples(result.videos)]
+    for path, data in zip(shown, page.images, strict=True):
+        (item,) = [item for item in manifest.items if item.path == path]
+        expected = film_strip(item.source.frames(lambda n: centred(n, 8), 96))
+        with Image.open(io.BytesIO(data)) as image:
+            difference = np.asarray(image).astype(int) - expected
+        assert np.abs(difference).mean() < 4  # JPEG
+    values = json.loads((tmp_path / "evaluation.json").read_text())
+    values["videos"][0]["clip"]["kind"] = {"colour": "red"}
+    (tmp_path / "evaluation.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"evaluation\.json: setting kind\.shape is missing"):
+        write_report(tmp_path, tmp_path / "report.html")
+
+
+def test_strips_of_altered_videos_say_what_was_scored(tmp_path):
+    whole = shapes_manifest("test-novel")
+    manifest = dataclasses.replace(whole, items=whole.items[:2])
+    result = evaluated(manifest, tmp_path, alter=lambda item, read: frozen(read(item)))
+    dataclasses.replace(result, altered="its <b> middle frame").save(tmp_path / "evaluation.json")
+    write_report(tmp_path, tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert "Of each video was scored: its <b> middle frame." in page.text
+    assert page.text.count("shown is the video as it is, scored was its <b> middle frame") == 2
 
 
 def test_a_folder_without_results_is_one_clear_line(tmp_path, capsys):

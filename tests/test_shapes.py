@@ -524,3 +524,9 @@ def test_an_interrupted_writing_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_shapes(part_of("val"), tmp_path / "val", interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("given", [{"labels": "a, b"}, {"media_root": Path("videos")}])
+def test_the_world_takes_no_labels_or_files_of_others(given):
+    with pytest.raises(InputError, match="leave labels and media root out"):
+        read_manifest(Path("moving-shapes"), list_name="val", **given)

@@ -272,7 +272,7 @@ def test_missing_videos_can_be_left_out(finished, data, tmp_path, caplog):
     assert (state.step, state.unreadable) == (6, ())
     (warning,) = caplog.messages
     assert warning.startswith(
-        "2 of 10 videos of cut/train.txt are missing, the first is gone.mp4; they are left out"
+        "cut/train.txt: 2 of 10 videos are missing, the first is gone.mp4; they are left out"
     )
     first, *others = rows(tmp_path / "run")
     assert first == {"step": 0, "missing": ["gone.mp4", "lost.mp4"]}

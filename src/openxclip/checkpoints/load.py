@@ -157,7 +157,13 @@ def _image_model(source: str | Path, given: str | Path | None, share: float) -> 
             f"{source} does not say which image model it was fine-tuned from (it is no folder of a training run, or "
             "that run started from scratch); give it as image_model (on the command line --image-model)"
         )
-    return init
+    return _recorded(init, Path(source))
+
+
+def _recorded(init: str, run: Path) -> str | Path:
+    """What a run started from, recorded as it was given: a relative path may count from a folder above the run."""
+    places = (Path(init), *(folder / init for folder in run.resolve().parents))
+    return next((place for place in places if place.exists()), init)
 
 
 def _interpolate(model: XCLIP, image_model: str | Path, share: float) -> str:
@@ -220,7 +226,7 @@ def _locate(source: str | Path, revision: str | None) -> Path:
         return _model_folder(folder)
     if path.exists():
         return path
-    if source in SHIPPED:
+    if str(source) in SHIPPED:
         return shipped_folder(str(source))
     is_file_name = path.suffix in WEIGHTS_SUFFIXES  # a missing file, not a repository to ask the hub for
     if isinstance(source, str) and is_hub_id(source) and not is_file_name:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from openxclip.cli.options import Device, Json, Labels, MediaRoot
-from openxclip.cli.scoring import command, prepare
+from openxclip.cli.scoring import command, missing_notes, prepare
 
 if TYPE_CHECKING:
     from openxclip.data.items import Manifest
@@ -105,14 +105,19 @@ class AblateOptions:
             return shapes_recipes(self.output, self.settings)
         return data_recipes(with_overrides(recipe(self.recipe), self.settings))
 
-    def regimes(self) -> "Regimes":
+    def regimes(self, recipes: "Recipes") -> "Regimes":
         """What is trained and tested."""
         from openxclip.experiments.bench import data_regimes, shapes_regimes
 
         if self.data is None:
             return shapes_regimes(self.output, self.shots)
         novel = None if self.novel_list is None else self.manifest(self.novel_list)
-        return data_regimes(self.manifest(self.train_list), self.manifest(self.test_list), novel, self.shots)
+        train, test = self.manifest(self.train_list), self.manifest(self.test_list)
+        return data_regimes(train, test, novel, self.shots, recipes["full"](0).data.skip_missing)
+
+    def notes(self) -> list[str]:
+        """What a reader of the tables has to know about the data."""
+        return [] if self.data is None else missing_notes([self.manifest(self.train_list)])
 
     def manifest(self, list_name: str | None) -> "Manifest":
         """A list of the data."""
@@ -139,19 +144,20 @@ def ablate(options: Annotated[AblateOptions, tyro.conf.OmitArgPrefixes, tyro.con
         run_ablation,
     )
     from openxclip.experiments.study import Study
+    from openxclip.training.train import data_name
 
     ablations = chosen(options.names)
     recipes, image_model = options.recipes(), image_model_config(options.pretrain_settings)
     check_configs(ablations.values(), recipes)
     prepare(options.output)
-    regimes = options.regimes()
+    regimes, notes = options.regimes(recipes), options.notes()
     if options.data is None:
         pretrain_image_models(image_model, options.output, options.seeds, options.device)
-    data = WORLD if options.data is None else str(options.data.resolve())
+    data = WORLD if options.data is None else data_name(options.data)
     study = Study(regimes, recipes, options.output, data=data, device=options.device)
     for name, ablation in ablations.items():
         study.on_work = _progress(ablation, regimes.names(), options.seeds)
-        table = run_ablation(name, ablation, study, options.seeds, command())
+        table = run_ablation(name, ablation, study, options.seeds, command(), notes)
         print(json.dumps(asdict(table)) if options.print_json else f"{table.text()}\n", flush=True)
     return 0
 

@@ -1,13 +1,13 @@
 """`openxclip evaluate PROTOCOL`: what a model can do, by one of six protocols."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import tyro
 
 from openxclip.cli.evaluate_few_shot import few_shot
-from openxclip.cli.scoring import Options, measure
+from openxclip.cli.scoring import Options, check_once, measure
 
 if TYPE_CHECKING:
     from openxclip.data.manifest import Manifest
@@ -21,7 +21,12 @@ TrainLabels = Annotated[
         "ours know theirs"
     ),
 ]
-
+AllowOverlap = Annotated[
+    bool,
+    tyro.conf.arg(
+        help="keep classes that were trained, and say which; 19 names of UCF-101 are Kinetics-400's, too"
+    ),
+]
 
 UNKNOWN_TRAINING = "The training classes are not known: not checked that the test has none of them."
 
@@ -49,29 +54,20 @@ def zero_shot(
         ),
     ] = None,
     train_labels: TrainLabels = None,
-    allow_overlap: Annotated[
-        bool,
-        tyro.conf.arg(
-            help="keep classes that were trained, and say which; 19 names of UCF-101 are Kinetics-400's, too"
-        ),
-    ] = False,
+    allow_overlap: AllowOverlap = False,
 ) -> int:
     """Top-1 on classes that were never trained, in several splits: each, mean and std over splits.
 
     Classes that were trained are refused, where the training classes are known.
     """
+    check_once("--lists", lists)
+    splits = _splits(options, lists, label_splits)
+    notes = _overlap_notes(splits.values(), training_labels(options.model, train_labels), allow_overlap)
+    if len(splits) > 1:
+        notes.append("The std over splits is the sample standard deviation.")
+
     from openxclip.evaluation import protocols
 
-    splits = _splits(options, lists, label_splits)
-    trained = training_labels(options.model, train_labels)
-    notes = [] if trained else [UNKNOWN_TRAINING]
-    for split in splits.values():
-        if not allow_overlap:
-            protocols.check_disjoint(trained or (), split)
-        elif kept := protocols.overlap(trained or (), split):
-            notes.append(
-                f"{split.name}: {len(kept)} of {len(split.labels)} classes were trained: {', '.join(kept)}."
-            )
     return measure("zero-shot", options, lambda score: protocols.zero_shot(score, splits), notes)
 
 
@@ -79,17 +75,36 @@ def base_to_novel(
     options: Shared,
     base_list: Annotated[str, tyro.conf.arg(help="list of test videos of trained classes")],
     novel_list: Annotated[str, tyro.conf.arg(help="list of test videos of other classes")],
+    train_labels: TrainLabels = None,
+    allow_overlap: AllowOverlap = False,
 ) -> int:
-    """Accuracy on trained and on new classes, each among their own names, and the harmonic mean."""
-    base, novel = options.manifest(base_list), options.manifest(novel_list)
+    """Accuracy on trained and on new classes, each among their own names, and the harmonic mean.
 
+    New classes that were trained are refused, where the training classes are known.
+    """
     from openxclip.evaluation import protocols
 
-    return measure("base-to-novel", options, lambda score: protocols.base_to_novel(score, base, novel))
+    base, novel = (protocols.occurring(options.manifest(name)) for name in (base_list, novel_list))
+    trained = training_labels(options.model, train_labels)
+    notes = _overlap_notes([novel], trained, allow_overlap)
+    if trained is not None and (strange := _untrained(trained, base)):
+        notes.append(
+            f"{base.name}: {len(strange)} of {len(base.labels)} base classes were not trained: "
+            f"{protocols.some(strange)}."
+        )
+    return measure("base-to-novel", options, lambda score: protocols.base_to_novel(score, base, novel), notes)
 
 
-def label_union(options: Shared, list_name: ListName = None, train_labels: TrainLabels = None) -> int:
-    """The same videos with the names of training classes left among the candidates."""
+def label_union(
+    options: Shared,
+    list_name: ListName = None,
+    train_labels: TrainLabels = None,
+    allow_overlap: AllowOverlap = False,
+) -> int:
+    """The same videos of new classes with the names of training classes left among the candidates.
+
+    Classes that were trained are refused.
+    """
     from openxclip.errors import InputError
 
     test = options.manifest(list_name)
@@ -98,10 +113,11 @@ def label_union(options: Shared, list_name: ListName = None, train_labels: Train
         raise InputError(
             f"the training classes of {options.model[0]} are not known; give their names with --train-labels"
         )
+    notes = _overlap_notes([test], trained, allow_overlap)
 
     from openxclip.evaluation import protocols
 
-    return measure("label-union", options, lambda score: protocols.label_union(score, test, trained))
+    return measure("label-union", options, lambda score: protocols.label_union(score, test, trained), notes)
 
 
 def static_bias(
@@ -140,9 +156,39 @@ Videos that cannot be read are named on stderr, counted, left out, and make the 
 
 def evaluate(arguments: Sequence[str]) -> int:
     """Accuracy on labelled videos, by one of six protocols (`openxclip evaluate --help`)."""
+    from openxclip.errors import InputError
+
+    if arguments and arguments[0].startswith("-") and not {"-h", "--help"}.intersection(arguments):
+        raise InputError(
+            f"name a protocol first: {', '.join(PROTOCOLS)}; e.g. openxclip evaluate supervised {arguments[0]} ..."
+        )
     return tyro.extras.subcommand_cli_from_dict(
         PROTOCOLS, prog="openxclip evaluate", description=DESCRIPTION, args=arguments
     )
+
+
+def _overlap_notes(
+    tests: "Iterable[Manifest]", trained: Sequence[str] | None, allow_overlap: bool
+) -> list[str]:
+    """Refuse tests of trained classes, or say which classes were trained."""
+    from openxclip.evaluation import protocols
+
+    if trained is None:
+        return [UNKNOWN_TRAINING]
+    notes = []
+    for test in tests:
+        if not allow_overlap:
+            protocols.check_disjoint(trained, test)
+        elif kept := protocols.overlap(trained, test):
+            notes.append(
+                f"{test.name}: {len(kept)} of {len(test.labels)} classes were trained: {', '.join(kept)}."
+            )
+    return notes
+
+
+def _untrained(trained: Sequence[str], test: "Manifest") -> list[str]:
+    known = {label.casefold() for label in trained}
+    return [label for label in test.labels if label.casefold() not in known]
 
 
 def _splits(options: Options, lists: Sequence[str], label_splits: Path | None) -> "dict[str, Manifest]":

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from openxclip.cli.options import Device, Json, Labels, MediaRoot, TokenizerSource, ViewsText
-from openxclip.cli.scoring import Data, command, prepare, report_unreadable, unreadable_notes
+from openxclip.cli.scoring import (
+    Data,
+    check_once,
+    command,
+    missing_notes,
+    prepare,
+    report_unreadable,
+    unreadable_notes,
+)
 
 if TYPE_CHECKING:
     from openxclip.data.manifest import Manifest
@@ -67,9 +75,11 @@ class FewShotOptions:
     def config(self) -> "TrainConfig":
         """The recipe with the settings."""
         from openxclip.configuration import with_overrides
-        from openxclip.recipes import recipe
+        from openxclip.recipes import check_start, recipe
 
         config = with_overrides(recipe(self.recipe), self.settings)
+        if not any(self.output.glob("*/*/last")):  # runs that go on need their start no more
+            check_start(config)
         return config if self.tokenizer is None else replace(config, tokenizer=self.tokenizer)
 
     def manifest(self, list_name: str) -> "Manifest":
@@ -78,28 +88,43 @@ class FewShotOptions:
 
         return read_manifest(self.data, list_name=list_name, labels=self.labels, media_root=self.media_root)
 
-    def clips(self) -> "dict[str, Callable[[int], Manifest]]":
-        """What to train on: drawn from one list, or several lists as they are."""
+    def check(self) -> None:
+        """What can be said before anything is read."""
         from openxclip.errors import InputError
-        from openxclip.experiments.few_shot import listed, sampled
 
         if self.train_lists and (self.train_list or self.shots):
             raise InputError("--train-lists says what to train on; leave --train-list and --shots out")
-        if self.train_lists:
-            return listed({Path(name).stem: self.manifest(name) for name in self.train_lists})
-        if self.train_list is None:
+        if not (self.train_lists or self.train_list):
             raise InputError("nothing to train on; give --train-list (with --shots) or --train-lists")
-        return sampled(self.manifest(self.train_list), self.shots or DEFAULT_SHOTS)
+        check_once("--train-lists", [Path(name).stem for name in self.train_lists])
+        check_once("--shots", self.shots)
 
-    def experiment(self) -> "FewShot":
-        """Everything read and checked."""
-        from openxclip.experiments.few_shot import FewShot
+    def train_manifests(self) -> "list[Manifest]":
+        """The lists that are trained on, or drawn from."""
+        return [self.manifest(name) for name in self.train_lists or (str(self.train_list),)]
+
+    def experiment(self, lists: "Sequence[Manifest]") -> "FewShot":
+        """Everything checked, over the lists of `train_manifests`."""
+        from openxclip.data.subsets import present
+        from openxclip.evaluation.protocols import of_trained_classes
+        from openxclip.experiments.few_shot import FewShot, listed, sampled
         from openxclip.inference.views import Views
 
+        config, test = self.config(), self.manifest(self.test_list)
+        if self.train_list is not None:
+            whole, test = of_trained_classes(lists[0], test)
+            lists = [whole]
+        # Before the draw, which shall be of K videos that are there.
+        found = [present(clips, config.data.skip_missing)[0] for clips in lists]
+        if self.train_list is not None:
+            clips = sampled(found[0], self.shots or DEFAULT_SHOTS)
+        else:
+            names = [Path(name).stem for name in self.train_lists]
+            clips = listed(dict(zip(names, found, strict=True)))
         return FewShot(
-            config=self.config(),
-            clips=self.clips(),
-            test=self.manifest(self.test_list),
+            config=config,
+            clips=clips,
+            test=test,
             seeds=self.seeds,
             targets=("text", "discrete") if self.targets == "both" else (self.targets,),
             views=Views.parse(self.views),
@@ -111,21 +136,25 @@ def few_shot(options: Annotated[FewShotOptions, tyro.conf.OmitArgPrefixes, tyro.
 
     Videos are drawn by seed, fewer of them a part of more. Interrupted? The same command goes on.
     """
-    experiment = options.experiment()
+    options.check()
+    lists = options.train_manifests()
+    experiment = options.experiment(lists)
     prepare(options.output)
 
     from openxclip.evaluation.curves import plot_lines
     from openxclip.experiments.few_shot import few_shot_points, few_shot_table, run_few_shot
+    from openxclip.training.train import data_name
 
     outcome = run_few_shot(
         experiment,
         options.output,
-        data=str(options.data.resolve()),
+        data=data_name(options.data),
         device=options.device,
         on_run=lambda text: print(text, file=sys.stderr),
     )
     evaluations = outcome.evaluations.values()
-    table = few_shot_table(experiment, outcome, command(), unreadable_notes(evaluations))
+    notes = [*missing_notes(lists), *unreadable_notes(evaluations)]
+    table = few_shot_table(experiment, outcome, command(), notes)
     table.save(options.output / "few-shot.json")
     points = few_shot_points(experiment, outcome)
     plot_lines(options.output / "few-shot.png", table.title.removesuffix(", %"), "K", points)

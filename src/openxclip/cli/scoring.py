@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from openxclip.inference.views import Views
 
 MAX_NAMED_VIDEOS = 20
+EVALUATION_FILES = ("evaluation.json", "confusion.png")
 
 Data = Annotated[
     Path,
@@ -41,7 +42,9 @@ Data = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    tyro.conf.arg(help="folder for the table and, of each evaluation, evaluation.json and confusion.png"),
+    tyro.conf.arg(
+        help="folder for the table and a folder for each evaluation: evaluation.json and confusion.png"
+    ),
 ]
 
 
@@ -161,6 +164,20 @@ def command() -> str:
     return shlex.join(["openxclip", *(argument for argument in sys.argv[1:] if argument != "--debug")])
 
 
+def check_once(option: str, values: Sequence[object]) -> None:
+    """Refuse a value that is given twice, of which one would hide the other.
+
+    Raises:
+        InputError: there is one.
+    """
+    from openxclip.errors import InputError
+
+    if twice := [str(value) for value in dict.fromkeys(values) if values.count(value) > 1]:
+        raise InputError(
+            f"{option} has {', '.join(twice)} more than once; give each once, under its own name"
+        )
+
+
 def prepare(output: Path) -> None:
     """Miss now what would be missing at the end."""
     import openxclip.evaluation.plots  # noqa: F401
@@ -172,14 +189,17 @@ def prepare(output: Path) -> None:
 
 
 def _write(name: str, output: Path, table: "Table", results: Sequence["Result"]) -> None:
-    """The table, and a folder for each evaluation; a single one lies in `output` itself."""
+    """The table, and a folder for each evaluation, in place of what an earlier call left of this protocol."""
+    for folder in output.glob(f"evaluation-{name}-*/"):
+        for file in EVALUATION_FILES:
+            (folder / file).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
     table.save(output / f"{name}.json")
-    single = len(results) == 1 and len(results[0].evaluations) == 1
     for number, result in enumerate(results, start=1):
         for key, evaluation in result.evaluations.items():
             place = f"{number}-{key}" if len(results) > 1 else key
-            folder = output if single else output / f"evaluation-{place.replace('/', '-')}"
-            write_evaluation(evaluation, folder)
+            write_evaluation(evaluation, output / f"evaluation-{name}-{place.replace('/', '-')}")
 
 
 def write_evaluation(evaluation: "Evaluation", folder: Path) -> None:
@@ -187,8 +207,9 @@ def write_evaluation(evaluation: "Evaluation", folder: Path) -> None:
     from openxclip.evaluation.plots import plot_confusion
 
     folder.mkdir(parents=True, exist_ok=True)
-    evaluation.save(folder / "evaluation.json")
-    plot_confusion(evaluation.confusion, [row.label for row in evaluation.classes], folder / "confusion.png")
+    values, picture = (folder / file for file in EVALUATION_FILES)
+    evaluation.save(values)
+    plot_confusion(evaluation.confusion, [row.label for row in evaluation.classes], picture)
 
 
 def classes(result: "Evaluation") -> str:
@@ -200,6 +221,14 @@ def classes(result: "Evaluation") -> str:
         for row in result.classes
     ]
     return "\n".join([*lines, ""])
+
+
+def missing_notes(lists: Iterable["Manifest"]) -> list[str]:
+    """A line for each list to train on with videos that are not there."""
+    from openxclip.data.subsets import missing_text
+
+    missing = [(clips, clips.missing()) for clips in lists]
+    return [f"{missing_text(clips, paths)}; they were not trained on" for clips, paths in missing if paths]
 
 
 def unreadable_notes(evaluations: Iterable["Evaluation"]) -> list[str]:

@@ -37,11 +37,14 @@ def train(
     goes on after the last whole epoch and ends in the same weights.
     """
     from openxclip.configuration import with_overrides
+    from openxclip.recipes import check_start
     from openxclip.recipes import recipe as get_recipe
 
     config = with_overrides(get_recipe(recipe), settings)
     if tokenizer is not None:
         config = replace(config, tokenizer=tokenizer)
+    if not (output / "last").exists():  # a run that goes on needs its start no more
+        check_start(config)
 
     from openxclip.training.train import train as run
 

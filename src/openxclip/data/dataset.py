@@ -23,7 +23,11 @@ from openxclip.video.transforms import TrainTransform
 
 
 class Draw(IntEnum):
-    """What a generator is for, so that no two purposes ever share their numbers."""
+    """What a generator is for: the purposes of one training never share their numbers.
+
+    Language-image pretraining, a run of its own, draws each step's stills and captions as CLIP, too, with key (step,).
+    numpy reads missing numbers of a key as 0, so these are the numbers that a training's clip (step, 0) would get.
+    """
 
     ORDER = 1
     """The order of an epoch: key (epoch,)."""

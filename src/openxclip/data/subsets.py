@@ -2,12 +2,44 @@
 
 import difflib
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 from openxclip.data.items import Manifest
 from openxclip.data.labels import check_labels
 from openxclip.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def present(manifest: Manifest, skip_missing: bool) -> tuple[Manifest, list[str]]:
+    """The videos that are there, and the paths of the missing ones. Looks at every file.
+
+    Raises:
+        InputError: all are missing, or some are and they are not to be skipped.
+    """
+    missing = manifest.missing()
+    if not missing:
+        return manifest, []
+    problem = missing_text(manifest, missing)
+    if len(missing) == len(manifest.items):
+        raise InputError(f"{problem}; say where they are with --media-root, or correct the list")
+    if not skip_missing:
+        raise InputError(
+            f"{problem}; say where they are with --media-root, take them off the list, or train on the others with "
+            "--set data.skip_missing=true"
+        )
+    logger.warning("%s; they are left out", problem)
+    absent = set(missing)
+    items = tuple(item for item in manifest.items if item.path not in absent)
+    return replace(manifest, items=items), missing
+
+
+def missing_text(manifest: Manifest, missing: Sequence[str]) -> str:
+    """How many videos of a list are missing, and which is the first."""
+    total = len(manifest.items)
+    return f"{manifest.name}: {len(missing)} of {total} videos are missing, the first is {missing[0]}"
 
 
 def few_shot(manifest: Manifest, num_shots: int, seed: int) -> Manifest:
@@ -25,7 +57,7 @@ def few_shot(manifest: Manifest, num_shots: int, seed: int) -> Manifest:
         if len(lots) < num_shots:
             raise InputError(
                 f"{manifest.name}: {name!r} has {len(lots)} videos, {num_shots} shots are asked for. "
-                "Ask for fewer, or leave the class out."
+                "Ask for fewer, or take the class off the list."
             )
         drawn += [place for _, place in sorted(lots)[:num_shots]]
     return replace(

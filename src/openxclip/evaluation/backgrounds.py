@@ -9,6 +9,8 @@ is the most that the scene can account for, not the least.
 Shapes: V views, T frames, S input side; pixels are uint8 (V, T, 3, S, S).
 """
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -51,19 +53,29 @@ def foreground(pixels: Tensor) -> Tensor:
 
 
 def partners(items: Sequence[Item]) -> dict[Item, Item]:
-    """For each video the next one in the list, and round it, that has another label.
+    """For each video one that has another label, drawn by the video's path: the same whatever the list's order.
 
     Raises:
         InputError: all have the same label.
     """
+    ordered = sorted(items, key=lambda item: (item.label, item.path))
+    counts = Counter(item.label for item in items)
+    if len(counts) == 1:
+        raise InputError(
+            f"a background of another class is needed, and all {len(items)} readable videos have one label; "
+            "give a list with at least two classes"
+        )
+    first: dict[int, int] = {}  # place of each label's first video
+    for place, item in enumerate(ordered):
+        first.setdefault(item.label, place)
     found: dict[Item, Item] = {}
-    for place, item in enumerate(items):
-        following = (*items[place + 1 :], *items[:place])
-        other = next((candidate for candidate in following if candidate.label != item.label), None)
-        if other is None:
-            raise InputError(
-                f"a background of another class is needed, and all {len(items)} readable videos have one label; "
-                "give a list with at least two classes"
-            )
-        found[item] = other
+    for item in items:
+        own = counts[item.label]
+        place = _lot(item.path) % (len(items) - own)  # among all but those of its label
+        found[item] = ordered[place if place < first[item.label] else place + own]
     return found
+
+
+def _lot(path: str) -> int:
+    digest = hashlib.sha256(path.encode(errors="backslashreplace")).digest()
+    return int.from_bytes(digest, "big")

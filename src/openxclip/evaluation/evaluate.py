@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from openxclip.data.manifest import Item, Manifest
+from openxclip.data.shapes.clip import ShapesClip
 from openxclip.errors import InputError, VideoError
 from openxclip.evaluation.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
 from openxclip.files import atomic_write
@@ -56,7 +57,12 @@ class Evaluation:
     confusion: list[list[int]]
     """Row: true class, column: predicted."""
     videos: list[dict[str, Any]]
-    """For each video: path, file (or None), label, and either predicted with its probability or the error."""
+    """For each video: path, file (or None), of a rendered one the clip, label, and either predicted with its
+    probability or the error."""
+    fingerprint: str
+    """Of the list: its labels, paths and assignments."""
+    altered: str = ""
+    """What was scored of each video in place of the whole; empty: the videos as they are."""
 
     def save(self, path: Path) -> None:
         """Write everything as one JSON file."""
@@ -131,7 +137,8 @@ def views_text(views: Views) -> str:
 
 def _row(item: Item, labels: Sequence[str]) -> dict[str, Any]:
     file = str(item.source.resolve()) if isinstance(item.source, Path) else None
-    return {"path": item.path, "file": file, "label": labels[item.label]}
+    clip = {"clip": asdict(item.source)} if isinstance(item.source, ShapesClip) else {}
+    return {"path": item.path, "file": file, "label": labels[item.label]} | clip
 
 
 def _summarise(
@@ -155,4 +162,5 @@ def _summarise(
         ],
         confusion=confusion.tolist(),
         videos=videos,
+        fingerprint=manifest.fingerprint(),
     )

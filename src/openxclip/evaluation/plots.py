@@ -18,7 +18,7 @@ except ImportError as error:
     raise MissingExtraError("matplotlib", "train") from error
 
 
-Point = tuple[float, float]
+XY = tuple[float, float]
 
 MAX_POINTS = 400  # of a curve: more than its picture has columns of pixels for
 
@@ -61,7 +61,7 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], pa
 class Curve:
     """One line of a chart."""
 
-    points: Sequence[Point]
+    points: Sequence[XY]
     """(x, y), x ascending."""
     name: str = ""
     """Shown where a chart has several."""
@@ -69,7 +69,7 @@ class Curve:
     """Drawn thin and pale, for what stands behind another curve."""
 
 
-def thin(points: Sequence[Point], max_points: int = MAX_POINTS) -> list[Point]:
+def thin(points: Sequence[XY], max_points: int = MAX_POINTS) -> list[XY]:
     """Means of equal stretches of a curve, at most `max_points` of them; a short curve stays as it is."""
     size = max(1, -(-len(points) // max_points))
     stretches = [points[start : start + size] for start in range(0, len(points), size)]

@@ -60,7 +60,10 @@ def supervised(score: Score, test: Manifest) -> Result:
 
 
 def zero_shot(score: Score, splits: Mapping[str, Manifest]) -> Result:
-    """Accuracy on classes that were never trained, in each of several splits; see `check_disjoint`."""
+    """Accuracy on classes that were never trained, in each of several splits; see `check_disjoint`.
+
+    The std over splits is the sample standard deviation.
+    """
     evaluations = {name: score(split) for name, split in splits.items()}
     top1 = [evaluation.top1 for evaluation in evaluations.values()]
     figures = {f"top-1, {name}": evaluation.top1 for name, evaluation in evaluations.items()}
@@ -79,9 +82,8 @@ def check_disjoint(training_labels: Sequence[str], test: Manifest) -> None:
     """
     if found := overlap(training_labels, test):
         raise InputError(
-            f"{len(found)} of {len(test.labels)} classes of {test.name} are training classes, so this is not "
-            f"zero-shot: {_some(found)}. Take them off the labels, keep them with --allow-overlap, or measure all "
-            "together with `openxclip evaluate label-union`"
+            f"{len(found)} of {len(test.labels)} classes of {test.name} are training classes, and not new: "
+            f"{some(found)}. Take them off the labels; `openxclip evaluate` keeps them with --allow-overlap"
         )
 
 
@@ -103,7 +105,7 @@ def base_to_novel(score: Score, base: Manifest, novel: Manifest) -> Result:
     known = {label.casefold() for label in base.labels}
     if both := [label for label in novel.labels if label.casefold() in known]:
         raise InputError(
-            f"{base.name} and {novel.name} share {len(both)} classes: {_some(both)}. Give lists without common classes"
+            f"{base.name} and {novel.name} share {len(both)} classes: {some(both)}. Give lists without common classes"
         )
     evaluations = {"base": score(base), "novel": score(novel)}
     figures = {name: evaluation.top1 for name, evaluation in evaluations.items()}
@@ -115,6 +117,12 @@ def occurring(manifest: Manifest) -> Manifest:
     """The same videos under the labels that occur."""
     labels = [manifest.labels[i] for i in sorted({item.label for item in manifest.items})]
     return manifest if len(labels) == len(manifest.labels) else restrict(manifest, labels)
+
+
+def of_trained_classes(train: Manifest, test: Manifest) -> tuple[Manifest, Manifest]:
+    """Both lists under the classes of the training videos: a part of a data set may come with the names of all."""
+    train = occurring(train)
+    return train, test if test.labels == train.labels else restrict(test, train.labels)
 
 
 def label_union(score: Score, test: Manifest, training_labels: Sequence[str]) -> Result:
@@ -134,7 +142,7 @@ def static_bias(score: Score, test: Manifest, swapped: Manifest | None = None) -
     """The same motion over another background, and no motion at all.
 
     `swapped` lists the same scenes, in the same order, over other backgrounds. Without it, each video that can be
-    read is put over the background of the next one of another class (see `evaluation/backgrounds.py`).
+    read is put over the background of one of another class (see `evaluation/backgrounds.py`).
     """
     if swapped is not None:
         _check_same_scenes(test, swapped)
@@ -143,10 +151,13 @@ def static_bias(score: Score, test: Manifest, swapped: Manifest | None = None) -
     test = replace(test, items=tuple(test.items[place] for place in readable))
     if swapped is None:
         others = partners(test.items)
-        over_another = score(test, lambda item, read: with_background_of(read(item), read(others[item])))
+        over_another = replace(
+            score(test, lambda item, read: with_background_of(read(item), read(others[item]))),
+            altered="its moving parts over the background of another video",
+        )
     else:
         over_another = score(replace(swapped, items=tuple(swapped.items[place] for place in readable)))
-    still = score(test, lambda item, read: frozen(read(item)))
+    still = replace(score(test, lambda item, read: frozen(read(item))), altered="its middle frame alone")
     before, after = list(readable.values()), _predictions(over_another)
     same = [before[place] == label for place, label in after.items()]
     figures = {
@@ -174,6 +185,7 @@ def _predictions(evaluation: Evaluation) -> dict[int, str]:
     return {place: row["predicted"] for place, row in enumerate(evaluation.videos) if "predicted" in row}
 
 
-def _some(labels: Sequence[str], limit: int = 10) -> str:
+def some(labels: Sequence[str], limit: int = 10) -> str:
+    """The first of them by name, the others by number."""
     more = f" and {len(labels) - limit} more" if len(labels) > limit else ""
     return ", ".join(labels[:limit]) + more

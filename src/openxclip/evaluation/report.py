@@ -6,7 +6,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from openxclip.checkpoints.checkpoint import CONFIG_FILE, parse, read_json
+from openxclip.configuration import from_dict
+from openxclip.data.shapes.clip import ShapesClip
 from openxclip.errors import InputError, VideoError
 from openxclip.evaluation import page
 from openxclip.evaluation.contact_sheet import MAX_FRAMES, film_strip
@@ -27,15 +31,17 @@ def write_report(folder: Path, output: Path) -> None:
     """Write the page of everything that is found in a folder.
 
     A run is known by its log.jsonl. JSON files in the folder and in its `evaluation*` folders are known by what
-    they hold: an evaluation, or a table, which may have a picture of the same name beside it.
+    they hold: an evaluation, or a table, which may have a picture of the same name beside it. Evaluations of the
+    runs of an experiment (`text/2shot-seed1/evaluation.json`) are folded.
 
     Raises:
         InputError: nothing of that is there.
         CheckpointError: a file is damaged.
     """
     run = _run(folder) if (folder / "log.jsonl").is_file() else []
-    results = [_result(path, folder) for path in _json_files(folder)]
-    sections = [*run, *(part for part in results if part)]
+    shown = _json_files(folder)
+    results = [_result(path, folder) for path in shown]
+    sections = [*run, *filter(None, results), *_runs_below(folder, shown)]
     if not sections:
         raise InputError(
             f"{folder} holds no results. Give the folder of a training run (log.jsonl), or the --output folder of "
@@ -45,8 +51,17 @@ def write_report(folder: Path, output: Path) -> None:
 
 
 def _json_files(folder: Path) -> list[Path]:
-    paths = [*sorted(folder.glob("*.json")), *sorted(folder.glob("evaluation*/*.json"))]
+    patterns = ("*.json", "evaluation*/*.json", "evaluation*/evaluation-*/*.json")
+    paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
     return [path for path in paths if path.name != CONFIG_FILE]
+
+
+def _runs_below(folder: Path, shown: Sequence[Path]) -> list[str]:
+    """One section of the evaluations of an experiment's runs, if there are any."""
+    others = [path for path in sorted(folder.glob("*/*/evaluation.json")) if path not in shown]
+    parts = [(path.parent.relative_to(folder).as_posix(), _result(path, folder)) for path in others]
+    folded = [page.folded(name, part) for name, part in parts if part]
+    return [page.section("Runs", *folded)] if folded else []
 
 
 def _result(path: Path, folder: Path) -> str | None:
@@ -105,7 +120,8 @@ def _training_facts(steps: Sequence[Json], epochs: Sequence[Json]) -> dict[str, 
         facts["loss of the last epoch"] = f"{epochs[-1]['mean_loss']:.3f}"
     if scores := [row["val_top1"] for row in epochs if row["val_top1"] is not None]:
         facts["best validation top-1"] = f"{max(scores):.1%}"
-    facts["minutes in steps"] = f"{sum(row['seconds'] for row in steps) / 60:.1f}"
+    if all("seconds" in row for row in steps):
+        facts["minutes in steps"] = f"{sum(row['seconds'] for row in steps) / 60:.1f}"
     return facts
 
 
@@ -143,16 +159,19 @@ def _evaluation(result: Json, path: Path) -> str:
     facts |= {"videos": f"{result['num_videos']}", "views": result["views"]}
     if result["num_unreadable"]:
         facts["not readable"] = f"{result['num_unreadable']}"
+    altered = result.get("altered", "")
+    examples = [_example(row, altered) for row in choose_examples(result["videos"])]
     return page.section(
         f"Evaluation on {result['data']}",
         page.paragraph(path.as_posix()),
+        page.paragraph(f"Of each video was scored: {altered}.") if altered else "",
         page.cards(facts),
         "<h3>Classes</h3>",
         page.table(["class", "videos", "top-1", "most often taken for"], list(_class_rows(result))),
         "<h3>Confusion</h3>",
         _confusion(result),
         "<h3>Examples</h3>",
-        f'<div class="examples">{"".join(map(_example, choose_examples(result["videos"])))}</div>',
+        f'<div class="examples">{"".join(examples)}</div>',
     )
 
 
@@ -198,18 +217,27 @@ def choose_examples(videos: Sequence[Json]) -> list[Json]:
     return mistakes[:num_mistakes] + hits
 
 
-def _example(row: Json) -> str:
+def _example(row: Json, altered: str) -> str:
     caption = f"<b>{escape(row['path'])}</b>: {_verdict(row)}"
-    file = row.get("file")
-    if file is None:
-        return page.placeholder("The evaluation does not say which file this video is.", caption)
+    if altered:
+        caption += f" (shown is the video as it is, scored was {escape(altered)})"
     try:
-        frames = read_frames(
-            Path(file), lambda n: centred(n, MAX_FRAMES), short_side_px=STRIP_SIDE_PX, num_threads=1
-        )
+        frames = _frames(row)
     except VideoError as error:
         return page.placeholder(f"Not shown: {error.reason}", caption)
-    return page.picture(encode_jpeg(film_strip(frames.data)), "image/jpeg", caption)
+    return page.picture(encode_jpeg(film_strip(frames)), "image/jpeg", caption)
+
+
+def _frames(row: Json) -> np.ndarray:
+    """Some frames (T, H, W, 3) of a video of an evaluation, rendered or from its file."""
+    if "clip" in row:
+        return from_dict(ShapesClip, row["clip"]).frames(lambda n: centred(n, MAX_FRAMES), STRIP_SIDE_PX)
+    if row.get("file") is None:
+        raise VideoError(row["path"], "the evaluation does not say which file this video is")
+    frames = read_frames(
+        Path(row["file"]), lambda n: centred(n, MAX_FRAMES), short_side_px=STRIP_SIDE_PX, num_threads=1
+    )
+    return frames.data
 
 
 def _verdict(row: Json) -> str:

@@ -1,5 +1,6 @@
 """What `openxclip ablate` trains and tests, on moving shapes or on any data, and what it leaves behind."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,10 +12,10 @@ from openxclip.data.manifest import read_manifest
 from openxclip.data.shapes.files import LIST_FILE, write_shapes
 from openxclip.data.shapes.splits import shapes_manifest
 from openxclip.data.shapes.words import MOTIONS
-from openxclip.data.subsets import few_shot, restrict
+from openxclip.data.subsets import few_shot, missing_text, present, restrict
 from openxclip.errors import InputError
 from openxclip.evaluation.curves import plot_lines
-from openxclip.evaluation.protocols import check_disjoint, occurring
+from openxclip.evaluation.protocols import check_disjoint, occurring, of_trained_classes
 from openxclip.evaluation.table import Table
 from openxclip.experiments.ablations import Ablation, Result
 from openxclip.experiments.study import Regime, Regimes, Study
@@ -22,6 +23,8 @@ from openxclip.progress import progress_bar
 from openxclip.recipes import pretrain_recipe, recipe
 from openxclip.training.config import TrainConfig
 from openxclip.training.contrastive import PretrainConfig, pretrain
+
+logger = logging.getLogger(__name__)
 
 Recipes = Mapping[Regime, Callable[[int], TrainConfig]]
 """The config of a regime for a seed; "zero" is tested with what "full" trains."""
@@ -75,12 +78,15 @@ def _few(train: Manifest, num_shots: int) -> Callable[[int], Manifest]:
 
 def _from_files(list_name: str, lists: Path) -> Manifest:
     """A list of moving shapes as .mp4 files, written by the first call."""
-    folder = lists / list_name
-    if not folder.exists():
-        clips = shapes_manifest(list_name)
-        with progress_bar() as bar:
-            task = bar.add_task(f"rendering {list_name}", total=len(clips.items), note="")
-            write_shapes(clips, folder, lambda: bar.advance(task))
+    folder, clips = lists / list_name, shapes_manifest(list_name)
+    if folder.exists():
+        found = read_manifest(folder, list_name=LIST_FILE)
+        if found.fingerprint() == clips.fingerprint():
+            return found
+        logger.warning("%s holds another list than %s is now; it is written anew", folder, clips.name)
+    with progress_bar() as bar:
+        task = bar.add_task(f"rendering {list_name}", total=len(clips.items), note="")
+        write_shapes(clips, folder, lambda: bar.advance(task))
     return read_manifest(folder, list_name=LIST_FILE)
 
 
@@ -93,23 +99,25 @@ def data_recipes(config: TrainConfig) -> Recipes:
     return {"full": with_seed, "few": with_seed}
 
 
-def data_regimes(train: Manifest, test: Manifest, novel: Manifest | None, num_shots: int) -> Regimes:
+def data_regimes(
+    train: Manifest, test: Manifest, novel: Manifest | None, num_shots: int, skip_missing: bool
+) -> Regimes:
     """The regimes of any data. The classes of a list are those of its videos: all lists may share one file of labels.
 
+    Training videos that are missing are left out before any are drawn, if `skip_missing` allows it.
+
     Raises:
-        InputError: a class has too few videos, a test video is missing, or `novel` shares classes with `train`.
+        InputError: a class has too few videos, a video is missing, or `novel` shares classes with `train`.
     """
-    train = occurring(train)
-    if test.labels != train.labels:
-        test = restrict(test, train.labels)
+    train, test = of_trained_classes(train, test)
+    train, _ = present(train, skip_missing)
     if novel is not None:
         novel = occurring(novel)
         check_disjoint(train.labels, novel)
     for tested in (test, novel):
         if tested is not None and (missing := tested.missing()):
             raise InputError(
-                f"{len(missing)} of {len(tested.items)} videos of {tested.name} are missing, the first is "
-                f"{missing[0]}; say where they are with --media-root, or take them off the list"
+                f"{missing_text(tested, missing)}; say where they are with --media-root, or take them off the list"
             )
     return Regimes(full=(train, test), few=(_few(train, num_shots), test), zero=novel)
 
@@ -132,10 +140,18 @@ def check_configs(ablations: Iterable[Ablation], recipes: Recipes) -> None:
                     )
 
 
-def run_ablation(name: str, ablation: Ablation, study: Study, seeds: Sequence[int], command: str) -> Table:
+def run_ablation(
+    name: str,
+    ablation: Ablation,
+    study: Study,
+    seeds: Sequence[int],
+    command: str,
+    notes: Sequence[str] = (),
+) -> Table:
     """Train and score what is not there yet -> the table, which is left as NAME.json beside a picture NAME.png."""
     result = Result(ablation, study, seeds)
     table = result.table(command, Path(study.data).name)
+    table = replace(table, notes=(*table.notes, *notes))
     table.save(study.output / f"{name}.json")
     title = table.title.removesuffix(", %")
     plot_lines(study.output / f"{name}.png", title, ablation.x_label, result.points())

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from openxclip.checkpoints.checkpoint import read_json
 from openxclip.checkpoints.load import load, load_with_report
 from openxclip.data.manifest import Manifest
 from openxclip.data.subsets import few_shot
@@ -155,14 +156,8 @@ def _parts_of(config: TrainConfig) -> ExpansionConfig:
 
 def _evaluation(folder: Path, config: TrainConfig, experiment: FewShot, device: str) -> Evaluation:
     path, test = folder / "evaluation.json", experiment.test
-    if path.exists():
-        found = Evaluation.read(path)
-        if (found.data, found.num_videos, found.views) == (
-            test.name,
-            len(test.items),
-            views_text(experiment.views),
-        ):
-            return found
+    if path.exists() and _is_of(read_json(path), test, experiment.views):
+        return Evaluation.read(path)
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(test.items), note="")
         loaded = load(folder, device=device)
@@ -170,6 +165,12 @@ def _evaluation(folder: Path, config: TrainConfig, experiment: FewShot, device: 
         evaluation = score(test)
     evaluation.save(path)
     return evaluation
+
+
+def _is_of(values: Mapping[str, object], test: Manifest, views: Views) -> bool:
+    """Whether a saved evaluation is one of this list, as a whole. Earlier versions did not say of which list."""
+    found = values.get("fingerprint"), values.get("views"), values.get("num_unreadable")
+    return found == (test.fingerprint(), views_text(views), 0)
 
 
 def few_shot_table(experiment: FewShot, outcome: Outcome, command: str, notes: Sequence[str] = ()) -> Table:

@@ -13,6 +13,7 @@ from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.data.templates import fill
 from openxclip.errors import InputError
 from openxclip.models import XCLIP
+from openxclip.models.discrete import DiscreteLabels
 
 
 @torch.inference_mode()
@@ -39,12 +40,12 @@ def label_encoder(
     A model of discrete labels gives its table: the labels are those of its training, in the same order.
 
     Raises:
-        InputError: there is no label or template, a template has no slot for the label, or the model has another
-            number of discrete labels.
+        InputError: there is no label or template, a template has no slot for the label, or the model has other
+            discrete labels.
     """
     discrete = model.discrete
     if discrete is not None:
-        _check_discrete(len(discrete.table), labels)
+        _check_discrete(discrete, labels)
         return lambda: discrete.table
     if isinstance(templates, str) or not templates:
         raise InputError(
@@ -71,9 +72,23 @@ def label_features(model: XCLIP, tokens: Sequence[Tensor], batch_size: int = 256
     return direction * stacked.norm(dim=-1, keepdim=True).mean(dim=0)
 
 
-def _check_discrete(num_labels: int, labels: Sequence[str]) -> None:
-    if len(labels) != num_labels:
+def _check_discrete(discrete: DiscreteLabels, labels: Sequence[str]) -> None:
+    """Refuse labels that are not those of the table's rows: by number, and by name where it has names."""
+    problem = None
+    if len(labels) != len(discrete.table):
+        problem = f"{len(labels)} labels are given, but this model was trained on {len(discrete.table)}"
+    elif discrete.labels is not None:
+        pairs = enumerate(zip(labels, discrete.labels, strict=True))
+        problem = next(
+            (
+                f"label {i} (counted from 0) is {new!r}, but in this model's training it was {old!r}"
+                for i, (new, old) in pairs
+                if new != old
+            ),
+            None,
+        )
+    if problem is not None:
         raise InputError(
-            f"{len(labels)} labels are given, but this model was trained on {num_labels} discrete labels and knows no "
-            "texts; give exactly those, in the order of its training"
+            f"{problem}: its labels are discrete, one learned vector each, and it knows no texts; give exactly the "
+            "labels of its training, in their order, or load a model trained with texts"
         )

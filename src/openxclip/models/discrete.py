@@ -14,6 +14,10 @@ class DiscreteLabels(nn.Module):
     function of the same video feature, and a difference in accuracy is due to the targets alone.
     """
 
+    labels: tuple[str, ...] | None
+    """The class names of the rows, which no other names may take the place of; None until a training says them."""
+
     def __init__(self, num_labels: int, embed_dim: int) -> None:
         super().__init__()
+        self.labels = None
         self.table = nn.Parameter(torch.empty(num_labels, embed_dim))

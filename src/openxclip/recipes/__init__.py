@@ -4,6 +4,7 @@ A variant of a recipe is `dataclasses.replace` of another; `--set a.b=v` changes
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 from openxclip.errors import InputError
 from openxclip.recipes.published import KINETICS, REGIMES
@@ -62,3 +63,26 @@ def pretrain_recipe(name: str) -> PretrainConfig:
             f"there is no pretraining recipe {name!r}; choose one of {', '.join(PRETRAIN_RECIPES)}"
         )
     return PRETRAIN_RECIPES[name]()
+
+
+IMAGE_MODELS = {
+    Path("runs/tiny-clip"): shapes_clip,
+    Path("runs/clip-small"): shapes_clip_small,
+    Path("runs/clip-large"): shapes_clip_large,
+}
+"""Where our recipes look for an image model of ours -> the recipe that trains it."""
+
+
+def check_start(config: TrainConfig) -> None:
+    """Refuse to start from an image model of ours that was not trained yet.
+
+    Raises:
+        InputError: it is not there; the message says which command to run first.
+    """
+    path = Path(config.init or "")
+    if path in IMAGE_MODELS and not path.exists():
+        raise InputError(
+            f"there is no image model {path} for recipe {config.recipe} to start from; train it first with "
+            f"`openxclip pretrain --recipe {IMAGE_MODELS[path].__name__} --output {path}`, or give another one with "
+            "--set init=FOLDER"
+        )

@@ -1,7 +1,7 @@
 """The paper's story in miniature, on moving shapes: language-image pretraining, then a cheap expansion to video.
 
-    openxclip pretrain --recipe shapes_clip --output runs/clip
-    openxclip train --recipe shapes --data moving-shapes --output runs/shapes --set init=runs/clip
+    openxclip pretrain --recipe shapes_clip --output runs/tiny-clip
+    openxclip train --recipe shapes --data moving-shapes --output runs/tiny
 
 All settings were chosen on the validation classes and on clips of their own (lists `val` and `few-val`), never on a
 test list.
@@ -78,7 +78,7 @@ def shapes() -> TrainConfig:
     """`openxclip-tiny`: all base classes, then tested on compositions it never saw."""
     return TrainConfig(
         recipe="shapes",
-        init="runs/clip",
+        init="./runs/tiny-clip",  # no hub id, as runs/tiny-clip could be
         num_frames=8,
         expansion=_expansion(),
         data=DataConfig(
@@ -110,7 +110,7 @@ def shapes_small() -> TrainConfig:
     return dataclasses.replace(
         config,
         recipe="shapes_small",
-        init="runs/clip-small",
+        init="./runs/clip-small",
         data=dataclasses.replace(config.data, train_list="small-train", samples_per_epoch=2400),
         expansion=_expansion(),
         optim=dataclasses.replace(

@@ -66,7 +66,7 @@ def ucf8_from_shapes() -> TrainConfig:
     return dataclasses.replace(
         config,
         recipe="ucf8_from_shapes",
-        init="runs/clip-large",
+        init="./runs/clip-large",
         model=None,
         expansion=ExpansionConfig(
             integration=IntegrationConfig(num_heads=2),

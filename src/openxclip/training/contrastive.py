@@ -12,6 +12,7 @@ Shapes: B images, S input side, C tokens of a caption, E joint embedding.
 
 import dataclasses
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -75,12 +76,23 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "save_every"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        require(0 <= self.warmup_steps <= self.num_steps, f"warmup_steps must be in 0..{self.num_steps}")
-        require(self.text_weight >= 0, f"text_weight must be 0 or more, got {self.text_weight}")
-        image_only = not (self.model.vision.message_tokens or self.model.integration or self.model.prompting)
         require(
-            image_only and self.model.num_frames == 1,
-            "model must be an image model: num_frames 1, vision.message_tokens false, no integration, no prompting",
+            0 <= self.warmup_steps <= self.num_steps,
+            f"warmup_steps must be in 0..{self.num_steps} (num_steps), got {self.warmup_steps}",
+        )
+        require(self.text_weight >= 0, f"text_weight must be 0 or more, got {self.text_weight}")
+        added = {
+            "vision.message_tokens": self.model.vision.message_tokens,
+            "integration": self.model.integration,
+            "prompting": self.model.prompting,
+            "num_discrete_labels": self.model.num_discrete_labels,
+            "text.num_context_vectors": self.model.text.num_context_vectors,
+        }
+        found = [name for name, value in added.items() if value]
+        require(
+            not found and self.model.num_frames == 1,
+            f"model must be an image model, with num_frames 1 and none of {', '.join(added)}, got num_frames "
+            f"{self.model.num_frames} and {', '.join(found) or 'none of them'}",
         )
 
 
@@ -178,11 +190,17 @@ def _fit(config: PretrainConfig, start: Loaded, run: RunFolder, state: TrainingS
     with progress_bar() as bar:
         task = bar.add_task("pretraining", total=config.num_steps, completed=state.step, note="")
         for batch in batches:
+            started = time.perf_counter()
             factor = schedule(state.step, config.num_steps, config.warmup_steps, final_factor=0.01)
             set_learning_rate(optimizer, factor)
             loss = _step(model, optimizer, batch, preprocess, config)
             state = TrainingState(step=state.step + 1)
-            run.log(step=state.step, loss=loss, learning_rate=config.learning_rate * factor)
+            run.log(
+                step=state.step,
+                loss=loss,
+                learning_rate=config.learning_rate * factor,
+                seconds=round(time.perf_counter() - started, 4),
+            )
             bar.update(task, advance=1, note=f"loss {loss:.3f}")
             if state.step % config.save_every == 0 or state.step == config.num_steps:
                 run.save_last(lambda folder: write_folder(folder, *start), model, optimizer, state)

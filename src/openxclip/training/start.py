@@ -21,9 +21,17 @@ def starting_point(config: TrainConfig, labels: Sequence[str], device: str) -> L
 
     Args:
         config: says `init` or `model`.
-        labels: class names; a fresh tokenizer learns from them, too, and a table of discrete labels has as many rows.
+        labels: class names; a fresh tokenizer learns from them, too, and discrete labels without names get these.
         device: as `openxclip.load` takes it.
     """
+    start = _start(config, labels, device)
+    discrete = start.model.discrete
+    if discrete is not None and discrete.labels is None:
+        discrete.labels = tuple(labels)
+    return start
+
+
+def _start(config: TrainConfig, labels: Sequence[str], device: str) -> Loaded:
     if config.model is not None:
         return _from_scratch(config.model, labels, config.seed, device)
     if config.init is None:
@@ -36,6 +44,8 @@ def starting_point(config: TrainConfig, labels: Sequence[str], device: str) -> L
         return loaded
     # What the reader had to add to CLIP gives way to what the run's own seed draws.
     model = without_new_parts(loaded.model, report.new_parts)
+    if model.discrete is not None and model.discrete.labels != tuple(labels):
+        model.discrete = None  # vectors of other classes: the run draws its own
     expanded = _expanded(model.config, config.expansion, len(labels))
     model, _ = expand(model, expanded, config.seed, config.expansion.new_parts_gain)
     return loaded._replace(model=model)

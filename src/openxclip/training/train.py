@@ -1,13 +1,14 @@
 """One call for a whole run: read the lists, check them, start or go on, train, keep the best."""
 
 import dataclasses
-import logging
 from pathlib import Path
 
 from openxclip.checkpoints.load import Loaded, load
 from openxclip.checkpoints.native import write_folder
 from openxclip.data.dataset import CachedFrames, DecodedFrames, FrameSource, TrainClips
 from openxclip.data.manifest import Manifest, read_manifest
+from openxclip.data.shapes.splits import WORLD, is_world
+from openxclip.data.subsets import present
 from openxclip.errors import InputError
 from openxclip.evaluation.evaluate import evaluate
 from openxclip.inference.recognizer import Recognizer
@@ -17,8 +18,6 @@ from openxclip.training.loop import Trainer, Validate
 from openxclip.training.run_folder import RunFolder, TrainingState
 from openxclip.training.start import starting_point
 from openxclip.video.transforms import TrainTransform
-
-logger = logging.getLogger(__name__)
 
 
 def train(
@@ -48,7 +47,12 @@ def train(
     val = None
     if config.data.val_list is not None:
         val = read_manifest(data, list_name=config.data.val_list, labels=labels, media_root=media_root)
-    return train_on(config, clips, val, output, device=device, data=str(data.resolve()))
+    return train_on(config, clips, val, output, device=device, data=data_name(data))
+
+
+def data_name(data: Path) -> str:
+    """What a run's config.json calls its data: where it lies, and the rendered world lies nowhere."""
+    return WORLD if is_world(data) else str(data.resolve())
 
 
 def train_on(
@@ -74,33 +78,12 @@ def train_on(
         InputError: the clips cannot be used, or `output` holds another run.
         TrainingError: the run cannot go on.
     """
-    present, missing = _present(clips, config.data.skip_missing)
+    found, missing = present(clips, config.data.skip_missing)
     if val is not None and val.labels != clips.labels:
         raise InputError(f"{val.name} and {clips.name} have different labels; give both the same labels.csv")
     run = RunFolder(output)
     with run.locked():
-        return _train(config, data, present, missing, val, run, device)
-
-
-def _present(clips: Manifest, skip_missing: bool) -> tuple[Manifest, list[str]]:
-    """The clips that are there, and the paths of the missing ones."""
-    missing = clips.missing()
-    if not missing:
-        return clips, []
-    problem = (
-        f"{len(missing)} of {len(clips.items)} videos of {clips.name} are missing, the first is {missing[0]}"
-    )
-    if len(missing) == len(clips.items):
-        raise InputError(f"{problem}; say where they are with --media-root, or correct the list")
-    if not skip_missing:
-        raise InputError(
-            f"{problem}; say where they are with --media-root, take them off the list, or train on the others with "
-            "--set data.skip_missing=true"
-        )
-    logger.warning("%s; they are left out, and named in the log of the run", problem)
-    absent = set(missing)
-    items = tuple(item for item in clips.items if item.path not in absent)
-    return dataclasses.replace(clips, items=items), missing
+        return _train(config, data, found, missing, val, run, device)
 
 
 def _train(

@@ -1,6 +1,7 @@
 """The image-caption mode: a still of a clip and what a person might write under it.
 
-As in captions on the web, words of motion occur, but the still cannot tell the motions apart.
+As in captions on the web, words of motion occur, though a still hardly tells the motions apart, and the grammar is as
+careless as people's: "a emerald ring", "a orange star going to the left".
 """
 
 from typing import NamedTuple

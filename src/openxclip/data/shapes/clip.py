@@ -45,7 +45,8 @@ class ShapesClip:
             stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "20"})
             stream.width = stream.height = VIDEO_SIDE_PX
             stream.pix_fmt = "yuv420p"
-            stream.codec_context.thread_count = 1  # so that the same clip gives the same bytes anywhere
+            # One thread: the same clip then gives the same bytes anywhere, with the same versions of numpy and PyAV.
+            stream.codec_context.thread_count = 1
             for frame in self.frames(np.arange, VIDEO_SIDE_PX):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode(None))

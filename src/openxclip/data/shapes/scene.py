@@ -46,7 +46,8 @@ class Moments(NamedTuple):
     """For each property a moment of its movement, -0.5 to 0.5.
 
     What a motion does not change stands still as it would be at this moment of a movement that does. So places,
-    sizes and angles are spread alike for all motions, and no single frame tells which it is.
+    sizes and angles are spread alike for the eight motions that have an opposite, and no single frame tells which of
+    these it is. Bouncing, zigzagging and orbiting prefer some places, and can be guessed a little from one.
     """
 
     x: float
