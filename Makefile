@@ -25,7 +25,7 @@ demo: $(RUN_STAMP)  ## recognise clips of classes that the shipped model never s
 
 tiny: $(RUN_STAMP)  ## train the shipped model anew, into runs/openxclip-tiny; interrupted, it goes on
 	$(BIN)/openxclip pretrain --recipe shapes_clip --output runs/tiny-clip
-	$(BIN)/openxclip train --recipe shapes --data moving-shapes --output runs/tiny --set init=runs/tiny-clip
+	$(BIN)/openxclip train --recipe shapes --data moving-shapes --output runs/tiny
 	$(BIN)/python scripts/package_tiny.py runs/tiny runs/openxclip-tiny
 
 test: $(STAMP)  ## the quick tests
