@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import av
 import numpy as np
@@ -40,14 +41,18 @@ class ShapesClip:
 
     def encode(self) -> bytes:
         """The clip as an .mp4 file (H.264)."""
-        file = io.BytesIO()
-        with av.open(file, "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "20"})
-            stream.width = stream.height = VIDEO_SIDE_PX
-            stream.pix_fmt = "yuv420p"
-            # One thread: the same clip then gives the same bytes anywhere, with the same versions of numpy and PyAV.
-            stream.codec_context.thread_count = 1
-            for frame in self.frames(np.arange, VIDEO_SIDE_PX):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode(None))
-        return file.getvalue()
+        return _encode(self)
+
+
+@lru_cache(maxsize=1024)  # 10 MB at most; protocols look at the same clips several times
+def _encode(clip: ShapesClip) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "20"})
+        stream.width = stream.height = VIDEO_SIDE_PX
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1  # another number of threads gives other bytes
+        for frame in clip.frames(np.arange, VIDEO_SIDE_PX):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return file.getvalue()
