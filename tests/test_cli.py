@@ -1030,12 +1030,19 @@ def test_control_c_stops_a_run_with_one_line(data, tmp_path):
         *OPENXCLIP, "train", "--recipe", "ucf8_fewshot", "--data", str(data), "--output", str(tmp_path / "run"),
         *settings(*SMALL, "optim.epochs=100000"),
     ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell has what it starts in the background ignore Control-C, and so would the child of these tests.
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     while not (tmp_path / "run" / "last").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert (
         err.splitlines()[-1] == "openxclip: interrupted; the same command goes on after the last whole epoch"
