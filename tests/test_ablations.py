@@ -21,7 +21,14 @@ from openxclip.errors import InputError
 from openxclip.evaluation.curves import plot_lines
 from openxclip.evaluation.table import percent
 from openxclip.experiments import bench
-from openxclip.experiments.ablations import ABLATIONS, Ablation, Result, chosen
+from openxclip.experiments.ablations import (
+    ABLATIONS,
+    TEXT_FACTOR,
+    Ablation,
+    Result,
+    chosen,
+    without_descriptions,
+)
 from openxclip.experiments.bench import (
     check_configs,
     data_recipes,
@@ -84,6 +91,12 @@ def test_the_papers_numbers_stand_beside_their_rows():
         "bare name": {"zero": 63.2, "few": 49.6, "full": 81.7},
         "learnable context (CoOp)": {"zero": 63.2, "few": 49.9, "full": 82.0},
         "video-specific": {"zero": 70.0, "few": 50.8, "full": 82.3},
+    }
+    assert published("fine-tuning") == {
+        "visual tower (X-CLIP)": {"zero": 72.0, "full": 84.7},
+        "frame mean, both towers (ViFi-CLIP)": {"zero": 76.8, "full": 83.9},
+        "both, all three (Open-VCLIP)": {"zero": 83.4},
+        "both, features distilled (FROSTER)": {"zero": 84.8},
     }
     assert published("views") == {"1x1": {"full": 82.3}, "4x3": {"full": 83.8}}
 
@@ -182,6 +195,40 @@ def test_what_the_variants_change(changed):
         assert changed(same) == base, same
 
 
+def test_what_fine_tuning_varies(changed):
+    def factors(name: str) -> tuple[float, float]:
+        config = changed(f"fine-tuning, {name}")
+        return config.optim.factors.visual, config.optim.factors.text
+
+    names = [variant.name for variant, _ in ABLATIONS["fine-tuning"].rows]
+    assert {name: factors(name) for name in names} == {
+        "visual tower (X-CLIP)": (1, 0),
+        **dict.fromkeys(names[1:], (1, TEXT_FACTOR)),
+    }
+    mean = changed("fine-tuning, frame mean, both towers (ViFi-CLIP)").expansion
+    assert (mean.message_tokens, mean.integration, mean.prompting) == (False, None, None)
+    kept = {
+        name: [part for part in ("averaging", "interpolated", "distillation") if getattr(config, part)]
+        for name in names
+        for config in [changed(f"fine-tuning, {name}")]
+    }
+    assert {name: parts for name, parts in kept.items() if parts} == {
+        "both, weights averaged (SWA)": ["averaging"],
+        "both, loss at interpolated weights": ["interpolated"],
+        "both, that and averaged": ["averaging", "interpolated"],
+        "both, all three (Open-VCLIP)": ["averaging", "interpolated"],
+        "both, features distilled (FROSTER)": ["distillation"],
+    }
+    assert {name: VARIANTS[f"fine-tuning, {name}"].interpolate for name in names if "halfway" in name} == {
+        "both, halfway to the image model (WiSE-FT)": 0.5
+    }
+    described = [name for name in names if VARIANTS[f"fine-tuning, {name}"].described]
+    assert described == ["both, class descriptions"]
+    (lacking,) = set(names) - {v.name for v, _ in without_descriptions(ABLATIONS["fine-tuning"]).rows}
+    assert lacking == "both, class descriptions"
+    assert without_descriptions(ABLATIONS["views"]) == ABLATIONS["views"]
+
+
 # A whole study
 
 
@@ -195,7 +242,8 @@ class Told(NamedTuple):
 def new_study(folder: Path, num_shots: int = 2) -> Told:
     work: list[str] = []
     regimes, recipes = shapes_regimes(folder, num_shots), shapes_recipes(folder, SETTINGS)
-    return Told(Study(regimes, recipes, folder, data=WORLD, device="cpu", on_work=work.append), work)
+    study = Study(regimes, recipes, folder, data=WORLD, descriptions=WORLD, device="cpu", on_work=work.append)
+    return Told(study, work)
 
 
 def trained(folder: Path) -> dict[Path, int]:
@@ -329,6 +377,52 @@ def test_a_run_leaves_a_table_and_a_picture(targets, folder):
     assert json.loads((folder / "targets.json").read_text())["rows"] == [list(row) for row in table.rows]
     assert (folder / "targets.png").read_bytes().startswith(b"\x89PNG")
     assert table.title.endswith(f"on {WORLD}, %")
+
+
+def test_fine_tuning_leaves_a_table_and_a_trade_off(folder):
+    study, _ = new_study(folder)
+    ablation = ABLATIONS["fine-tuning"]
+    table = run_ablation("fine-tuning", ablation, study, (1,), "openxclip ablate fine-tuning")
+    assert table.columns == ("", "zero", "motion", "full", "paper, zero", "paper, full")
+    assert len(table.rows) == len(ablation.rows)
+    points = Result(ablation, study, (1,)).trade_off()
+    assert list(points) == [variant.name for variant, _ in ablation.rows]
+    cells = {row[0]: (row[3], row[1]) for row in table.rows}
+    assert {name: tuple(percent([mean]) for mean, _ in axes) for name, axes in points.items()} == cells
+    with Image.open(folder / "fine-tuning.png") as image:
+        assert image.size == (1032, 552)  # the trade-off, and not the lines of other ablations
+
+
+def test_another_text_is_another_training_wherever_the_file_lies(folder, tmp_path):
+    names = {*shapes_manifest("small-test-novel").labels, *shapes_manifest("small-train").labels}
+    names |= {*shapes_manifest("small-few-train").labels}
+    row = Variant(name="described", described=True)
+
+    def runs(path: Path, text: str) -> set[Path]:
+        path.write_text(json.dumps({name: text + name for name in names}))
+        study = Study(
+            shapes_regimes(folder, 2), shapes_recipes(folder, SETTINGS), folder,
+            data=WORLD, descriptions=str(path), device="cpu",
+        )  # fmt: skip
+        before = {*folder.glob("runs/*")}
+        study.top1(row, "few", 1)
+        return {*folder.glob("runs/*")} - before
+
+    (first,) = runs(tmp_path / "texts.json", "a ")
+    config = json.loads((first / "config.json").read_text())["config"]
+    assert config["descriptions"] == str(tmp_path / "texts.json")
+    assert runs(tmp_path / "moved.json", "a ") == set()
+    (second,) = runs(tmp_path / "texts.json", "the ")
+    assert second != first
+
+
+def test_classes_without_a_text_show_before_any_training(folder, tmp_path):
+    (tmp_path / "texts.json").write_text('{"red star moving left": "a star"}')
+    with pytest.raises(InputError, match="33 of 33 labels have no description"):
+        Study(
+            shapes_regimes(folder, 2), shapes_recipes(folder, SETTINGS), folder,
+            data=WORLD, descriptions=str(tmp_path / "texts.json"),
+        )  # fmt: skip
 
 
 def axis_row(path: Path, names: Sequence[str]) -> int:

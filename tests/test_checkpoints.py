@@ -15,20 +15,13 @@ from tiny import TINY, tiny_model, tiny_pixels, tiny_tokenizer, tiny_tokens
 from torch import Tensor, nn
 
 from openxclip.checkpoints import huggingface, native
-from openxclip.checkpoints.huggingface import read_config, read_preprocessor, to_huggingface_config
+from openxclip.checkpoints.expand import clip_only
+from openxclip.checkpoints.huggingface import read_config, to_huggingface_config
 from openxclip.checkpoints.load import Loaded, load, load_with_report, resolve_device, resolve_dtype
+from openxclip.checkpoints.names import HUGGINGFACE, NATIVE, OFFICIAL, OPENAI_CLIP
 from openxclip.checkpoints.official import infer_config
-from openxclip.checkpoints.openai_clip import clip_only
 from openxclip.checkpoints.save import save_as
-from openxclip.checkpoints.tables import (
-    HUGGINGFACE,
-    NATIVE,
-    OFFICIAL,
-    OPENAI_CLIP,
-    Table,
-    from_theirs,
-    to_theirs,
-)
+from openxclip.checkpoints.tables import Table, from_theirs, to_theirs
 from openxclip.checkpoints.tokenizer import MissingTokenizer
 from openxclip.errors import CheckpointError, ConfigError, FrameCountError, InputError, TokenizerError
 from openxclip.models import XCLIP, XCLIPConfig, preset
@@ -140,7 +133,7 @@ def test_native_folder_keeps_everything(folder: Path):
     assert loaded.model.config == TINY
     assert loaded.preprocess == PREPROCESS
     assert torch.equal(loaded.tokenizer(["ba de ki"]), tiny_tokenizer()(["ba de ki"]))
-    assert (report.format, report.new_parts, report.notes) == ("openxclip", (), ())
+    assert (report.format, report.is_image_model, report.notes) == ("openxclip", False, ())
     assert not loaded.model.training
     assert all(parameter.requires_grad for parameter in loaded.model.parameters())
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -407,61 +400,6 @@ def test_heads_that_differ_from_the_training_are_noted():
     assert note.startswith("config.json gives prompting 8 heads, X-CLIP's own code width / 64 = 12")
 
 
-PUBLISHED_PREPROCESSOR = {
-    "do_center_crop": True,
-    "do_normalize": True,
-    "do_resize": True,
-    "feature_extractor_type": "VideoMAEFeatureExtractor",
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
-    "resample": 2,
-    "size": 224,
-}
-
-
-def test_published_preprocessor():
-    assert read_preprocessor(PUBLISHED_PREPROCESSOR, 224) == (Preprocessor.hugging_face(224), ())
-
-
-def test_newer_preprocessor():
-    values = PUBLISHED_PREPROCESSOR | {
-        "size": {"shortest_edge": 256},
-        "crop_size": {"height": 224, "width": 224},
-        "image_mean": [0.5, 0.5, 0.5],
-        "resample": 3,
-    }
-    preprocess, notes = read_preprocessor(values, 224)
-    assert preprocess == dataclasses.replace(Preprocessor.official(224), mean=(0.5, 0.5, 0.5))
-    assert notes == ("the file asks for Pillow's filter 3; frames are resized bilinearly",)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"do_center_crop": False}, "do_center_crop is off"),
-        ({"do_normalize": False}, "do_normalize is off"),
-        ({"do_rescale": False}, "do_rescale is off"),
-        ({"do_resize": False}, "do_resize is off"),
-        ({"rescale_factor": 1.0}, "rescale_factor is 1.0"),
-        ({"crop_size": 200}, "crop_size is 200 px, but the model's input is 224 px"),
-        ({"crop_size": {"height": 224, "width": 200}}, "not square"),
-        ({"size": {"height": 224, "width": 224}}, "shortest_edge"),
-        ({"size": 200, "crop_size": 224}, "less than input_size_px"),
-        ({"image_mean": [0.5]}, "3 numbers each"),
-        ({"image_mean": ...}, "image_mean"),
-    ],
-)
-def test_preprocessors_that_ours_cannot_be(changes: dict[str, Any], message: str, tmp_path: Path):
-    config = dataclasses.replace(
-        TINY, vision=dataclasses.replace(TINY.vision, image_size_px=224, patch_size_px=112)
-    )
-    preprocess = Preprocessor.hugging_face(224)
-    save_as(tmp_path / "m", tiny_model(config), tiny_tokenizer(), preprocess, format="huggingface")
-    edit(tmp_path / "m" / "preprocessor_config.json", **changes)
-    with pytest.raises(CheckpointError, match=rf"preprocessor_config.json: .*{message}"):
-        load(tmp_path / "m")
-
-
 def test_preprocessor_within_the_processor_or_missing(tmp_path: Path):
     folder = tmp_path / "m"
     save_as(folder, tiny_model(), tiny_tokenizer(), PREPROCESS, format="huggingface")
@@ -612,35 +550,18 @@ def num_parameters(config: XCLIPConfig) -> int:
 
 
 @pytest.mark.parametrize("kind", ["state dict", "TorchScript"])
-def test_clip_as_a_start(kind: str, tmp_path: Path):
+def test_clip_is_an_image_model(kind: str, tmp_path: Path):
     path, state = tmp_path / "clip.pt", clip_state()
     torch.save(state, path) if kind == "state dict" else save_torchscript(state, path)
     loaded, report = load_with_report(path, num_frames=6, dtype="float32")
-    assert loaded.model.config == dataclasses.replace(TINY, num_frames=6)
-    assert loaded.preprocess == Preprocessor.official(32)
-    assert report.format == "openai-clip"
+    assert loaded.model.config == dataclasses.replace(clip_only(TINY), num_frames=6)
+    assert loaded.preprocess == Preprocessor.clip(32)
+    assert (report.format, report.is_image_model, report.notes) == ("openai-clip", True, ())
     ours = loaded.model.state_dict()
-    for name, tensor in from_theirs(state, clip_only(TINY), OPENAI_CLIP, "clip").items():
-        assert torch.equal(ours[name], tensor.float())
-    config = loaded.model.config
-    added = {switch: num_parameters(config) - num_parameters(c) for switch, c in each_switch(config).items()}
-    assert set(report.new_parts) == {
-        f"message tokens ({added['vision.message_tokens=False']:,} parameters)",
-        f"the multi-frame integration transformer ({added['integration=None']:,} parameters)",
-        f"video-specific prompting ({added['prompting=None']:,} parameters)",
-    }
+    expected = from_theirs(state, clip_only(TINY), OPENAI_CLIP, "clip")
+    assert set(ours) == set(expected)
+    assert all(torch.equal(ours[name], tensor.float()) for name, tensor in expected.items())
     assert loaded.model(tiny_pixels(loaded.model.config), tiny_tokens()).shape == (2, 5)
-
-
-def test_clip_as_a_start_is_deterministic_and_leaves_the_generator_alone(tmp_path: Path):
-    torch.save(clip_state(), tmp_path / "clip.pt")
-    torch.manual_seed(1)
-    expected = torch.rand(1)
-    torch.manual_seed(1)
-    first = load(tmp_path / "clip.pt", dtype="float32").model
-    assert torch.equal(torch.rand(1), expected)
-    assert first.config.num_frames == 8
-    assert same_weights(first, load(tmp_path / "clip.pt", dtype="float32").model)
 
 
 def test_clip_files_that_do_not_fit(tmp_path: Path):
@@ -666,12 +587,13 @@ def test_the_shipped_model_may_be_named_by_a_path(tmp_path: Path, monkeypatch: p
     assert torch.equal(by_path.logit_scale, by_name.logit_scale)
 
 
-def test_load_warns_of_what_is_new_or_changed(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_load_warns_of_what_is_changed_or_cannot_be_seen(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     load(folder)
     assert caplog.messages == []
     load(folder, num_frames=6)
     assert "positions interpolated from 4 frames to 6" in caplog.messages[0]
     torch.save(clip_state(), tmp_path / "clip.pt")
     load(tmp_path / "clip.pt")
-    assert "video-specific prompting" in caplog.messages[1]
-    assert "to be trained" in caplog.messages[1]
+    assert "is an image model: it looks at each frame alone and takes the mean" in caplog.messages[1]

@@ -300,10 +300,13 @@ def test_a_folder_without_videos_gets_its_row_and_the_others_go_on(call, model, 
 def test_predict_with_every_option(call, model, bare_model, videos, tmp_path):
     (tmp_path / "labels.csv").write_text('id,name\n1,"swim, or dive"\n0,climb\n2,ski\n')
     (tmp_path / "templates.txt").write_text("# ours\na clip of {}\n\nsomebody does {}\n")
+    texts = {"climb": "up a rock", "Swim, or dive": ["in water", "under water"], "ski": ["snow"], "run": "on"}
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
     arguments = [
         "predict", str(videos / "one.mp4"), str(videos / "two.AVI"), "--labels", str(tmp_path / "labels.csv"),
         "--model", str(bare_model), "--tokenizer", str(model / "tokenizer.json"), "--views", "2x3", "--top-k", "2",
         "--templates", str(tmp_path / "templates.txt"), "--json", "--device", "cpu", "--dtype", "bfloat16",
+        "--descriptions", str(tmp_path / "texts.json"),
         "--frames", "6", "--max-seconds", "0.4", "--max-frame-px", "3072",
         "--interpolate", "1", "--image-model", str(bare_model),
     ]  # fmt: skip
@@ -317,6 +320,7 @@ def test_predict_with_every_option(call, model, bare_model, videos, tmp_path):
         ["a clip of {}", "somebody does {}"],
         dtype="bfloat16",
         num_frames=6,
+        descriptions=texts,
     )
     expected = recognizer.predict(videos / "one.mp4", views="2x3", top_k=2).scores
     assert good == {
@@ -394,6 +398,10 @@ def test_what_can_be_checked_is_checked_before_the_model_is_loaded(call, videos,
     assert_refused(call(*base, tmp_path / "empty", tmp_path / "bare"), message)
     assert_refused(call(*base, videos, "--views", "0x1"), "views 0x1")
     assert_refused(call(*base, videos, "--max-seconds", "-1"), "max_seconds is -1")
+    (tmp_path / "texts.json").write_text('{"a": "first", "bb": "second"}')
+    lacking = r"1 of 2 labels have no description: 'b' \(nearest: 'bb'\)"
+    assert_refused(call(*base, videos, "--descriptions", tmp_path / "texts.json"), lacking)
+    assert_refused(call(*base, videos, "--descriptions", "texts"), "'texts' is neither")
     assert_refused(call(*base, videos), "no such model does not exist", status=1)
 
 
@@ -473,7 +481,7 @@ def test_info_of_a_model(call, model):
     assert (outcome.status, outcome.err) == (0, "")
     (facts,) = outcome.rows
     assert facts["num_parameters"] == sum(parameter.numel() for parameter in tiny_model().parameters())
-    assert (facts["source"], facts["format"], facts["new_parts"]) == (str(model), "openxclip", [])
+    assert (facts["source"], facts["format"], facts["is_image_model"]) == (str(model), "openxclip", False)
     assert facts["config"] == TINY.to_dict()
     assert facts["preprocessor"]["resize_short_side_px"] == 37
     text = call("info", model)
@@ -587,11 +595,14 @@ def test_evaluate_with_every_option(call, model, bare_model, data, tmp_path):
     for name in ("broken.txt", "test.txt"):
         shutil.copy(data / name, lists)
     output = tmp_path / "deep" / "report"
+    texts = {"piano": ["keys", "a tune"], "waves": "the sea", "nobody": "an empty room"}
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
     arguments = [
         "evaluate", "supervised", "--model", str(bare_model), "--tokenizer", str(model / "tokenizer.json"),
         "--data", str(lists), "--list", "broken.txt", "--media-root", str(media), "--output", str(output),
         "--views", "2x1", "--templates", "video", "--json", "--device", "cpu", "--dtype", "bfloat16", "--frames", "3",
         "--labels", "piano, waves, nobody", "--interpolate", "1", "--image-model", str(bare_model),
+        "--descriptions", str(tmp_path / "texts.json"),
     ]  # fmt: skip
     assert options(arguments) == options_in_help(call, "evaluate", "supervised")
     outcome = call(*arguments)
@@ -609,7 +620,7 @@ def test_evaluate_with_every_option(call, model, bare_model, data, tmp_path):
     labels = [row["label"] for row in result["classes"]]
     assert labels == ["piano", "waves", "nobody"]
     recognizer = Recognizer.from_pretrained(
-        model, labels, BUILT_IN_TEMPLATES["video"], dtype="bfloat16", num_frames=3
+        model, labels, BUILT_IN_TEMPLATES["video"], dtype="bfloat16", num_frames=3, descriptions=texts
     )
     for i in (0, 2):
         best, probability = recognizer.predict(media / result["videos"][i]["path"], views="2x1").scores[0]
@@ -1156,10 +1167,12 @@ def test_ablate_on_moving_shapes_and_on_given_data_with_every_option(
     assert " of 12: " not in again.err
 
     (data / "novel.txt").write_text("5.mp4 2\n")
+    (tmp_path / "texts.json").write_text('{"piano": "keys", "waves": "the sea", "nothing": "an empty room"}')
     given = [
         "ablate", "views", "--data", str(data), "--train-list", "train_16shot.txt", "--test-list", "test.txt",
         "--novel-list", "novel.txt", "--labels", "piano, waves, nothing", "--media-root", str(data),
         "--recipe", "ucf8_fewshot", "--seeds", "3", "--shots", "1", "--output", str(tmp_path / "given"),
+        "--descriptions", str(tmp_path / "texts.json"),
         *settings(*SMALL),
     ]  # fmt: skip
     outcome = call(*given)
@@ -1196,6 +1209,11 @@ def test_wrong_use_of_ablate(call, data, tmp_path):
         call(*given, "views", "--pretrain-set", "num_steps=3"), "--pretrain-set is for moving shapes"
     )
     assert_refused(call(*given, "all"), "recipe ucf8_fewshot has no expansion to vary")
+    (tmp_path / "texts.json").write_text('{"surfing": "the sea"}')
+    undescribed = "1 of 2 labels have no description: 'playing piano'"
+    assert_refused(
+        call(*given, "views", "--shots", "1", "--descriptions", tmp_path / "texts.json"), undescribed
+    )
     assert_refused(call(*given, "views", "--shots", "3"), "'playing piano' has 2 videos, 3 shots")
     assert_refused(call(*given, "views", "--novel-list", "test.txt"), "are training classes")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())

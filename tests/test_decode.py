@@ -16,6 +16,7 @@ from videos import moving_frames, write_video
 
 from openxclip.errors import ConfigError, InputError, VideoError
 from openxclip.video import VideoLimits, VideoReader, read_frames
+from openxclip.video.convert import Filter, Resize
 from openxclip.video.packets import PacketInfo, PacketTable
 from openxclip.video.stream import VideoStream
 
@@ -234,6 +235,19 @@ def test_scaling_is_one_bilinear_pass_of_the_short_side(video: Path) -> None:
         expected = [frames[i].reformat(width, height, "rgb24", interpolation="BILINEAR") for i in (3, 30)]
         actual = read_frames(video, lambda n: [3, 30], short_side_px=short_side).data
         np.testing.assert_array_equal(actual, np.stack([frame.to_ndarray() for frame in expected]))
+
+
+@pytest.mark.parametrize(
+    ("filter", "resize"), [("bicubic", "short_side"), ("bicubic", "squash"), ("bilinear", "squash")]
+)
+def test_filter_and_shape_are_those_asked_for(video: Path, filter: Filter, resize: Resize) -> None:
+    width = 24 if resize == "squash" else 32
+    expected = plain_decode(video)[3].reformat(width, 24, "rgb24", interpolation=filter.upper()).to_ndarray()
+    with VideoReader(video) as reader:
+        data = reader.read([3], 24, resize, filter).data
+    np.testing.assert_array_equal(data[0], expected)
+    again = read_frames(video, lambda n: [3], short_side_px=24, resize=resize, filter=filter).data
+    np.testing.assert_array_equal(again, data)
 
 
 @pytest.mark.parametrize("rotation", [90, 180, -90])

@@ -76,6 +76,8 @@ def test_labels_are_counted_and_no_tokenizer_is_needed(model) -> None:
     assert torch.equal(encode_labels(model, NO_WORDS, LABELS, ("{}",)), table(model))
     with pytest.raises(InputError, match="4 labels are given, but this model was trained on 5"):
         encode_labels(model, NO_WORDS, LABELS[:4], ("{}",))
+    with pytest.raises(InputError, match="it knows no texts; leave the descriptions out"):
+        encode_labels(model, NO_WORDS, LABELS, ("{}",), descriptions=dict.fromkeys(LABELS, ("a",)))
 
 
 @pytest.mark.parametrize(

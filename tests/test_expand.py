@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import TINY, tiny_model, tiny_pixels, tiny_tokens
 
-from openxclip.checkpoints.expand import clip_only, expand, shared_parts_differ, without_new_parts
+from openxclip.checkpoints.expand import clip_only, expand, shared_parts_differ
 from openxclip.errors import CheckpointError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig
@@ -146,12 +146,6 @@ def test_other_towers_are_refused(config: XCLIPConfig, message: str) -> None:
 def test_a_model_without_texts_gets_none_back() -> None:
     with pytest.raises(CheckpointError, match="no text tower"):
         expand(tiny_model(DISCRETE), TINY, seed=0)
-
-
-def test_what_the_reader_added_can_be_taken_off() -> None:
-    whole = tiny_model()
-    assert without_new_parts(whole, ()) is whole
-    assert without_new_parts(whole, ("prompting (1 parameters)",)).config == clip_only(TINY)
 
 
 def test_the_added_parts_do_not_make_towers_differ() -> None:

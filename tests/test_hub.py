@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
 
-from openxclip.checkpoints.hub import is_hub_id
+from openxclip.checkpoints.hub import download_model, is_hub_id
 from openxclip.checkpoints.load import load
 from openxclip.checkpoints.save import save_as
 from openxclip.errors import HubError, TokenizerError
@@ -141,6 +141,7 @@ def test_safetensors_are_preferred_and_nothing_else_is_downloaded(hub: Hub):
         "config.json",
         "preprocessor_config.json",
         "tokenizer.json",
+        "tokenizer_config.json",
         "model.safetensors",
     }
 
@@ -151,6 +152,24 @@ def test_a_repository_with_only_a_pickle(hub: Hub):
     (repository / "model.safetensors").unlink()
     assert is_tiny("owner/tiny")
     assert "pytorch_model.bin" in hub.downloaded
+
+
+@pytest.mark.parametrize("weights", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_what_is_downloaded_of_an_open_clip_repository(weights: str, hub: Hub):
+    repository = hub.root / "owner" / "open"
+    repository.mkdir()
+    needed = {"open_clip_config.json", "spiece.model", "tokenizer_config.json", weights}
+    for name in (*needed, "README.md", "merges.txt", "vocab.json"):
+        (repository / name).write_bytes(b"{}")
+    download_model("owner/open")
+    assert set(hub.downloaded) == needed
+
+
+def test_the_same_weights_for_transformers_are_preferred(hub: Hub):
+    (hub.root / "owner" / "tiny" / "open_clip_model.safetensors").write_bytes(b"not needed")
+    assert is_tiny("owner/tiny")
+    assert "model.safetensors" in hub.downloaded
+    assert "open_clip_model.safetensors" not in hub.downloaded
 
 
 def test_a_native_folder_on_the_hub(hub: Hub):
@@ -233,7 +252,7 @@ def test_a_tokenizer_from_the_hub(hub: Hub, tmp_path: Path):
     save_as(bare, tiny_model(), tiny_tokenizer(), Preprocessor.official(32))
     (bare / "tokenizer.json").unlink()
     assert is_tiny(str(bare), tokenizer="owner/tiny")
-    assert set(hub.downloaded) == {"tokenizer.json"}
+    assert set(hub.downloaded) == {"tokenizer.json", "tokenizer_config.json"}
     with pytest.raises(HubError, match=r"no file of the kind needed, such as tokenizer\.json"):
         load(bare, tokenizer="owner/bare")
     with pytest.raises(TokenizerError, match="no tokenizer at ///"):

@@ -174,6 +174,56 @@ def test_an_ensemble_is_the_mean_direction_at_the_mean_length(model, tokenizer):
         assert torch.allclose(feature, expected, atol=1e-5)
 
 
+DESCRIPTIONS = {label: [f"somebody is {label}"] for label in LABELS} | {
+    "surfing": ["a wave", "a board on a wave", "water and somebody on it"],
+    "ba": "ba ba",
+}
+
+
+@pytest.mark.parametrize("templates", [["{}"], ["a video of {}.", "here: {}"]], ids=len)
+def test_a_described_label_is_the_mean_direction_of_its_texts(model, tokenizer, templates):
+    recognizer = Recognizer(model, tokenizer, PREPROCESS, LABELS, templates, descriptions=DESCRIPTIONS)
+    for label, feature in zip(LABELS, recognizer.text, strict=True):
+        texts = DESCRIPTIONS[label]
+        texts = [texts] if isinstance(texts, str) else texts
+        sentences = [template.replace("{}", text) for text in texts for template in templates]
+        with torch.no_grad():
+            ones = torch.stack([model.encode_text(tokenizer([sentence]))[0] for sentence in sentences])
+        mean = sum(one / one.norm() for one in ones) / len(ones)
+        expected = mean / mean.norm() * sum(one.norm() for one in ones) / len(ones)
+        assert torch.allclose(feature, expected, atol=1e-5)
+
+
+def test_one_text_a_label_gives_the_features_of_the_model_itself(model, tokenizer):
+    descriptions = {label: (f"somebody is {label}",) for label in LABELS}
+    features = encode_labels(model, tokenizer, LABELS, ["{}"], descriptions=descriptions)
+    with torch.no_grad():
+        assert torch.equal(features, model.encode_text(tokenizer([f"somebody is {name}" for name in LABELS])))
+
+
+def test_a_described_prediction_shows_the_labels(model, tokenizer, recognizer, videos):
+    described = Recognizer(model, tokenizer, PREPROCESS, LABELS, descriptions=DESCRIPTIONS)
+    scores = described.predict(videos[0], top_k=7).scores
+    assert sorted(label for label, _ in scores) == sorted(LABELS)
+    assert dict(scores) != dict(recognizer.predict(videos[0], top_k=7).scores)
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "message"),
+    [
+        ({"surfing": "a wave"}, "6 of 7 labels have no description: 'playing piano'"),
+        (
+            {label: [] for label in LABELS},
+            "descriptions: 'playing piano': expected a text or a list of texts",
+        ),
+        ([], "descriptions: expected labels with their texts"),
+    ],
+)
+def test_descriptions_that_are_none(model, tokenizer, descriptions, message):
+    with pytest.raises(InputError, match=message):
+        Recognizer(model, tokenizer, PREPROCESS, LABELS, descriptions=descriptions)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 100])
 def test_the_batch_size_does_not_matter(model, tokenizer, batch_size):
     templates = BUILT_IN_TEMPLATES["video"][:2]

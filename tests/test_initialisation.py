@@ -42,16 +42,33 @@ def fresh() -> XCLIP:
     return build(*FULL)
 
 
-@pytest.mark.parametrize("switches", SWITCHES)
-def test_each_parameter_has_exactly_one_row(switches: tuple[bool, bool, bool]) -> None:
+def other_towers() -> XCLIP:
+    """Everything that a language-image model other than CLIP may have."""
+    vision = VisionConfig(
+        image_size_px=32,
+        patch_size_px=8,
+        width=64,
+        num_layers=1,
+        num_heads=2,
+        pooling="attention",
+        patch_bias=True,
+        projection_bias=True,
+    )
+    text = TextConfig(vocab_size=200, width=64, num_layers=1, num_heads=1, causal=False, projection_bias=True)
+    return XCLIP(XCLIPConfig(embed_dim=96, vision=vision, text=text, logit_bias=True))
+
+
+@pytest.mark.parametrize("switches", [*SWITCHES, None])
+def test_each_parameter_has_exactly_one_row(switches: tuple[bool, bool, bool] | None) -> None:
     with torch.device("meta"):
-        model = build(*switches)
+        model = other_towers() if switches is None else build(*switches)
     counts = {name: len(rules_for(name)) for name, _ in model.named_parameters()}
     assert {name: count for name, count in counts.items() if count != 1} == {}
 
 
 def test_no_row_is_unused(fresh: XCLIP) -> None:
-    names = [name for name, _ in fresh.named_parameters()] + ["text.context.vectors", "discrete.table"]
+    names = [name for model in (fresh, other_towers()) for name, _ in model.named_parameters()]
+    names += ["text.context.vectors", "discrete.table"]
     assert [row for row, _ in TABLE if not any(re.fullmatch(row, name) for name in names)] == []
 
 

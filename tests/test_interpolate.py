@@ -12,8 +12,9 @@ from videos import write_video
 from openxclip.checkpoints.expand import clip_only
 from openxclip.checkpoints.interpolate import interpolate_weights
 from openxclip.checkpoints.load import load, load_with_report
+from openxclip.checkpoints.names import OPENAI_CLIP
 from openxclip.checkpoints.save import save_as
-from openxclip.checkpoints.tables import OPENAI_CLIP, to_theirs
+from openxclip.checkpoints.tables import to_theirs
 from openxclip.cli.main import run as command
 from openxclip.errors import CheckpointError, InputError
 from openxclip.inference.recognizer import Recognizer

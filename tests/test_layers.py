@@ -236,17 +236,21 @@ def test_transformer_block(causal: bool) -> None:
     assert_close(block(x, causal), expected, rtol=1e-11, atol=1e-12)
 
 
+def frame_config(width: int, num_heads: int, message_tokens: bool = True) -> VisionConfig:
+    return VisionConfig(width=width, num_heads=num_heads, message_tokens=message_tokens)
+
+
 @pytest.mark.parametrize("message_tokens", [True, False])
 @pytest.mark.parametrize("num_frames", [1, 4])
 def test_frame_block(message_tokens: bool, num_frames: int) -> None:
-    block = randomised(FrameBlock(16, 4, drop_path=0.0, message_tokens=message_tokens))
+    block = randomised(FrameBlock(frame_config(16, 4, message_tokens), drop_path=0.0))
     x = torch.randn(2, num_frames, 5, 16)
     expected = torch.stack([loop_frame_block(clip, block) for clip in x])
     assert_close(block(x), expected, rtol=1e-11, atol=1e-12)
 
 
 def test_a_block_without_messages_has_no_parameters_for_them() -> None:
-    names = dict(FrameBlock(16, 4, drop_path=0.0, message_tokens=False).named_parameters())
+    names = dict(FrameBlock(frame_config(16, 4, message_tokens=False), drop_path=0.0).named_parameters())
     assert not [name for name in names if name.startswith(("message_", "cross_"))]
 
 
@@ -278,7 +282,7 @@ def test_drop_path_rates_grow_linearly_from_zero() -> None:
 
 
 def test_a_block_drops_each_of_its_three_branches_by_clip() -> None:
-    block = randomised(FrameBlock(8, 2, drop_path=0.5, message_tokens=True))
+    block = randomised(FrameBlock(frame_config(8, 2), drop_path=0.5))
     clip = torch.randn(2, 3, 8)
     kept = (0.0, 2.0)  # what is kept is scaled by 1 / (1 - 0.5)
     choices = [(0.0, 0.0, mlp) for mlp in kept]  # without IFA nobody reads the messages of CFA

@@ -17,8 +17,9 @@ from transformers import XCLIPConfig as HFConfig
 
 from openxclip.checkpoints.huggingface import read_config, to_huggingface_config
 from openxclip.checkpoints.load import load, load_with_report
+from openxclip.checkpoints.names import HUGGINGFACE
 from openxclip.checkpoints.save import save_as
-from openxclip.checkpoints.tables import HUGGINGFACE, build
+from openxclip.checkpoints.tables import build
 from openxclip.models import XCLIP, XCLIPConfig, preset
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig
 from openxclip.video.transforms import Preprocessor

@@ -17,7 +17,7 @@ from tiny import TINY, tiny_model, tiny_tokenizer
 from videos import moving_frames, write_video
 
 from openxclip import Recognizer
-from openxclip.checkpoints.load import Loaded
+from openxclip.checkpoints.load import Loaded, load
 from openxclip.checkpoints.save import save_as
 from openxclip.data.labels import built_in_labels
 from openxclip.data.manifest import Item, Manifest, read_manifest
@@ -29,6 +29,7 @@ from openxclip.evaluation.evaluate import Evaluation
 from openxclip.evaluation.metrics import harmonic_mean
 from openxclip.evaluation.protocols import Score, scorer
 from openxclip.evaluation.table import Table, mean_std, percent
+from openxclip.evaluation.trade_off import plot_trade_off
 from openxclip.experiments.few_shot import FewShot, listed, run_few_shot, sampled, with_targets
 from openxclip.inference.views import Views
 from openxclip.training.config import DataConfig, LearningRates, OptimConfig, TrainConfig
@@ -332,6 +333,18 @@ def test_lines_are_drawn(tmp_path, xs):
     assert {(31, 119, 180), (255, 127, 14)} <= colours  # a line of each
 
 
+@pytest.mark.parametrize("num_points", [1, 11])
+def test_a_trade_off_is_drawn_as_a_point_for_each_name(tmp_path, num_points):
+    points = {
+        f"${i}_": ((0.3 + 0.05 * i, 0.01), (0.9 - 0.05 * i, None if i else 0.02)) for i in range(num_points)
+    }
+    plot_trade_off(tmp_path / "trade_off.png", "5 $ and %", points)
+    with Image.open(tmp_path / "trade_off.png") as image:
+        colours = {colour for _, colour in image.convert("RGB").getcolors(maxcolors=1 << 20)}
+    shown = {(31, 119, 180), (255, 127, 14), (23, 190, 207)}  # the first, the second and the tenth colour
+    assert len(shown & colours) == (1 if num_points == 1 else 3)
+
+
 # Few-shot
 
 RECIPE = TrainConfig(
@@ -428,6 +441,19 @@ def test_few_shot_measures_again_what_was_measured_on_something_else(clips, tmp_
     assert run_all(few_shot_of(folder, **one), output)[0][name].num_unreadable == 1
     (folder / "9.mp4").write_bytes(broken)
     assert run_all(few_shot_of(folder, **one), output)[0][name] == second
+
+
+def test_few_shot_measures_with_the_texts_that_it_trained_with(clips, tmp_path):
+    test = read(clips, "test.txt")
+    texts = {label: (f"{label} {label}", "zo") for label in test.labels}
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    config = dataclasses.replace(RECIPE, descriptions=str(tmp_path / "texts.json"))
+    experiment = few_shot_of(clips, config=config, seeds=(1,), targets=("text",))
+    found, _ = run_all(experiment, tmp_path / "runs")
+    for folder, evaluation in found.items():
+        trained = load(tmp_path / "runs" / folder, device="cpu")
+        assert scorer(trained, RECIPE.templates, Views(), descriptions=texts)(test) == evaluation
+        assert scorer(trained, RECIPE.templates, Views())(test).videos != evaluation.videos
 
 
 def test_few_shot_takes_lists_as_they_are(clips, tmp_path):

@@ -15,8 +15,9 @@ from openxclip.data.labels import built_in_labels
 from openxclip.data.manifest import read_manifest
 from openxclip.errors import InputError
 from openxclip.recipes import IMAGE_MODELS, PRETRAIN_RECIPES, RECIPES, check_start, recipe
+from openxclip.recipes.fine_tuning import FINE_TUNING, froster, open_vclip, vifi_clip
 from openxclip.recipes.published import KINETICS, REGIMES, few_shot, supervised, zero_shot
-from openxclip.training.config import MixConfig, OptimConfig
+from openxclip.training.config import DistillationConfig, InterpolatedConfig, MixConfig, OptimConfig
 
 PAGE = (Path(__file__).parents[1] / "docs" / "published.md").read_text(encoding="utf-8")
 ROWS = [line for line in PAGE.split("\n") if line.startswith("| K")]
@@ -59,9 +60,30 @@ def test_settings_of_the_three_regimes() -> None:
     assert (zero_shot().init, zero_shot().num_frames) == ("ViT-B-16.pt", 32)
 
 
+def test_settings_of_the_later_fine_tunings() -> None:
+    """As in the authors' code."""
+    for function in FINE_TUNING:
+        config = function()
+        assert (config.recipe, config.init) == (function.__name__, "ViT-B-16.pt")
+        parts = config.expansion
+        assert (parts.message_tokens, parts.integration, parts.prompting) == (False, None, None)
+        factors = config.optim.factors
+        assert (factors.visual, factors.text, factors.logit_scale) == (1, 1, 1)
+    assert replace(vifi_clip().optim, factors=zero_shot().optim.factors) == zero_shot().optim
+    assert (vifi_clip().num_frames, vifi_clip().averaging) == (32, None)
+    assert open_vclip().interpolated == InterpolatedConfig(max_share=0.6, weight=0.5)
+    assert froster().distillation == DistillationConfig(weight=2.0, residual_share=0.1)
+    for config in (open_vclip(), froster()):
+        optim = config.optim
+        assert (optim.epochs, optim.learning_rate, optim.batch_size) == (22, 3.33e-6, 64)
+        assert (optim.warmup_epochs, optim.weight_decay, optim.clip_grad_norm) == (2, 0.01, 1)
+        assert [epoch for epoch in range(1, 23) if epoch / 22 > config.averaging.start] == [*range(2, 23)]
+
+
 def test_the_page_has_every_published_recipe_and_no_other() -> None:
-    assert set(re.findall(r"--recipe (\w+)", PAGE)) == {f.__name__ for f in (*REGIMES, *KINETICS)}
-    assert all(RECIPES[f.__name__] is f for f in (*REGIMES, *KINETICS))
+    published = (*REGIMES, *KINETICS, *FINE_TUNING)
+    assert set(re.findall(r"--recipe (\w+)", PAGE)) == {f.__name__ for f in published}
+    assert all(RECIPES[f.__name__] is f for f in published)
 
 
 def test_the_page_gives_the_number_of_the_docstring() -> None:
@@ -74,6 +96,9 @@ def test_the_page_gives_the_number_of_the_docstring() -> None:
     for function, numbers in (
         (few_shot, ("53.0, 57.3, 62.8, 64.0", "76.4, 83.4, 88.3, 91.4")),
         (zero_shot, ("44.6 ± 5.2", "72.0 ± 2.3", "65.2 ± 0.4")),
+        (vifi_clip, ("76.8 ± 0.7", "51.3 ± 0.6", "71.2 ± 1.0")),
+        (open_vclip, ("83.4 ± 1.2", "53.9 ± 1.2", "73.0 ± 0.8")),
+        (froster, ("84.8 ± 1.1", "54.8 ± 1.3", "74.8 ± 0.9")),
     ):
         for text in numbers:
             assert text in str(function.__doc__)
@@ -84,7 +109,7 @@ def test_the_commands_of_the_page_are_understood(tmp_path, monkeypatch, capsys) 
     """Each of them gets as far as looking for the data set, which is not there."""
     monkeypatch.chdir(tmp_path)
     variables = dict(re.findall(r'^(\w+)="(.*)"$', PAGE, re.MULTILINE))
-    assert len(COMMANDS) == 2 * len(KINETICS) + 2 + 1 + 3
+    assert len(COMMANDS) == 2 * len(KINETICS) + 2 + 1 + 3 + len(FINE_TUNING)
     for inline, in_block in COMMANDS:
         text = inline or in_block
         while "$" in text:

@@ -198,11 +198,11 @@ def test_clip_equals_transformers(clip: Tokenizer, tmp_path: Path) -> None:
     ids, mask = torch.tensor(expected["input_ids"]), torch.tensor(expected["attention_mask"])
     assert torch.equal(clip(texts), ids * mask)
 
-    # Their saved tokenizer.json pads and truncates by itself: none of it may reach our ids.
+    # Their saved tokenizer.json pads and truncates by itself: only with which id reaches our rows.
     theirs.backend_tokenizer.enable_padding(pad_id=49407, pad_token="<|endoftext|>", length=20)
     theirs.backend_tokenizer.enable_truncation(5)
     theirs.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert torch.equal(Tokenizer.from_file(tmp_path / "tokenizer.json", 77)(texts), clip(texts))
+    assert torch.equal(Tokenizer.from_file(tmp_path / "tokenizer.json", 77)(texts), ids)
     assert torch.equal(Tokenizer.from_file(tmp_path / "merges.txt", 77)(texts), clip(texts))
 
     # And the other way: our saved file, read by the library that others use, has start and end.
@@ -286,7 +286,7 @@ def test_what_is_no_list_of_texts_is_refused(small: Tokenizer, texts: object) ->
 
 
 def test_context_must_hold_a_token(small: Tokenizer) -> None:
-    with pytest.raises(InputError, match="context_length is 2"):
+    with pytest.raises(InputError, match=r"context_length is 2.*at least 3"):
         Tokenizer(small.backend, context_length=2)
 
 
@@ -332,7 +332,7 @@ def test_broken_files_are_named(name: str, tmp_path: Path) -> None:
 
 def test_a_tokenizer_without_special_tokens_is_refused(tmp_path: Path) -> None:
     tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json: no <\|startoftext\|>"):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json: it turns the text 'a' into \[\], not into"):
         Tokenizer.from_file(tmp_path / "tokenizer.json", 77)
 
 

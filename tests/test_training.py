@@ -14,8 +14,9 @@ from videos import write_video
 
 import openxclip
 from openxclip.checkpoints.expand import clip_only
+from openxclip.checkpoints.names import OPENAI_CLIP
 from openxclip.checkpoints.save import save_as
-from openxclip.checkpoints.tables import OPENAI_CLIP, to_theirs
+from openxclip.checkpoints.tables import to_theirs
 from openxclip.configuration import with_overrides
 from openxclip.data import dataset
 from openxclip.data.manifest import Manifest, read_manifest

@@ -3,14 +3,17 @@
 import colorsys
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from videos import moving_frames
+from videos import moving_frames, write_video
 
 from openxclip.errors import ConfigError, InputError
+from openxclip.inference.views import Views, read_views
 from openxclip.video import Preprocessor, TrainTransform, colour
+from openxclip.video.convert import Filter
 from openxclip.video.transforms import (
     CLIP_MEAN,
     CLIP_STD,
@@ -37,10 +40,17 @@ def random_pixels(*shape: int) -> torch.Tensor:
 # ------------------------------------------------------------------------------------------- preprocessor
 
 
-def test_the_two_known_pipelines() -> None:
+def test_the_known_pipelines() -> None:
     assert Preprocessor.official(224).resize_short_side_px == 256
     assert Preprocessor.official(336).resize_short_side_px == 384
     assert Preprocessor.hugging_face(224).resize_short_side_px == 224
+    clip = Preprocessor.clip(224)
+    assert (clip.resize_short_side_px, clip.filter, clip.resize) == (224, "bicubic", "short_side")
+    assert (clip.mean, clip.std) == (CLIP_MEAN, CLIP_STD)
+    siglip = Preprocessor.siglip(256)
+    assert (siglip.resize_short_side_px, siglip.filter, siglip.resize) == (256, "bicubic", "squash")
+    white_and_black = torch.tensor([255, 0], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
+    torch.testing.assert_close(siglip.normalise(white_and_black)[:, 0].flatten(), torch.tensor([1.0, -1.0]))
     for known in (Preprocessor.official(224), Preprocessor.hugging_face(224)):
         assert (known.mean, known.std) == (IMAGENET_MEAN, IMAGENET_STD)
     np.testing.assert_allclose(np.array(IMAGENET_MEAN) * 255, (123.675, 116.28, 103.53))
@@ -90,6 +100,39 @@ def test_other_frames_are_resized_by_their_short_side() -> None:
     assert torch.equal(crops[0], whole[..., 4:36, 14:46])
 
 
+@pytest.mark.parametrize("num_crops", [1, 3])
+@pytest.mark.parametrize("upright", [False, True])
+def test_squash_shows_the_whole_frame_once(upright: bool, num_crops: int) -> None:
+    frames = clip(height=30, width=61)
+    if upright:
+        frames = frames.swapaxes(1, 2)
+    preprocessor = Preprocessor.siglip(32)
+    whole = resize(torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2), 32, 32, "bicubic")
+    assert torch.equal(preprocessor.crops(frames, num_crops), whole[None])
+    squashed = np.ascontiguousarray(whole.permute(0, 2, 3, 1).numpy())
+    assert torch.equal(preprocessor.crops(squashed, num_crops), whole[None]), "not resized again"
+
+
+def test_views_of_a_squashed_video_are_its_clips(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4")
+    views = read_views(path, Preprocessor.siglip(32), 4, Views(num_clips=2, num_crops=3))
+    assert views.shape == (2, 4, 3, 32, 32)
+    assert torch.equal(views, read_views(path, Preprocessor.siglip(32), 4, Views(num_clips=2)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 31), (100, 77), (48, 90)])
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+def test_resize_equals_pillow(name: Filter, height: int, width: int) -> None:
+    """Pillow is what image models are trained with; it rounds between its two passes."""
+    image = pytest.importorskip("PIL.Image")
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    expected = np.asarray(
+        image.fromarray(frame).resize((width, height), getattr(image.Resampling, name.upper()))
+    )
+    actual = resize(torch.from_numpy(frame).permute(2, 0, 1)[None], height, width, name)[0].permute(1, 2, 0)
+    assert np.abs(actual.numpy().astype(int) - expected).max() <= 1
+
+
 def test_resize_is_bilinear() -> None:
     """Against half-pixel-centred bilinear interpolation, pixel by pixel."""
     frame = clip(1, 6, 7)[0].astype(float)
@@ -133,9 +176,13 @@ def test_normalise_leaves_its_input_alone() -> None:
 
 
 def test_preprocessor_survives_json() -> None:
-    preprocessor = Preprocessor(input_size_px=32, resize_short_side_px=40, mean=CLIP_MEAN)
+    preprocessor = Preprocessor(input_size_px=32, resize_short_side_px=40, mean=CLIP_MEAN, filter="bicubic")
     values = json.loads(json.dumps(preprocessor.to_dict()))
     assert Preprocessor.from_dict(values) == preprocessor
+    siglip = Preprocessor.siglip(32)
+    assert Preprocessor.from_dict(json.loads(json.dumps(siglip.to_dict()))) == siglip
+    older = {key: value for key, value in values.items() if key not in ("filter", "resize")}
+    assert Preprocessor.from_dict(older) == replace(preprocessor, filter="bilinear")
     with pytest.raises(ConfigError, match=r"unknown keys \['size'\]"):
         Preprocessor.from_dict(values | {"size": 3})
     del values["std"]
@@ -150,6 +197,9 @@ def test_preprocessor_survives_json() -> None:
         {"resize_short_side_px": 31},
         {"std": (1.0, 0.0, 1.0)},
         {"mean": (1.0, 0.0)},
+        {"filter": "lanczos"},
+        {"resize": "longest"},
+        {"resize": "squash"},
     ],
 )
 def test_preprocessor_is_validated(change: dict) -> None:

@@ -15,8 +15,6 @@ from openxclip.video.transforms import Preprocessor
 
 T = TypeVar("T")
 
-HEAD_WIDTH = 64  # of every attention in CLIP and X-CLIP as published
-
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
@@ -27,8 +25,6 @@ class Checkpoint(NamedTuple):
 
     model: XCLIP
     preprocess: Preprocessor
-    new_parts: tuple[str, ...] = ()
-    """Parts that the file does not have and that were initialised, with their parameter counts."""
     notes: tuple[str, ...] = ()
     """What is worth knowing about how the file was read."""
 

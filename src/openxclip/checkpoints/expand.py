@@ -57,11 +57,6 @@ def clip_only(config: XCLIPConfig) -> XCLIPConfig:
     )
 
 
-def without_new_parts(model: XCLIP, new_parts: Collection[str]) -> XCLIP:
-    """The model as its file has it: CLIP's alone, where the reader had to add X-CLIP's parts (`LoadReport`)."""
-    return expand(model, clip_only(model.config), seed=0)[0] if new_parts else model
-
-
 def shared_parts_differ(first: XCLIPConfig, second: XCLIPConfig) -> str:
     """What keeps two models from sharing their towers' weights, in words; empty where nothing does."""
     ours, theirs = (vars(dataclasses.replace(clip_only(c), num_frames=1)) for c in (first, second))

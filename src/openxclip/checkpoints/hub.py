@@ -18,14 +18,24 @@ from openxclip.errors import HubError
 
 ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
-CONFIG_FILES = ("config.json", "preprocessor.json", "preprocessor_config.json", "processor_config.json")
-TOKENIZER_FILES = ("tokenizer.json", "merges.txt")  # the first that is there is enough
-# Marker file -> what to download with it; the first whose marker is there is taken.
+CONFIG_FILES = (
+    "config.json",
+    "preprocessor.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "open_clip_config.json",
+)
+TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "merges.txt")  # the first that is there is enough
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+# Marker file -> what to download with it; the first whose marker is there is taken. Many repositories hold the same
+# weights for transformers and for open_clip, in this order.
 WEIGHTS = {
     "model.safetensors": (),
     "model.safetensors.index.json": ("model-*.safetensors",),
     "pytorch_model.bin": (),
     "pytorch_model.bin.index.json": ("pytorch_model-*.bin",),
+    "open_clip_model.safetensors": (),
+    "open_clip_pytorch_model.bin": (),
 }
 OFFLINE = "openxclip-tiny, which comes with the package, needs no network (it knows moving shapes only)"
 Choice = Callable[[Collection[str]], list[str]]
@@ -66,7 +76,8 @@ def _model_files(names: Collection[str]) -> list[str]:
 
 
 def _tokenizer_files(names: Collection[str]) -> list[str]:
-    return [name for name in TOKENIZER_FILES if name in names][:1]
+    found = [name for name in TOKENIZER_FILES if name in names][:1]
+    return [*found, TOKENIZER_CONFIG_FILE] if found else []
 
 
 def _download(repo_id: str, revision: str | None, choose: Choice) -> Path:

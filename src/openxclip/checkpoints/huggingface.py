@@ -1,40 +1,45 @@
 """The format of XCLIPModel in transformers, read and written without that library."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import Tensor
 
 from openxclip.checkpoints.checkpoint import (
     CONFIG_FILE,
-    HEAD_WIDTH,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     Checkpoint,
     parse,
     read_json,
-    read_safetensors,
     write_json,
 )
-from openxclip.checkpoints.tables import HUGGINGFACE, build, to_theirs
+from openxclip.checkpoints.names import HUGGINGFACE
+from openxclip.checkpoints.preprocessors import (
+    PREPROCESSOR_FILE,
+    read_huggingface_preprocessor,
+    square_side_px,
+    to_huggingface_preprocessor,
+)
+from openxclip.checkpoints.tables import build, to_theirs
 from openxclip.checkpoints.tokenizer import END, START, MissingTokenizer, Tokenizer
-from openxclip.checkpoints.unpickle import read_torch_tensors
+from openxclip.checkpoints.weights import WEIGHTS_FILES, read_weights
 from openxclip.errors import CheckpointError, ConfigError
 from openxclip.models import XCLIP, XCLIPConfig
-from openxclip.models.config import MLP_RATIO, IntegrationConfig, PromptingConfig, TextConfig, VisionConfig
+from openxclip.models.config import (
+    HEAD_WIDTH,
+    MLP_RATIO,
+    IntegrationConfig,
+    PromptingConfig,
+    TextConfig,
+    VisionConfig,
+)
 from openxclip.video.transforms import Preprocessor
 
 MODEL_TYPE = "xclip"
-PREPROCESSOR_FILE = "preprocessor_config.json"
-PROCESSOR_FILE = "processor_config.json"  # transformers 5 writes the preprocessor into this one
-INDEX_SUFFIX = ".index.json"
-PICKLE_FILE = "pytorch_model.bin"
 
 ACTIVATION, NORM_EPS = "quick_gelu", 1e-5  # the only ones that our layers compute
-BILINEAR = 2  # Pillow's number
 
 # What XCLIPConfig and its parts assume for keys that a file leaves out, as most files do.
 DEFAULTS: dict[str, Any] = {
@@ -78,8 +83,11 @@ def read_huggingface(folder: Path) -> Checkpoint:
         CheckpointError: a file is missing or damaged, or asks for what this model cannot compute.
     """
     config = parse(read_config, read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
-    preprocess, notes = _read_preprocessor(folder, config.vision.image_size_px)
-    weights_file, weights = _read_weights(folder)
+    image_size_px = config.vision.image_size_px
+    preprocess, notes = read_huggingface_preprocessor(
+        folder, image_size_px, Preprocessor.hugging_face(image_size_px)
+    )
+    weights_file, weights = read_weights(folder, WEIGHTS_FILES)
     model = build(weights, config, HUGGINGFACE, str(weights_file))
     return Checkpoint(model, preprocess, notes=(*head_notes(config), *notes))
 
@@ -93,7 +101,7 @@ def write_folder(
         CheckpointError: a part is switched off, which the format cannot say.
     """
     write_json(folder / CONFIG_FILE, to_huggingface_config(model.config))
-    write_json(folder / PREPROCESSOR_FILE, _preprocessor_config(preprocess))
+    write_json(folder / PREPROCESSOR_FILE, to_huggingface_preprocessor(preprocess))
     save_file(to_theirs(model.state_dict(), HUGGINGFACE), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     if isinstance(tokenizer, Tokenizer):
         tokenizer.save(folder / TOKENIZER_FILE)
@@ -109,15 +117,15 @@ def read_config(values: Mapping[str, Any]) -> XCLIPConfig:
     if values.get("model_type") != MODEL_TYPE:
         raise ConfigError(f"model_type is {values.get('model_type')!r}, only {MODEL_TYPE!r} can be read")
     top = DEFAULTS | {key: values[key] for key in DEFAULTS if key in values}
-    text = _section(values, "text_config", TEXT_DEFAULTS)
-    vision = _section(values, "vision_config", VISION_DEFAULTS)
+    text = section(values, "text_config", TEXT_DEFAULTS)
+    vision = section(values, "vision_config", VISION_DEFAULTS)
     _refuse_other_models(top, text, vision)
     return XCLIPConfig(
         embed_dim=top["projection_dim"],
         num_frames=vision["num_frames"],
         vision=VisionConfig(
-            image_size_px=_side(vision["image_size"]),
-            patch_size_px=_side(vision["patch_size"]),
+            image_size_px=square_side_px(vision["image_size"]),
+            patch_size_px=square_side_px(vision["patch_size"]),
             width=vision["hidden_size"],
             num_layers=vision["num_hidden_layers"],
             num_heads=vision["num_attention_heads"],
@@ -189,30 +197,7 @@ def to_huggingface_config(config: XCLIPConfig) -> dict[str, Any]:
     }
 
 
-def read_preprocessor(values: Mapping[str, Any], image_size_px: int) -> tuple[Preprocessor, tuple[str, ...]]:
-    """The preprocessor that a file describes, and notes on what is done otherwise.
-
-    Raises:
-        ConfigError: it asks for steps that ours cannot do.
-    """
-    for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
-        if not values.get(step, True):
-            raise ConfigError(f"{step} is off; frames are always resized, cropped, rescaled and normalised")
-    if not math.isclose(values.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-4):
-        raise ConfigError(f"rescale_factor is {values['rescale_factor']}; it must be 1/255")
-    size = values["size"]
-    short_side_px = size["shortest_edge"] if isinstance(size, dict) else size
-    crop_px = _side(values.get("crop_size", short_side_px))  # older files say only `size`
-    if crop_px != image_size_px:
-        raise ConfigError(f"crop_size is {crop_px} px, but the model's input is {image_size_px} px")
-    mean, std = tuple(values["image_mean"]), tuple(values["image_std"])
-    preprocess = Preprocessor(input_size_px=crop_px, resize_short_side_px=short_side_px, mean=mean, std=std)
-    if (resample := values.get("resample", BILINEAR)) == BILINEAR:
-        return preprocess, ()
-    return preprocess, (f"the file asks for Pillow's filter {resample}; frames are resized bilinearly",)
-
-
-def _section(values: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+def section(values: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """A part's values; the old key `NAME_dict`, where it is not null, beats the new one with its defaults too."""
     old = values.get(f"{name}_dict")
     given = (values.get(name) or {}) if old is None else old
@@ -240,56 +225,6 @@ def _refuse_other_models(top: Mapping[str, Any], text: Mapping[str, Any], vision
         raise ConfigError(f"this model cannot compute what the file asks for: {'; '.join(wrong)}")
 
 
-def _side(value: Any) -> int:
-    """A side in pixels, given as a number, a pair, or height and width."""
-    sides = list(value.values()) if isinstance(value, dict) else value
-    if isinstance(sides, list):
-        if len(set(sides)) != 1:
-            raise ConfigError(f"{value} is not square; only square inputs and patches can be used")
-        return sides[0]
-    return sides
-
-
-def _read_preprocessor(folder: Path, image_size_px: int) -> tuple[Preprocessor, tuple[str, ...]]:
-    for name in (PREPROCESSOR_FILE, PROCESSOR_FILE):
-        path = folder / name
-        if path.exists():
-            values = read_json(path)
-            return parse(
-                lambda v: read_preprocessor(v.get("image_processor", v), image_size_px), values, path
-            )
-    note = f"{folder} has no {PREPROCESSOR_FILE}: the Hugging Face port's usual preprocessing is used"
-    return Preprocessor.hugging_face(image_size_px), (note,)
-
-
-def _read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    """The file that was found, and all tensors; several files where one is an index of the others."""
-    for name in (WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX, PICKLE_FILE, PICKLE_FILE + INDEX_SUFFIX):
-        path = folder / name
-        if path.exists():
-            return path, _read_shards(path) if name.endswith(INDEX_SUFFIX) else _read_file(path)
-    raise CheckpointError(
-        f"{folder} has no weights: neither {WEIGHTS_FILE} nor {PICKLE_FILE}, nor their index"
-    )
-
-
-def _read_file(path: Path) -> dict[str, Tensor]:
-    return read_torch_tensors(path) if path.suffix == ".bin" else read_safetensors(path)
-
-
-def _read_shards(index: Path) -> dict[str, Tensor]:
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict):
-        raise CheckpointError(f"{index} has no weight_map; download the folder again")
-    shards = sorted(set(names.values()))
-    if any(not isinstance(shard, str) or Path(shard).name != shard for shard in shards):
-        raise CheckpointError(f"{index} names files outside its folder: {shards}")
-    tensors: dict[str, Tensor] = {}
-    for shard in shards:
-        tensors |= _read_file(index.parent / shard)
-    return tensors
-
-
 def head_notes(config: XCLIPConfig) -> tuple[str, ...]:
     """Where the file's heads are not those of the training: the port's conversion left the large models 8 of 12."""
     if config.embed_dim % HEAD_WIDTH:
@@ -303,24 +238,6 @@ def head_notes(config: XCLIPConfig) -> tuple[str, ...]:
                 "the file is followed, so results equal those of transformers"
             )
     return tuple(notes)
-
-
-def _preprocessor_config(preprocess: Preprocessor) -> dict[str, Any]:
-    side = preprocess.input_size_px
-    return {
-        "image_processor_type": "VideoMAEImageProcessor",
-        "processor_class": "XCLIPProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": preprocess.resize_short_side_px},
-        "resample": BILINEAR,
-        "do_center_crop": True,
-        "crop_size": {"height": side, "width": side},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(preprocess.mean),
-        "image_std": list(preprocess.std),
-    }
 
 
 def _tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -7,31 +7,36 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from openxclip.checkpoints.checkpoint import CONFIG_FILE, TOKENIZER_FILE, Checkpoint, read_json
-from openxclip.checkpoints.expand import without_new_parts
+from openxclip.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, read_json
 from openxclip.checkpoints.hub import download_model, download_tokenizer, is_hub_id
 from openxclip.checkpoints.huggingface import read_huggingface
+from openxclip.checkpoints.huggingface_clip import TABLES as LANGUAGE_IMAGE_MODELS
+from openxclip.checkpoints.huggingface_clip import read_huggingface_clip
+from openxclip.checkpoints.huggingface_tokenizer import CONFIG_FILE as TOKENIZER_CONFIG_FILE
+from openxclip.checkpoints.huggingface_tokenizer import FILES as TOKENIZER_FILES
+from openxclip.checkpoints.huggingface_tokenizer import read_huggingface_tokenizer
 from openxclip.checkpoints.interpolate import check_share, interpolate_weights
 from openxclip.checkpoints.native import read_native
 from openxclip.checkpoints.official import is_official, read_official
+from openxclip.checkpoints.open_clip import OPEN_CLIP_CONFIG_FILE, cleaning_of, read_open_clip
 from openxclip.checkpoints.openai_clip import read_openai_clip
 from openxclip.checkpoints.shipped import SHIPPED, shipped_folder
 from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.checkpoints.unpickle import TorchFile, tensors_of
+from openxclip.checkpoints.weights import WEIGHTS_FILES, find_weights
 from openxclip.errors import CheckpointError, InputError, TokenizerError
 from openxclip.files import existing_folder
 from openxclip.models import XCLIP
+from openxclip.models.config import TextConfig
 from openxclip.video.transforms import Preprocessor
 
 logger = logging.getLogger(__name__)
 
-Format = Literal["openxclip", "huggingface", "official", "openai-clip"]
+Format = Literal["openxclip", "huggingface", "open-clip", "official", "openai-clip"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-TOKENIZER_FILES = (TOKENIZER_FILE, "merges.txt", "bpe_simple_vocab_16e6.txt.gz")
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
-CHECKPOINTS_OF_A_RUN = ("best", "last")
-CLIP_NUM_FRAMES = 8  # for weights that have never seen a video
+CHECKPOINTS_OF_A_RUN = ("average", "best", "last")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +47,8 @@ class LoadReport:
     """The folder or file."""
     format: Format
     """The format it is in."""
-    new_parts: tuple[str, ...]
-    """Parts that the source does not have and that were freshly initialised."""
+    is_image_model: bool
+    """Whether nothing in the model looks across frames."""
     notes: tuple[str, ...]
     """What is worth knowing."""
 
@@ -70,8 +75,9 @@ def load(
     """Model in eval mode, tokenizer and preprocessor.
 
     Args:
-        source: hub id, folder (ours, Hugging Face's, or that of a training run), official `.pth`, OpenAI CLIP `.pt`,
-            or "openxclip-tiny", which comes with the package.
+        source: hub id, folder (ours, Hugging Face's, open_clip's, or that of a training run), official `.pth`, OpenAI
+            CLIP `.pt`, or "openxclip-tiny", which comes with the package. A language-image model (CLIP, SigLIP, ...) is
+            taken as it is: it recognises by the mean over frames.
         device: "auto" is CUDA where there is one, else the CPU; any device that torch knows by name.
         dtype: "auto" is bfloat16 on CUDA devices that compute in it, else float32; or the name of a type.
         num_frames: frames of a clip, where not those of the training: time positions are then interpolated.
@@ -82,7 +88,7 @@ def load(
         image_model: any source; None is what the training started from, where the source is the folder of a run.
 
     Raises:
-        CheckpointError: the source cannot be read, or is no X-CLIP.
+        CheckpointError: the source cannot be read, or is neither an X-CLIP nor a language-image model.
         InputError: there is no such device, dtype or number of frames, or no image model to interpolate with.
         HubError: it cannot be downloaded.
         TokenizerError: the tokenizer cannot be read or is not that of the model.
@@ -102,10 +108,12 @@ def load(
 
 
 def log_report(report: LoadReport) -> None:
-    """Warn of what was initialised or read otherwise than one may expect."""
-    if report.new_parts:
+    """Warn of what a model cannot see, and of what was read otherwise than one may expect."""
+    if report.is_image_model:
         logger.warning(
-            "%s has no %s: initialised at random, to be trained", report.source, "; ".join(report.new_parts)
+            "%s is an image model: it looks at each frame alone and takes the mean, so the order of frames says "
+            "nothing to it",
+            report.source,
         )
     for note in report.notes:
         logger.warning("%s: %s", report.source, note)
@@ -130,7 +138,7 @@ def load_with_report(
         raise InputError("image_model is only read to interpolate with it; give interpolate, too, e.g. 0.5")
     other = None if interpolate is None else _image_model(source, image_model, interpolate)
     path = _locate(source, revision)
-    checkpoint, format = _read(path, num_frames)
+    checkpoint, format = _read(path)
     model, notes = checkpoint.model, checkpoint.notes
     if num_frames is not None and num_frames != model.config.num_frames:
         if model.integration is not None:
@@ -138,9 +146,11 @@ def load_with_report(
         model = model.with_num_frames(num_frames)
     if interpolate is not None and other is not None:
         notes += (_interpolate(model, other, interpolate),)
-    words = _tokenizer(tokenizer, path, str(source), model)
+    words = _tokenizer(tokenizer, path, str(source), model.config.text)
     loaded = Loaded(model.to(device=target, dtype=precision), words, checkpoint.preprocess)
-    report = LoadReport(source=str(path), format=format, new_parts=checkpoint.new_parts, notes=notes)
+    report = LoadReport(
+        source=str(path), format=format, is_image_model=model.config.is_image_model, notes=notes
+    )
     return loaded, report
 
 
@@ -168,10 +178,8 @@ def _recorded(init: str, run: Path) -> str | Path:
 
 def _interpolate(model: XCLIP, image_model: str | Path, share: float) -> str:
     """Interpolate in place -> a note about it."""
-    checkpoint, _ = _read(_locate(image_model, None), model.config.num_frames)
-    # Read from CLIP's own file it has parts initialised at random, with which nothing is to be mixed.
-    other = without_new_parts(checkpoint.model, checkpoint.new_parts)
-    other = other.with_num_frames(model.config.num_frames)
+    checkpoint, _ = _read(_locate(image_model, None))
+    other = checkpoint.model.with_num_frames(model.config.num_frames)
     num_interpolated, num_kept = interpolate_weights(model, other, share)
     return (
         f"{num_interpolated:,} parameters are {share:g} times these and {1 - share:g} times those of {image_model}; "
@@ -237,9 +245,9 @@ def _locate(source: str | Path, revision: str | None) -> Path:
 
 
 def _model_folder(folder: Path) -> Path:
-    """The folder itself, or the best or last checkpoint in the folder of a training run."""
+    """The folder itself, or the checkpoint that counts in the folder of a training run: average, best or last."""
     config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
-    if "format" in config or "model_type" in config:
+    if "format" in config or "model_type" in config or (folder / OPEN_CLIP_CONFIG_FILE).exists():
         return folder
     for name in CHECKPOINTS_OF_A_RUN:
         checkpoint = existing_folder(folder / name)
@@ -251,11 +259,9 @@ def _model_folder(folder: Path) -> Path:
     )
 
 
-def _read(path: Path, num_frames: int | None) -> tuple[Checkpoint, Format]:
+def _read(path: Path) -> tuple[Checkpoint, Format]:
     if path.is_dir():
-        if "format" in read_json(path / CONFIG_FILE):
-            return read_native(path), "openxclip"
-        return read_huggingface(path), "huggingface"
+        return _read_folder(path)
     if path.suffix == ".safetensors":
         raise CheckpointError(
             f"{path} is a part of a model: give the folder that holds it and its {CONFIG_FILE}"
@@ -267,38 +273,58 @@ def _read(path: Path, num_frames: int | None) -> tuple[Checkpoint, Format]:
         state = file.tensors(tensors_of(content, path))
     if is_official(state):
         return read_official(state, path), "official"
-    return read_openai_clip(state, path, num_frames or CLIP_NUM_FRAMES), "openai-clip"
+    return read_openai_clip(state, path), "openai-clip"
+
+
+def _read_folder(folder: Path) -> tuple[Checkpoint, Format]:
+    values = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
+    if "format" in values:
+        return read_native(folder), "openxclip"
+    # Many hold the same weights for transformers and for open_clip; some a config.json of no model that is there.
+    if (folder / OPEN_CLIP_CONFIG_FILE).exists() and find_weights(folder, WEIGHTS_FILES) is None:
+        return read_open_clip(folder), "open-clip"
+    if values.get("model_type") in LANGUAGE_IMAGE_MODELS:
+        return read_huggingface_clip(folder), "huggingface"
+    return read_huggingface(folder), "huggingface"
 
 
 def _tokenizer(
-    given: str | Path | None, model_path: Path, source: str, model: XCLIP
+    given: str | Path | None, model_path: Path, source: str, config: TextConfig
 ) -> Tokenizer | MissingTokenizer:
-    path = _tokenizer_in(model_path) if given is None else _given_tokenizer(given)
-    if path is None:
+    path = model_path if given is None else _given_tokenizer(given)
+    if given is None and not _has_tokenizer(path):
         return MissingTokenizer(source)
-    tokenizer = Tokenizer.from_file(path, model.config.text.context_length)
-    if tokenizer.vocab_size != model.config.text.vocab_size:
-        raise TokenizerError(
-            f"{path} has {tokenizer.vocab_size} ids, the model {model.config.text.vocab_size}: it belongs to other "
-            "weights; give the model's own"
-        )
+    if path.is_dir():
+        cleaning = cleaning_of(path) if given is None else None
+        tokenizer = read_huggingface_tokenizer(path, config.context_length, cleaning)
+    else:
+        tokenizer = Tokenizer.from_file(path, config.context_length)
+    _check_vocabulary(tokenizer, path, config)
     return tokenizer
 
 
+def _check_vocabulary(tokenizer: Tokenizer, path: Path, config: TextConfig) -> None:
+    """A causal tower finds the end of a text as the highest id; for others it is enough that it knows every id."""
+    size = tokenizer.vocab_size
+    if size > config.vocab_size or (config.causal and size != config.vocab_size):
+        raise TokenizerError(
+            f"{path} has {size} ids, the model {config.vocab_size}: it belongs to other weights; give the model's own"
+        )
+
+
 def _given_tokenizer(given: str | Path) -> Path:
+    """The file, or the folder of one, that was given."""
     path = Path(given)
-    if path.is_file():
-        return path
-    folder = path if path.is_dir() else None
-    if folder is None and isinstance(given, str) and is_hub_id(given):
-        folder = download_tokenizer(given)
-    found = None if folder is None else _tokenizer_in(folder)
-    if found is None:
+    if path.is_file():  # with a tokenizer_config.json beside it, that has a say, too
+        return path.parent if (path.parent / TOKENIZER_CONFIG_FILE).is_file() else path
+    if not path.is_dir() and isinstance(given, str) and is_hub_id(given):
+        path = download_tokenizer(given)
+    if not _has_tokenizer(path):
         raise TokenizerError(
             f"no tokenizer at {given}: give a tokenizer.json, CLIP's merges file, a folder with one, or a hub id"
         )
-    return found
+    return path
 
 
-def _tokenizer_in(folder: Path) -> Path | None:
-    return next((folder / name for name in TOKENIZER_FILES if (folder / name).is_file()), None)
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)

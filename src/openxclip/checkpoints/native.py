@@ -15,7 +15,8 @@ from openxclip.checkpoints.checkpoint import (
     read_safetensors,
     write_json,
 )
-from openxclip.checkpoints.tables import NATIVE, build
+from openxclip.checkpoints.names import NATIVE
+from openxclip.checkpoints.tables import build
 from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.configuration import require
 from openxclip.errors import CheckpointError

@@ -1,17 +1,27 @@
 """The official code's `.pth` files, which hold no usable configuration: everything is read off the tensors."""
 
+import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
-from openxclip.checkpoints.checkpoint import HEAD_WIDTH, Checkpoint
-from openxclip.checkpoints.tables import OFFICIAL, PARTS, build
+from openxclip.checkpoints.checkpoint import Checkpoint
+from openxclip.checkpoints.names import OFFICIAL
+from openxclip.checkpoints.tables import PARTS, build
 from openxclip.errors import CheckpointError, ConfigError
 from openxclip.models import XCLIPConfig
-from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig
+from openxclip.models.config import (
+    HEAD_WIDTH,
+    IntegrationConfig,
+    PromptingConfig,
+    TextConfig,
+    VisionConfig,
+    image_model,
+)
 from openxclip.video.transforms import Preprocessor
 
 TOWER_SHAPES = {
@@ -47,20 +57,19 @@ def infer_config(state: Mapping[str, Tensor], path: Path) -> XCLIPConfig:
         raise CheckpointError(
             f"{path}: no mit.positional_embedding (1, T, E), which tells the number of frames"
         )
-    num_layers = num_blocks(state, "prompts_generator.decoder")
-    return infer_towers(
-        state,
-        path,
-        num_frames=positions.shape[1],
-        integration_layers=num_blocks(state, "mit.resblocks"),
-        prompting_layers=num_layers,
-    )
+    towers = infer_towers(state, path)
+    with _shapes_of(path):
+        return dataclasses.replace(
+            towers,
+            num_frames=positions.shape[1],
+            vision=dataclasses.replace(towers.vision, message_tokens=True),
+            integration=IntegrationConfig(num_layers=num_blocks(state, "mit.resblocks")),
+            prompting=PromptingConfig(num_layers=num_blocks(state, "prompts_generator.decoder")),
+        )
 
 
-def infer_towers(
-    state: Mapping[str, Tensor], path: Path, num_frames: int, integration_layers: int, prompting_layers: int
-) -> XCLIPConfig:
-    """An X-CLIP configuration around the CLIP towers of these tensors."""
+def infer_towers(state: Mapping[str, Tensor], path: Path) -> XCLIPConfig:
+    """The CLIP that the towers in these tensors make; heads are width / 64."""
     for name, num_dims in TOWER_SHAPES.items():
         if name not in state or state[name].ndim != num_dims or 0 in state[name].shape:
             raise CheckpointError(
@@ -68,18 +77,17 @@ def infer_towers(
             )
     width, _, _, patch_size_px = state["visual.conv1.weight"].shape
     grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
-    embed_dim = state["visual.proj"].shape[1]
     vocab_size, text_width = state["token_embedding.weight"].shape
-    try:
-        return XCLIPConfig(
-            embed_dim=embed_dim,
-            num_frames=num_frames,
+    with _shapes_of(path):
+        return image_model(
+            embed_dim=state["visual.proj"].shape[1],
             vision=VisionConfig(
                 image_size_px=grid * patch_size_px,
                 patch_size_px=patch_size_px,
                 width=width,
                 num_layers=num_blocks(state, "visual.transformer.resblocks"),
                 num_heads=width // HEAD_WIDTH,
+                message_tokens=False,
             ),
             text=TextConfig(
                 vocab_size=vocab_size,
@@ -88,11 +96,16 @@ def infer_towers(
                 num_layers=num_blocks(state, "transformer.resblocks"),
                 num_heads=text_width // HEAD_WIDTH,
             ),
-            integration=IntegrationConfig(num_layers=integration_layers, num_heads=embed_dim // HEAD_WIDTH),
-            prompting=PromptingConfig(num_layers=prompting_layers, num_heads=embed_dim // HEAD_WIDTH),
         )
+
+
+@contextmanager
+def _shapes_of(path: Path) -> Iterator[None]:
+    """What is wrong with a configuration read off the tensors names their file."""
+    try:
+        yield
     except ConfigError as error:
-        raise CheckpointError(f"{path}: its shapes are no X-CLIP model's: {error}") from error
+        raise CheckpointError(f"{path}: its shapes are no model's: {error}") from error
 
 
 def num_blocks(names: Iterable[str], prefix: str) -> int:

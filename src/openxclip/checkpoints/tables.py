@@ -1,11 +1,12 @@
-"""Two-way tables between our parameter names and those of other formats, and strict loading through them.
+"""Two-way tables between our parameter names and those of other formats (`names`), and strict loading through them.
 
 A row is (ours, theirs, operation), with the placeholders below. Every name of the file and of the model is used exactly
 once, or the file is refused with the differences.
 """
 
+import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
@@ -31,8 +32,12 @@ class Op(Enum):
     """Their (D, E) parameter, multiplied from the right, is the weight (E, D) of our Linear."""
     UNBATCH = auto()
     """Their (1, T, E) is our (T, E)."""
+    UNBATCH_TWICE = auto()
+    """Their (1, 1, D) is our (D,)."""
     FUSE = auto()
-    """Their query, key and value, one after the other, are our fused `qkv`."""
+    """Their query, key and value, one after the other, are our fused `qkv`; or their query, and both others as one."""
+    UNPATCH = auto()
+    """Their (D, P * P * 3), for patches laid flat, is the weight (D, 3, P, P) of our convolution."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Row:
     """One line of a table."""
 
     ours: str
-    theirs: str | tuple[str, str, str]
+    theirs: str | tuple[str, ...]
     op: Op = Op.COPY
 
     @cached_property
@@ -74,127 +79,6 @@ class Table:
         found = [(row.op, names) for row in self.rows if (names := row.names(ours)) is not None]
         (hit,) = found  # a parameter that two rows name, or none, is a mistake in this file
         return hit
-
-
-def _linear_block(ours: str, theirs: str, names: Mapping[str, str]) -> Iterator[Row]:
-    """Rows of a transformer block for the layers that are the same in both, weight and bias alike."""
-    for our_layer, their_layer in names.items():
-        yield Row(f"{ours}.{our_layer}.@", f"{theirs}.{their_layer}.@")
-
-
-def _official_attention(ours: str, theirs: str) -> tuple[Row, Row]:
-    return (
-        Row(f"{ours}.qkv.@", f"{theirs}.in_proj_@"),
-        Row(f"{ours}.proj.@", f"{theirs}.out_proj.@"),
-    )
-
-
-def _huggingface_attention(ours: str, theirs: str) -> tuple[Row, Row]:
-    query, key, value = (f"{theirs}.{letter}_proj.@" for letter in "qkv")
-    return (
-        Row(f"{ours}.qkv.@", (query, key, value), Op.FUSE),
-        Row(f"{ours}.proj.@", f"{theirs}.out_proj.@"),
-    )
-
-
-_OFFICIAL_MLP = {"mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
-_OFFICIAL_BLOCK = {"attn_norm": "ln_1", "mlp_norm": "ln_2"} | _OFFICIAL_MLP
-_OFFICIAL_FRAME_BLOCK = {
-    "message_proj": "message_fc",
-    "cross_norm": "message_ln",
-    "intra_norm": "ln_1",
-    "mlp_norm": "ln_2",
-} | _OFFICIAL_MLP
-
-_HUGGINGFACE_MLP = {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
-_HUGGINGFACE_BLOCK = {"attn_norm": "layer_norm1", "mlp_norm": "layer_norm2"} | _HUGGINGFACE_MLP
-_HUGGINGFACE_FRAME_BLOCK = {
-    "message_proj": "message_fc",
-    "cross_norm": "message_ln",
-    "intra_norm": "layer_norm1",
-    "mlp_norm": "layer_norm2",
-} | _HUGGINGFACE_MLP
-
-_PROMPTING_LAYERS = (  # the official code and the Hugging Face port agree here
-    Row("prompting.alpha", "prompts_generator.alpha"),
-    Row("prompting.layers.*.query_norm.@", "prompts_generator.decoder.*.norm1.@"),
-    Row("prompting.layers.*.cross_attn.query.weight", "prompts_generator.decoder.*.cross_attn.q_proj.weight"),
-    Row("prompting.layers.*.cross_attn.key.weight", "prompts_generator.decoder.*.cross_attn.k_proj.weight"),
-    Row("prompting.layers.*.cross_attn.value.weight", "prompts_generator.decoder.*.cross_attn.v_proj.weight"),
-    Row("prompting.layers.*.cross_attn.proj.@", "prompts_generator.decoder.*.cross_attn.proj.@"),
-    Row("prompting.layers.*.mlp_norm.@", "prompts_generator.decoder.*.norm3.@"),
-    Row("prompting.layers.*.mlp.fc1.@", "prompts_generator.decoder.*.mlp.0.@"),
-    Row("prompting.layers.*.mlp.fc2.@", "prompts_generator.decoder.*.mlp.3.@"),
-)
-
-NATIVE = Table(rows=(Row("#", "#"),))
-"""Our own names."""
-
-OFFICIAL = Table(
-    rows=(
-        Row("logit_scale", "logit_scale"),
-        Row("visual.patch_embedding.weight", "visual.conv1.weight"),
-        Row("visual.class_embedding", "visual.class_embedding"),
-        Row("visual.position_embedding", "visual.positional_embedding"),
-        Row("visual.pre_norm.@", "visual.ln_pre.@"),
-        *_linear_block("visual.blocks.*", "visual.transformer.resblocks.*", _OFFICIAL_FRAME_BLOCK),
-        *_official_attention("visual.blocks.*.cross_attn", "visual.transformer.resblocks.*.message_attn"),
-        *_official_attention("visual.blocks.*.intra_attn", "visual.transformer.resblocks.*.attn"),
-        Row("visual.post_norm.@", "visual.ln_post.@"),
-        Row("visual.proj.weight", "visual.proj", Op.TRANSPOSE),
-        Row("integration.position_embedding", "mit.positional_embedding", Op.UNBATCH),
-        *_linear_block("integration.blocks.*", "mit.resblocks.*", _OFFICIAL_BLOCK),
-        *_official_attention("integration.blocks.*.attn", "mit.resblocks.*.attn"),
-        Row("prompting.patch_norm.@", "prompts_visual_ln.@"),
-        Row("prompting.patch_proj.weight", "prompts_visual_proj", Op.TRANSPOSE),
-        Row("prompting.context_norm.@", "prompts_generator.norm.@"),
-        *_PROMPTING_LAYERS,
-        Row("text.token_embedding.weight", "token_embedding.weight"),
-        Row("text.position_embedding", "positional_embedding"),
-        *_linear_block("text.blocks.*", "transformer.resblocks.*", _OFFICIAL_BLOCK),
-        *_official_attention("text.blocks.*.attn", "transformer.resblocks.*.attn"),
-        Row("text.final_norm.@", "ln_final.@"),
-        Row("text.proj.weight", "text_projection", Op.TRANSPOSE),
-    )
-)
-"""The official code's names, which extend OpenAI's."""
-
-OPENAI_CLIP = Table(
-    rows=OFFICIAL.rows,
-    # Sizes kept beside the weights, and causal masks that a TorchScript archive stores as tensors.
-    ignored=r"input_resolution|context_length|vocab_size|.*\.attn_mask",
-)
-"""OpenAI CLIP's names: the official ones, for a model without the parts that X-CLIP adds."""
-
-HUGGINGFACE = Table(
-    rows=(
-        Row("logit_scale", "logit_scale"),
-        Row("visual.patch_embedding.weight", "vision_model.embeddings.patch_embedding.weight"),
-        Row("visual.class_embedding", "vision_model.embeddings.class_embedding"),
-        Row("visual.position_embedding", "vision_model.embeddings.position_embedding.weight"),
-        Row("visual.pre_norm.@", "vision_model.pre_layernorm.@"),
-        *_linear_block("visual.blocks.*", "vision_model.encoder.layers.*", _HUGGINGFACE_FRAME_BLOCK),
-        *_huggingface_attention("visual.blocks.*.cross_attn", "vision_model.encoder.layers.*.message_attn"),
-        *_huggingface_attention("visual.blocks.*.intra_attn", "vision_model.encoder.layers.*.self_attn"),
-        Row("visual.post_norm.@", "vision_model.post_layernorm.@"),
-        Row("visual.proj.weight", "visual_projection.weight"),
-        Row("integration.position_embedding", "mit.position_embedding", Op.UNBATCH),
-        *_linear_block("integration.blocks.*", "mit.encoder.layers.*", _HUGGINGFACE_BLOCK),
-        *_huggingface_attention("integration.blocks.*.attn", "mit.encoder.layers.*.self_attn"),
-        Row("prompting.patch_norm.@", "prompts_visual_layernorm.@"),
-        Row("prompting.patch_proj.weight", "prompts_visual_projection", Op.TRANSPOSE),
-        Row("prompting.context_norm.@", "prompts_generator.layernorm.@"),
-        *_PROMPTING_LAYERS,
-        Row("text.token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
-        Row("text.position_embedding", "text_model.embeddings.position_embedding.weight"),
-        *_linear_block("text.blocks.*", "text_model.encoder.layers.*", _HUGGINGFACE_BLOCK),
-        *_huggingface_attention("text.blocks.*.attn", "text_model.encoder.layers.*.self_attn"),
-        Row("text.final_norm.@", "text_model.final_layer_norm.@"),
-        Row("text.proj.weight", "text_projection.weight"),
-    ),
-    ignored=r"(text|vision)_model\.embeddings\.position_ids",  # buffers in files of older transformers versions
-)
-"""The names of XCLIPModel in transformers."""
 
 
 class Part(NamedTuple):
@@ -249,7 +133,10 @@ def to_theirs(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
     theirs: dict[str, Tensor] = {}
     for name, tensor in state.items():
         op, names = table.lookup(name)
-        parts = [part.clone(memory_format=torch.contiguous_format) for part in _convert_back(tensor, op)]
+        parts = [
+            part.clone(memory_format=torch.contiguous_format)
+            for part in _convert_back(tensor, op, len(names))
+        ]
         theirs.update(zip(names, parts, strict=True))
     return theirs
 
@@ -272,17 +159,33 @@ def _convert(tensors: list[Tensor], op: Op) -> Tensor:
     if op is Op.FUSE:
         return torch.cat(tensors)
     (tensor,) = tensors
-    if op is Op.TRANSPOSE:
-        return tensor.T.contiguous()
-    return tensor.squeeze(0) if op is Op.UNBATCH else tensor
+    match op:
+        case Op.TRANSPOSE:
+            return tensor.T.contiguous()
+        case Op.UNBATCH:
+            return tensor.squeeze(0)
+        case Op.UNBATCH_TWICE:
+            return tensor.squeeze(0).squeeze(0)
+        case Op.UNPATCH:
+            side = math.isqrt(tensor.shape[1] // 3)
+            return tensor.unflatten(1, (side, side, 3)).permute(0, 3, 1, 2).contiguous()
+    return tensor
 
 
-def _convert_back(tensor: Tensor, op: Op) -> list[Tensor]:
-    if op is Op.FUSE:
-        return list(tensor.chunk(3))
-    if op is Op.TRANSPOSE:
-        return [tensor.T]
-    return [tensor.unsqueeze(0) if op is Op.UNBATCH else tensor]
+def _convert_back(tensor: Tensor, op: Op, num_names: int) -> list[Tensor]:
+    match op:
+        case Op.FUSE:
+            third = len(tensor) // 3
+            return list(tensor.split([third] * 3 if num_names == 3 else [third, 2 * third]))
+        case Op.TRANSPOSE:
+            return [tensor.T]
+        case Op.UNBATCH:
+            return [tensor[None]]
+        case Op.UNBATCH_TWICE:
+            return [tensor[None, None]]
+        case Op.UNPATCH:
+            return [tensor.permute(0, 2, 3, 1).flatten(1)]
+    return [tensor]
 
 
 def _differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], table: Table) -> list[str]:

@@ -1,10 +1,10 @@
-"""Texts to token ids: CLIP's byte-pair encoding, and a small one for models trained from scratch.
+"""Texts to token ids: CLIP's byte-pair encoding, a small one for models trained from scratch, and those of others.
 
-K texts, context of C ids. A row is: start, the text's tokens, end, zeros.
+K texts, context of C ids. A row is: start, where there is one, the text's tokens, end, padding.
 
-Both vocabularies have CLIP's order: 256 bytes, the same 256 at the end of a word, one id a merge, start, end.
+The first two vocabularies have CLIP's order: 256 bytes, the same 256 at the end of a word, one id a merge, start, end.
 The end token thus has the highest id, and id 0, an ordinary "!", doubles as padding: nothing behind the end
-token is looked at.
+token is looked at. SigLIP's have no start, and its text tower reads the padding, too.
 """
 
 import gzip
@@ -37,25 +37,30 @@ Merge = tuple[str, str]
 
 
 class Tokenizer:
-    """Callable: texts -> ids (K, C). Takes `backend` over and switches its padding and truncation off."""
+    """Callable: texts -> ids (K, C).
 
-    def __init__(self, backend: tokenizers.Tokenizer, context_length: int, pad_id: int = 0) -> None:
-        if context_length < 3:
-            raise InputError(
-                f"context_length is {context_length}; it holds start, one token and end: at least 3."
-            )
-        backend.no_padding()
+    Takes `backend` over, and reads from it how a row looks, so that its file says everything: start and end are
+    what its post-processor puts around a text, padding is that of its padding, or id 0. How far it would pad and
+    truncate by itself is undone.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, context_length: int) -> None:
         backend.no_truncation()
+        padding = backend.padding
+        backend.no_padding()
         self.backend = backend
+        self.start_id, self.end_id = _start_and_end(backend)
+        self.pad_id = 0 if padding is None else padding["pad_id"]
+        if padding is not None:  # kept for the file; without a length it adds nothing to a single text
+            backend.enable_padding(pad_id=self.pad_id, pad_token=padding["pad_token"])
         self.context_length = context_length
-        self.pad_id = pad_id
-        self.start_id = _special_id(backend, START)
-        self.end_id = _special_id(backend, END)
-        if self.end_id != self.vocab_size - 1:  # the text tower finds the end of a text as its highest id
-            raise TokenizerError(
-                f"{END} has id {self.end_id}, but it must have the highest of the {self.vocab_size} ids. "
-                "Use a tokenizer without tokens added behind it."
+        smallest = 2 if self.start_id is None else 3
+        if context_length < smallest:
+            raise InputError(
+                f"context_length is {context_length}; it holds one token and what stands around it: "
+                f"at least {smallest}."
             )
+        self._check_end()
 
     @property
     def vocab_size(self) -> int:
@@ -69,10 +74,24 @@ class Tokenizer:
                 f"Expected a list of at least one text, got {texts!r}. For one text pass [text]."
             )
         ids = torch.full((len(texts), self.context_length), self.pad_id, dtype=torch.int64)
+        start = [] if self.start_id is None else [self.start_id]
         for row, text in zip(ids, texts, strict=True):
-            tokens = self._encode(text)[: self.context_length - 2]
-            row[: len(tokens) + 2] = torch.tensor([self.start_id, *tokens, self.end_id])
+            tokens = [*start, *self._encode(text)][: self.context_length - 1]
+            row[: len(tokens) + 1] = torch.tensor([*tokens, self.end_id])
         return ids
+
+    def _check_end(self) -> None:
+        end = self.backend.id_to_token(self.end_id)
+        if self.start_id is not None and self.end_id != self.vocab_size - 1:
+            # CLIP's text tower finds the end of a text as its highest id.
+            raise TokenizerError(
+                f"{end} has id {self.end_id}, but it must have the highest of the {self.vocab_size} ids. "
+                "Use a tokenizer without tokens added behind it."
+            )
+        if self.end_id in self._encode(str(end)):
+            raise TokenizerError(
+                f"a text that says {end} would end there. Use a tokenizer that removes or splits it."
+            )
 
     def _encode(self, text: str) -> list[int]:
         if not isinstance(text, str) or not text.strip():
@@ -82,7 +101,7 @@ class Tokenizer:
         self.backend.encode_special_tokens = True
         try:
             # One text at a time: a batch starts threads, of which each forked data loader worker complains.
-            # Without special tokens: a loaded file's own post-processor must have no say in start and end.
+            # Without special tokens: those count when a text is cut.
             return self.backend.encode(text, add_special_tokens=False).ids
         except (TypeError, UnicodeEncodeError) as error:
             raise InputError(f"{text!r} cannot be encoded as UTF-8. Remove the broken characters.") from error
@@ -96,7 +115,7 @@ class Tokenizer:
         """Read a `tokenizer.json`, or CLIP's merges: bpe_simple_vocab_16e6.txt(.gz) or a `merges.txt`."""
         path = Path(path)
         is_json = path.suffix.lower() == ".json"
-        backend = _read_json(path) if is_json else clip_tokenizer_from_merges(path)
+        backend = read_tokenizer_json(path) if is_json else clip_tokenizer_from_merges(path)
         try:
             return cls(backend, context_length)
         except TokenizerError as error:
@@ -184,24 +203,32 @@ def _build(merges: Sequence[Merge]) -> tokenizers.Tokenizer:
         ]
     )
     backend.add_special_tokens([START, END])
-    # Not for us (see Tokenizer._encode) but for others who open the saved tokenizer.json.
     backend.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}",
-        special_tokens=[(token, _special_id(backend, token)) for token in (START, END)],
+        special_tokens=[(token, backend.token_to_id(token)) for token in (START, END)],
     )
     return backend
 
 
-def _special_id(backend: tokenizers.Tokenizer, token: str) -> int:
-    found = backend.token_to_id(token)
-    if found is None:
+def _start_and_end(backend: tokenizers.Tokenizer) -> tuple[int | None, int]:
+    """What the post-processor puts around a text."""
+    encoding = backend.encode("a")
+    before, _, after = "".join(map(str, encoding.special_tokens_mask)).partition("0")
+    after = after.lstrip("0")
+    if len(before) > 1 or after != "1":
         raise TokenizerError(
-            f"no {token} in the vocabulary, so this is no CLIP tokenizer. Use one with {START} and {END}."
+            f"it turns the text 'a' into {encoding.tokens}, not into start (or nothing), the text, end. "
+            "Use a tokenizer.json whose post-processor does."
         )
-    return found
+    return (encoding.ids[0] if before else None), encoding.ids[-1]
 
 
-def _read_json(path: Path) -> tokenizers.Tokenizer:
+def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
+    """The library's tokenizer from its file.
+
+    Raises:
+        TokenizerError: the file cannot be read.
+    """
     try:
         return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises no narrower type

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from openxclip.cli.options import Device, Json, Labels, MediaRoot
+from openxclip.cli.options import DescriptionsFile, Device, Json, Labels, MediaRoot
 from openxclip.cli.scoring import command, missing_notes, prepare
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ class AblateOptions:
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(
             metavar="NAME [NAME ...]",
-            help="components, targets, branches, prompts, frames, sampling, views, interpolation; or all",
+            help="components, targets, branches, prompts, frames, sampling, views, interpolation, fine-tuning; or "
+            "all",
         ),
     ]
     output: Annotated[
@@ -62,6 +63,7 @@ class AblateOptions:
     recipe: Annotated[
         str | None, tyro.conf.arg(help="for --data, in all regimes; as `openxclip train` takes it")
     ] = None
+    descriptions: DescriptionsFile = None
     labels: Labels = None
     media_root: MediaRoot = None
     print_json: Json = False
@@ -83,6 +85,7 @@ class AblateOptions:
         if self.data is None:
             own |= {
                 "--novel-list": self.novel_list,
+                "--descriptions": self.descriptions,
                 "--labels": self.labels,
                 "--media-root": self.media_root,
             }
@@ -115,6 +118,21 @@ class AblateOptions:
         train, test = self.manifest(self.train_list), self.manifest(self.test_list)
         return data_regimes(train, test, novel, self.shots, recipes["full"](0).data.skip_missing)
 
+    def ablations(self) -> "dict[str, Ablation]":
+        """Those that are named; of data that nobody has described, without the rows that need it."""
+        from openxclip.experiments.ablations import chosen, without_descriptions
+
+        found = chosen(self.names)
+        if self.texts() is not None:
+            return found
+        return {name: without_descriptions(ablation) for name, ablation in found.items()}
+
+    def texts(self) -> str | None:
+        """The descriptions of the classes; moving shapes have their own."""
+        from openxclip.data.shapes.splits import WORLD
+
+        return WORLD if self.data is None else self.descriptions
+
     def notes(self) -> list[str]:
         """What a reader of the tables has to know about the data."""
         return [] if self.data is None else missing_notes([self.manifest(self.train_list)])
@@ -136,7 +154,6 @@ def ablate(options: Annotated[AblateOptions, tyro.conf.OmitArgPrefixes, tyro.con
     options.check()
 
     from openxclip.data.shapes.splits import WORLD
-    from openxclip.experiments.ablations import chosen
     from openxclip.experiments.bench import (
         check_configs,
         image_model_config,
@@ -146,7 +163,7 @@ def ablate(options: Annotated[AblateOptions, tyro.conf.OmitArgPrefixes, tyro.con
     from openxclip.experiments.study import Study
     from openxclip.training.train import data_name
 
-    ablations = chosen(options.names)
+    ablations = options.ablations()
     recipes, image_model = options.recipes(), image_model_config(options.pretrain_settings)
     check_configs(ablations.values(), recipes)
     prepare(options.output)
@@ -154,7 +171,9 @@ def ablate(options: Annotated[AblateOptions, tyro.conf.OmitArgPrefixes, tyro.con
     if options.data is None:
         pretrain_image_models(image_model, options.output, options.seeds, options.device)
     data = WORLD if options.data is None else data_name(options.data)
-    study = Study(regimes, recipes, options.output, data=data, device=options.device)
+    study = Study(
+        regimes, recipes, options.output, data=data, descriptions=options.texts(), device=options.device
+    )
     for name, ablation in ablations.items():
         study.on_work = _progress(ablation, regimes.names(), options.seeds)
         table = run_ablation(name, ablation, study, options.seeds, command(), notes)

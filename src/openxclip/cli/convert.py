@@ -26,7 +26,5 @@ def convert(
 
     loaded, report = load_with_report(source, device="cpu", dtype="float32", tokenizer=tokenizer)
     save_as(output, *loaded, format=to)
-    for part in report.new_parts:
-        print(f"openxclip: not in {source}, freshly initialised: {part}", file=sys.stderr)
     print(f"{report.format} -> {to}: {output}", file=sys.stderr)
     return 0

@@ -31,7 +31,11 @@ def info(
 
         loaded, report = load_with_report(source, device="cpu", dtype="float32")
         config = loaded.model.config
-        facts |= {"format": report.format, "new_parts": report.new_parts, "notes": report.notes}
+        facts |= {
+            "format": report.format,
+            "is_image_model": report.is_image_model,
+            "notes": report.notes,
+        }
         facts["preprocessor"] = loaded.preprocess.to_dict()
     cost = count_cost(config)
     facts |= {

@@ -13,7 +13,9 @@ from openxclip import __version__
 from openxclip.cli.ablate import ablate
 from openxclip.cli.convert import convert
 from openxclip.cli.evaluate import evaluate
+from openxclip.cli.flops import flops
 from openxclip.cli.info import info
+from openxclip.cli.models import models
 from openxclip.cli.predict import predict
 from openxclip.cli.pretrain import pretrain
 from openxclip.cli.render import render
@@ -29,6 +31,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "pretrain": pretrain,
     "render": render,
     "report": report,
+    "models": models,
+    "flops": flops,
     "info": info,
     "convert": convert,
 }

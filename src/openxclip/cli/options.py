@@ -34,6 +34,14 @@ Templates = Annotated[
         help="prompt templates: a built-in name (name, video, clip-video, clip-80), or a file with one a line"
     ),
 ]
+DescriptionsFile = Annotated[
+    str | None,
+    tyro.conf.arg(
+        name="descriptions",
+        help="texts that stand for the labels in place of their names: a JSON file of label -> text or list of texts, "
+        "or moving-shapes for that world's own",
+    ),
+]
 ViewsText = Annotated[str, tyro.conf.arg(help="temporal clips x spatial crops, e.g. 1x1 or 4x3")]
 Interpolate = Annotated[
     float | None,

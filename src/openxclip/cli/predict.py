@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from openxclip.cli.options import (
+    DescriptionsFile,
     Device,
     Dtype,
     ImageModel,
@@ -23,6 +24,7 @@ from openxclip.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from openxclip.data.descriptions import Descriptions
     from openxclip.inference.recognizer import Prediction
     from openxclip.video.decode import VideoLimits
 
@@ -43,6 +45,7 @@ def predict(
     views: ViewsText = "1x1",
     top_k: Annotated[int, tyro.conf.arg(help="labels to show for each video")] = 5,
     templates: Templates = "name",
+    descriptions: DescriptionsFile = None,
     json_lines: Json = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -67,6 +70,7 @@ def predict(
         raise InputError(f"--top-k must be at least 1, got {top_k}")
     Views.parse(views)
     names, prompts, paths = parse_labels(labels), parse_templates(templates), _find_videos(videos)
+    texts = _described(names, descriptions)
 
     from openxclip.inference.recognizer import Recognizer
 
@@ -81,9 +85,19 @@ def predict(
         interpolate=interpolate,
         image_model=image_model,
         limits=_limits(max_seconds, max_frame_px),
+        descriptions=texts,
     )
     predictions = recognizer.predict_each(paths, top_k=top_k, views=views)
     return _show_all(_with_progress(predictions, len(paths)), json_lines)
+
+
+def _described(labels: Sequence[str], descriptions: str | None) -> "Descriptions | None":
+    """The texts of every label: one that lacks them shows before the model is loaded."""
+    from openxclip.data.descriptions import parse_descriptions, texts_of
+
+    found = parse_descriptions(descriptions)
+    texts_of(labels, found)
+    return found
 
 
 def _find_videos(paths: Sequence[Path]) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from openxclip.cli.options import (
+    DescriptionsFile,
     Device,
     Dtype,
     ImageModel,
@@ -25,6 +26,7 @@ from openxclip.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from openxclip.data.descriptions import Descriptions
     from openxclip.data.manifest import Manifest
     from openxclip.evaluation.evaluate import Evaluation
     from openxclip.evaluation.protocols import Result, Score
@@ -62,6 +64,7 @@ class Options:
     output: Output = None
     views: ViewsText = "1x1"
     templates: Templates = "name"
+    descriptions: DescriptionsFile = None
     print_json: Json = False
     media_root: MediaRoot = None
     device: Device = "auto"
@@ -84,6 +87,7 @@ def measure(
     name: str, options: Options, protocol: Callable[["Score"], "Result"], notes: Sequence[str] = ()
 ) -> int:
     """Run a protocol with each model and put out what it found -> exit status."""
+    from openxclip.data.descriptions import parse_descriptions
     from openxclip.data.templates import parse_templates
     from openxclip.errors import InputError
     from openxclip.inference.views import Views
@@ -91,9 +95,10 @@ def measure(
     if not options.model:
         raise InputError("no model given; name at least one with --model")
     views, templates = Views.parse(options.views), parse_templates(options.templates)
+    descriptions = parse_descriptions(options.descriptions)
     if options.output is not None:
         prepare(options.output)
-    results = [_result(source, options, protocol, templates, views) for source in options.model]
+    results = [_result(source, options, protocol, templates, descriptions, views) for source in options.model]
     evaluations = [evaluation for result in results for evaluation in result.evaluations.values()]
     table = _table(name, options.model, results, [*notes, *unreadable_notes(evaluations)])
     if options.output is not None:
@@ -112,6 +117,7 @@ def _result(
     options: Options,
     protocol: Callable[["Score"], "Result"],
     templates: Sequence[str],
+    descriptions: "Descriptions | None",
     views: "Views",
 ) -> "Result":
     """Load a model and run the protocol with it, under a bar for each list."""
@@ -134,7 +140,7 @@ def _result(
             task = bar.add_task(manifest.name, total=len(manifest.items), note="")
             return lambda: bar.advance(task)
 
-        return protocol(scorer(loaded, templates, views, progress))
+        return protocol(scorer(loaded, templates, views, progress, descriptions))
 
 
 def _table(name: str, models: Sequence[str], results: Sequence["Result"], notes: Sequence[str]) -> "Table":

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from openxclip.checkpoints.load import Loaded
+from openxclip.data.descriptions import Descriptions
 from openxclip.data.manifest import Manifest
 from openxclip.data.subsets import restrict, union, with_labels
 from openxclip.errors import InputError
@@ -41,11 +42,14 @@ def scorer(
     templates: Sequence[str],
     views: Views,
     progress: Callable[[Manifest], Callable[[], None]] = lambda manifest: lambda: None,
+    descriptions: Descriptions | None = None,
 ) -> Score:
     """The `Score` of a model; `progress` gives, for a manifest, what is called after each of its videos."""
 
     def score(manifest: Manifest, alter: Alter | None = None) -> Evaluation:
-        recognizer = Recognizer(*loaded, labels=manifest.labels, templates=templates)
+        recognizer = Recognizer(
+            *loaded, labels=manifest.labels, templates=templates, descriptions=descriptions
+        )
         return evaluate(recognizer, manifest, views, progress(manifest), alter)
 
     return score
@@ -127,7 +131,10 @@ def of_trained_classes(train: Manifest, test: Manifest) -> tuple[Manifest, Manif
 
 def label_union(score: Score, test: Manifest, training_labels: Sequence[str]) -> Result:
     """The same videos with the test's class names as candidates, and with the training's among them."""
-    alone, among = score(test), score(with_labels(test, union(test.labels, training_labels)))
+    among = score(
+        with_labels(test, union(test.labels, training_labels))
+    )  # first: it asks most of descriptions
+    alone = score(test)
     own = set(test.labels)
     predicted = list(_predictions(among).values())
     figures = {

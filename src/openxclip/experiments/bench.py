@@ -17,6 +17,7 @@ from openxclip.errors import InputError
 from openxclip.evaluation.curves import plot_lines
 from openxclip.evaluation.protocols import check_disjoint, occurring, of_trained_classes
 from openxclip.evaluation.table import Table
+from openxclip.evaluation.trade_off import plot_trade_off
 from openxclip.experiments.ablations import Ablation, Result
 from openxclip.experiments.study import Regime, Regimes, Study
 from openxclip.progress import progress_bar
@@ -153,6 +154,9 @@ def run_ablation(
     table = result.table(command, Path(study.data).name)
     table = replace(table, notes=(*table.notes, *notes))
     table.save(study.output / f"{name}.json")
-    title = table.title.removesuffix(", %")
-    plot_lines(study.output / f"{name}.png", title, ablation.x_label, result.points())
+    picture, title = study.output / f"{name}.png", table.title.removesuffix(", %")
+    if ablation.is_trade_off and {"zero", "full"} <= {*result.regimes}:
+        plot_trade_off(picture, title, result.trade_off())
+    else:
+        plot_lines(picture, title, ablation.x_label, result.points())
     return table

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from openxclip.checkpoints.checkpoint import read_json
 from openxclip.checkpoints.load import load, load_with_report
+from openxclip.data.descriptions import parse_descriptions
 from openxclip.data.manifest import Manifest
 from openxclip.data.subsets import few_shot
 from openxclip.errors import InputError
@@ -161,7 +162,8 @@ def _evaluation(folder: Path, config: TrainConfig, experiment: FewShot, device: 
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(test.items), note="")
         loaded = load(folder, device=device)
-        score = scorer(loaded, config.templates, experiment.views, lambda _: lambda: bar.advance(task))
+        texts = parse_descriptions(config.descriptions)
+        score = scorer(loaded, config.templates, experiment.views, lambda _: lambda: bar.advance(task), texts)
         evaluation = score(test)
     evaluation.save(path)
     return evaluation

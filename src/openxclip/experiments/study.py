@@ -16,6 +16,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from openxclip.checkpoints.load import load_with_report
+from openxclip.data.descriptions import parse_descriptions, texts_of
 from openxclip.data.items import Item, Manifest
 from openxclip.evaluation.evaluate import Read
 from openxclip.evaluation.protocols import scorer
@@ -49,6 +50,8 @@ class Variant:
     """How a test video is looked at."""
     interpolate: float | None = None
     """Share of the fine-tuned weights beside the image model's (WiSE-FT)."""
+    described: bool = False
+    """Whether the study's descriptions stand in place of the class names, in training and in scoring."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +88,26 @@ class Study:
         output: Path,
         *,
         data: str,
+        descriptions: str | None = None,
         device: str = "auto",
         on_work: Callable[[str], None] = lambda what: None,
     ) -> None:
-        """`recipes` give the config of a regime for a seed; "zero" is tested with what "full" trains."""
+        """`recipes` give the config of a regime for a seed; "zero" is tested with what "full" trains.
+
+        `descriptions` are for the variants that ask for them, as `parse_descriptions` takes them.
+
+        Raises:
+            InputError: the descriptions cannot be read, or a class of a regime has none.
+        """
+        texts = parse_descriptions(descriptions)
+        for regime in regimes.names():
+            for test in regimes.tests(regime):
+                texts_of(test.labels, texts)
         self.regimes = regimes
         self.recipes = recipes
         self.output = output
         self.data = data
+        self.descriptions = descriptions
         self.device = device
         self.on_work = on_work
         self._clips: dict[tuple[object, ...], Tensor] = {}
@@ -102,6 +117,8 @@ class Study:
         """Train the variant if that was not done yet, score it if that was not done yet -> share in 0..1."""
         trained: Regime = "few" if regime == "few" else "full"
         config = variant.change(self.recipes[trained](seed))
+        if variant.described:
+            config = replace(config, descriptions=self.descriptions)
         clips = self.regimes.few[0](seed) if trained == "few" else self.regimes.full[0]
         run = self.output / "runs" / f"{trained}-{self._digest(config, clips)}-seed{seed}"
         tests = self.regimes.tests(regime)
@@ -117,9 +134,10 @@ class Study:
         return scores[key]
 
     def _digest(self, config: TrainConfig, clips: Manifest) -> str:
-        """Names a training by its settings, clips and start, wherever the study's folder lies."""
+        """Names a training by its settings, clips, start and texts, wherever the study's folder lies."""
         init = config.init and config.init.removeprefix(str(self.output.resolve()))
-        values = [asdict(replace(config, init=init)), clips.fingerprint()]
+        settings = asdict(replace(config, init=init, descriptions=None))
+        values = [settings, clips.fingerprint(), parse_descriptions(config.descriptions)]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
 
     def _score(self, run: Path, config: TrainConfig, variant: Variant, tests: Sequence[Manifest]) -> float:
@@ -143,7 +161,9 @@ class Study:
                 self._clips[key] = pixels
             return pixels
 
-        evaluations = [scorer(loaded, config.templates, variant.views)(test, read_once) for test in tests]
+        texts = parse_descriptions(config.descriptions)
+        score = scorer(loaded, config.templates, variant.views, descriptions=texts)
+        evaluations = [score(test, read_once) for test in tests]
         for evaluation in evaluations:
             if evaluation.num_unreadable:
                 logger.warning(

@@ -1,6 +1,6 @@
 """Class names become text features, once per label set.
 
-Shapes: K labels, P templates, E joint embedding.
+Shapes: K labels, N texts of all of them, E joint embedding.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
+from openxclip.data.descriptions import Descriptions, texts_of
 from openxclip.data.templates import fill
 from openxclip.errors import InputError
 from openxclip.models import XCLIP
@@ -23,9 +24,10 @@ def encode_labels(
     labels: Sequence[str],
     templates: Sequence[str],
     batch_size: int = 256,
+    descriptions: Descriptions | None = None,
 ) -> Tensor:
     """Features (K, E) of the labels, once: see `label_encoder`."""
-    return label_encoder(model, tokenizer, labels, templates, batch_size)()
+    return label_encoder(model, tokenizer, labels, templates, batch_size, descriptions)()
 
 
 def label_encoder(
@@ -34,42 +36,54 @@ def label_encoder(
     labels: Sequence[str],
     templates: Sequence[str],
     batch_size: int = 256,
+    descriptions: Descriptions | None = None,
 ) -> Callable[[], Tensor]:
     """What gives the features (K, E) of the labels with the model's weights of that moment, with gradients.
 
-    A model of discrete labels gives its table: the labels are those of its training, in the same order.
+    Each text of a label, which without descriptions is its name alone, is written into each template. A model of
+    discrete labels gives its table: the labels are those of its training, in the same order.
 
     Raises:
-        InputError: there is no label or template, a template has no slot for the label, or the model has other
-            discrete labels.
+        InputError: there is no label or template, a template has no slot for the label, a label has no
+            description, or the model has other discrete labels.
     """
     discrete = model.discrete
     if discrete is not None:
+        if descriptions is not None:
+            raise InputError(
+                "this model's labels are discrete and it knows no texts; leave the descriptions out"
+            )
         _check_discrete(discrete, labels)
         return lambda: discrete.table
     if isinstance(templates, str) or not templates:
         raise InputError(
             f"templates must be a list of at least one, got {templates!r}; for one pass [template]"
         )
-    device = model.logit_scale.device
-    tokens = [tokenizer([fill(template, label) for label in labels]).to(device) for template in templates]
-    return lambda: label_features(model, tokens, batch_size)
+    texts = texts_of(labels, descriptions)
+    sentences = [fill(template, text) for own in texts for text in own for template in templates]
+    num_sentences = [len(own) * len(templates) for own in texts]
+    tokens = tokenizer(sentences).to(model.logit_scale.device)
+    return lambda: label_features(model, tokens, num_sentences, batch_size)
 
 
-def label_features(model: XCLIP, tokens: Sequence[Tensor], batch_size: int = 256) -> Tensor:
-    """Text features (K, E) of labels written into templates: P x (K, C) tokens, one tensor a template.
+def label_features(
+    model: XCLIP, tokens: Tensor, num_sentences: Sequence[int], batch_size: int = 256
+) -> Tensor:
+    """Text features (K, E) of labels from tokens (N, C): so many sentences of the first label, then the second's ...
 
-    One template gives the model's own features. Several give the mean of their directions, as CLIP's prompt
+    One sentence a label gives the model's own features. Several give the mean of their directions, as CLIP's prompt
     ensembles do, at the mean length of the features: video-specific prompting reads lengths, too.
     """
-    features = [
-        torch.cat([model.encode_text(chunk) for chunk in sentences.split(batch_size)]) for sentences in tokens
-    ]
-    if len(features) == 1:
-        return features[0]
-    stacked = torch.stack(features)  # (P, K, E)
-    direction = F.normalize(F.normalize(stacked, dim=-1).mean(dim=0), dim=-1)
-    return direction * stacked.norm(dim=-1, keepdim=True).mean(dim=0)
+    features = torch.cat([model.encode_text(chunk) for chunk in tokens.split(batch_size)])  # (N, E)
+    if len(features) == len(num_sentences):
+        return features
+    return torch.stack([_mean_direction(own) for own in features.split(list(num_sentences))])
+
+
+def _mean_direction(features: Tensor) -> Tensor:
+    """Features of one label's sentences (P, E) -> (E,)."""
+    direction = F.normalize(F.normalize(features, dim=-1).mean(dim=0), dim=-1)
+    return direction * features.norm(dim=-1).mean()
 
 
 def _check_discrete(discrete: DiscreteLabels, labels: Sequence[str]) -> None:

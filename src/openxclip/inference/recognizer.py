@@ -3,7 +3,7 @@
 Shapes: B videos, V views, T frames, S input side, K labels, E joint embedding.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from openxclip.checkpoints.load import load
 from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
+from openxclip.data.descriptions import check_descriptions
 from openxclip.data.labels import check_labels
 from openxclip.data.templates import BUILT_IN_TEMPLATES
 from openxclip.errors import CheckpointError, InputError, VideoError
@@ -50,14 +51,17 @@ class Recognizer:
         labels: Sequence[str],
         templates: Sequence[str] | None = None,
         limits: VideoLimits | None = None,
+        descriptions: Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:
+        """`descriptions` give texts that stand for a label in place of its name; every label needs one or more."""
         if templates is None:
             templates = BUILT_IN_TEMPLATES["name"]
         self.model = model
         self.preprocess = preprocess
         self.labels = tuple(check_labels(labels, "labels"))
         self.limits = limits
-        self.text = encode_labels(model, tokenizer, self.labels, templates)  # (K, E)
+        texts = None if descriptions is None else check_descriptions(descriptions, "descriptions")
+        self.text = encode_labels(model, tokenizer, self.labels, templates, descriptions=texts)  # (K, E)
 
     @classmethod
     def from_pretrained(
@@ -73,6 +77,7 @@ class Recognizer:
         interpolate: float | None = None,
         image_model: str | Path | None = None,
         limits: VideoLimits | None = None,
+        descriptions: Mapping[str, str | Sequence[str]] | None = None,
     ) -> "Recognizer":
         """Load a model (see `openxclip.load`) and make a recognizer of it."""
         loaded = load(
@@ -84,7 +89,7 @@ class Recognizer:
             interpolate=interpolate,
             image_model=image_model,
         )
-        return cls(*loaded, labels=labels, templates=templates, limits=limits)
+        return cls(*loaded, labels=labels, templates=templates, limits=limits, descriptions=descriptions)
 
     @overload  # a str is a Sequence[str] to the type checker; a single path is meant where one is given
     def predict(self, videos: str | Path, *, top_k: int = 5, views: str = "1x1") -> Prediction: ...  # type: ignore[overload-overlap]

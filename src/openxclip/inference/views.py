@@ -24,7 +24,7 @@ class Views:
     num_clips: int = 1
     """Temporal clips, spread over the whole video."""
     num_crops: int = 1
-    """Spatial crops of each: 1 (centre) or 3 (along the long side)."""
+    """Spatial crops of each: 1 (centre) or 3 (along the long side); where a model sees whole frames, 1 in any case."""
     dense_stride: int | None = None
     """None spreads each clip over the whole video; a number takes every so-manieth frame of its middle."""
 
@@ -67,7 +67,7 @@ def read_views(
     num_threads: int = 0,
     limits: VideoLimits | None = None,
 ) -> Tensor:
-    """Decode a video's views -> uint8 (V, T, 3, S, S).
+    """Decode a video's views -> uint8 (V, T, 3, S, S); V is `num_clips` times the crops that the model's frames give.
 
     Raises:
         VideoError: the video cannot be decoded.
@@ -76,6 +76,8 @@ def read_views(
         source,
         lambda length: views.indices(length, num_frames).reshape(-1),
         short_side_px=preprocess.short_side_px(views.num_crops),
+        resize=preprocess.resize,
+        filter=preprocess.filter,
         num_threads=num_threads,
         limits=limits or VideoLimits(),
     )

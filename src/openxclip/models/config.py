@@ -3,11 +3,15 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from openxclip.configuration import from_dict, require
 
-MLP_RATIO = 4  # every MLP of CLIP and X-CLIP widens by four
+MLP_RATIO = 4  # what an MLP widens by where nothing else is said, as in CLIP and X-CLIP
+HEAD_WIDTH = 64  # of every attention in X-CLIP and most language-image models as published
+
+Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
+"""QuickGELU is OpenAI's, MetaCLIP's and X-CLIP's; GELU LAION's and Perception Encoder's; its tanh form SigLIP's."""
 
 # Far above any model, and low enough that a config.json from anywhere cannot keep the loader busy for ever.
 MAX_LAYERS = 1000
@@ -22,6 +26,11 @@ def _check_sizes(config: Any, where: str) -> None:
             require(1 <= value <= largest, f"{where}: {name} must be 1 to {largest}, got {value}")
 
 
+def heads(num_heads: int | None, width: int) -> int:
+    """The given number of attention heads, or one for each 64 channels."""
+    return num_heads or max(1, width // HEAD_WIDTH)
+
+
 def _check_heads(width: int, num_heads: int, where: str) -> None:
     require(
         width % num_heads == 0,
@@ -29,12 +38,20 @@ def _check_heads(width: int, num_heads: int, where: str) -> None:
     )
 
 
+def _check_norm(norm_eps: float, where: str) -> None:
+    require(0 < norm_eps < 1, f"{where}: norm_eps must be above 0 and below 1, got {norm_eps}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """The image tower, with or without cross-frame communication (section 3.2, CCT)."""
+    """The image tower, with or without cross-frame communication (section 3.2, CCT).
+
+    The defaults are OpenAI CLIP's, from which X-CLIP starts; what other language-image models do otherwise is a
+    setting here.
+    """
 
     image_size_px: int = 224
-    """Side of the square input."""
+    """Side of the square input. What is beyond a whole number of patches at its right and bottom is not looked at."""
     patch_size_px: int = 32
     """Side of one patch."""
     width: int = 768
@@ -47,13 +64,46 @@ class VisionConfig:
     """Whether the blocks exchange message tokens between frames; off gives CLIP's plain image tower."""
     drop_path: float = 0.0
     """Stochastic depth of the last block; grows linearly from 0 at the first (a lone block has none)."""
+    activation: Activation = "quick_gelu"
+    """Of the MLPs."""
+    mlp_width: int | None = None
+    """Hidden width of the MLPs, or None for four times the token width."""
+    norm_eps: float = 1e-5
+    """Of the layer norms."""
+    class_token: bool = True
+    """Whether a class token stands before the patches."""
+    pooling: Literal["class", "attention"] = "class"
+    """What a frame's feature is: the class token, or what a learned probe finds by attention to all tokens."""
+    pooling_heads: int | None = None
+    """Attention heads of the pooling, or None for as many as the tower's."""
+    rotary: bool = False
+    """Whether attention rotates queries and keys by their patch's place, beside the learned positions."""
+    patch_bias: bool = False
+    """Whether the patch projection adds a bias."""
+    pre_norm: bool = True
+    """Whether tokens are normalised before the first block."""
+    projection: bool = True
+    """Whether a frame's feature is projected into the joint embedding, or is of its width already."""
+    projection_bias: bool = False
+    """Whether that projection adds a bias."""
 
     def __post_init__(self) -> None:
         _check_sizes(self, "vision")
         _check_heads(self.width, self.num_heads, "vision")
+        _check_norm(self.norm_eps, "vision")
+        if self.pooling == "attention":
+            _check_heads(self.width, self.pooling_heads or self.num_heads, "vision.pooling")
         require(
-            self.image_size_px % self.patch_size_px == 0,
-            f"image_size_px {self.image_size_px} must be a multiple of patch_size_px {self.patch_size_px}",
+            self.class_token or self.pooling == "attention",
+            "vision: pooling by the class token needs class_token; set pooling to 'attention'",
+        )
+        require(
+            not self.rotary or self.width // self.num_heads % 4 == 0,
+            f"vision: rotary positions need heads of a multiple of 4, got {self.width} / {self.num_heads}",
+        )
+        require(
+            self.image_size_px >= self.patch_size_px,
+            f"image_size_px {self.image_size_px} must be at least patch_size_px {self.patch_size_px}",
         )
         require(0 <= self.drop_path < 1, f"vision: drop_path must be in [0, 1), got {self.drop_path}")
 
@@ -65,7 +115,7 @@ class VisionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """CLIP's causal text tower. The end-of-text token must have the highest id of the vocabulary."""
+    """The text tower; the defaults are OpenAI CLIP's."""
 
     vocab_size: int = 49408
     """Number of token ids."""
@@ -79,10 +129,26 @@ class TextConfig:
     """Attention heads."""
     num_context_vectors: int | None = None
     """M learnable vectors between the start token and each class name (CoOp), or None for none."""
+    causal: bool = True
+    """True: a token sees those before it, and a text's feature is its end token, the one with the highest id.
+    False: all tokens of a full context see each other, and the feature is the last (SigLIP)."""
+    activation: Activation = "quick_gelu"
+    """Of the MLPs."""
+    mlp_width: int | None = None
+    """Hidden width of the MLPs, or None for four times the token width."""
+    norm_eps: float = 1e-5
+    """Of the layer norms."""
+    projection_bias: bool = False
+    """Whether the projection into the joint embedding adds a bias."""
 
     def __post_init__(self) -> None:
         _check_sizes(self, "text")
         _check_heads(self.width, self.num_heads, "text")
+        _check_norm(self.norm_eps, "text")
+        require(
+            self.causal or self.num_context_vectors is None,
+            "text: learnable context (num_context_vectors) needs a causal text tower with a start token",
+        )
         longest = self.context_length - 3
         require(
             self.num_context_vectors is None or self.num_context_vectors <= longest,
@@ -97,8 +163,8 @@ class IntegrationConfig:
 
     num_layers: int = 1
     """Number of blocks."""
-    num_heads: int = 8
-    """Attention heads."""
+    num_heads: int | None = None
+    """Attention heads, or None for width / 64, as everywhere in X-CLIP."""
 
     def __post_init__(self) -> None:
         _check_sizes(self, "integration")
@@ -110,8 +176,8 @@ class PromptingConfig:
 
     num_layers: int = 2
     """Number of cross-attention layers."""
-    num_heads: int = 8
-    """Attention heads."""
+    num_heads: int | None = None
+    """Attention heads, or None for width / 64, as everywhere in X-CLIP."""
 
     def __post_init__(self) -> None:
         _check_sizes(self, "prompting")
@@ -135,11 +201,21 @@ class XCLIPConfig:
     """Video-specific prompting, or None for none."""
     num_discrete_labels: int | None = None
     """Free vectors in place of the text tower, one a class (the baseline "without text"), or None for texts."""
+    logit_bias: bool = False
+    """Whether a learned number is added to all logits (SigLIP); it moves sigmoids, and no ranking."""
 
     def __post_init__(self) -> None:
         _check_sizes(self, "model")
-        for name, part in (("integration", self.integration), ("prompting", self.prompting)):
+        require(
+            self.vision.projection or self.vision.width == self.embed_dim,
+            f"vision: without projection its width {self.vision.width} must be embed_dim, {self.embed_dim}",
+        )
+        for name in ("integration", "prompting"):
+            part = getattr(self, name)
             if part is not None:
+                # Written down, so that a saved configuration says how many there are.
+                part = dataclasses.replace(part, num_heads=heads(part.num_heads, self.embed_dim))
+                object.__setattr__(self, name, part)
                 _check_heads(self.embed_dim, part.num_heads, name)
         if self.num_discrete_labels is not None:
             require(
@@ -147,6 +223,11 @@ class XCLIPConfig:
                 "num_discrete_labels puts free vectors in the place of texts, so there is nothing to prompt: "
                 "set prompting and text.num_context_vectors to null",
             )
+
+    @property
+    def is_image_model(self) -> bool:
+        """Whether nothing in it looks across frames: a language-image model that recognises by the frame mean."""
+        return not self.vision.message_tokens and self.integration is None and self.prompting is None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -160,6 +241,24 @@ class XCLIPConfig:
             ConfigError: a key is unknown or a value is not allowed.
         """
         return from_dict(cls, values)
+
+
+NUM_IMAGE_MODEL_FRAMES = 8  # of a clip, for weights that have never seen a video
+
+
+def image_model(
+    *, embed_dim: int, vision: VisionConfig, text: TextConfig, logit_bias: bool = False
+) -> XCLIPConfig:
+    """A language-image model, with none of the parts that X-CLIP adds: a video is the mean of its frames."""
+    return XCLIPConfig(
+        embed_dim=embed_dim,
+        num_frames=NUM_IMAGE_MODEL_FRAMES,
+        vision=vision,
+        text=text,
+        integration=None,
+        prompting=None,
+        logit_bias=logit_bias,
+    )
 
 
 def preset(name: str) -> XCLIPConfig:
@@ -184,8 +283,6 @@ def _large(image_size_px: int, num_frames: int) -> XCLIPConfig:
             image_size_px=image_size_px, patch_size_px=14, width=1024, num_layers=24, num_heads=16
         ),
         text=TextConfig(width=768, num_heads=12),
-        integration=IntegrationConfig(num_heads=12),
-        prompting=PromptingConfig(num_heads=12),
     )
 
 

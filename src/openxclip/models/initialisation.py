@@ -54,8 +54,12 @@ TABLE: tuple[tuple[str, Rule], ...] = (
     (r".*norm\.weight", _constant(1.0)),
     (r".*\.bias", _constant(0.0)),
     (r"logit_scale", _constant(math.log(1 / 0.07))),
+    (r"logit_bias", _constant(-10.0)),  # as SigLIP starts
     (r"visual\.patch_embedding\.weight", _fan_in(1.0)),
-    (r"visual\.(class|position)_embedding", _width),
+    (r"visual\.(class|position)_embedding|visual\.pooling\.probe", _width),
+    (r"visual\.pooling\.attn\.(qkv|proj)\.weight", _fan_in(1.0)),
+    (r"visual\.pooling\.mlp\.fc1\.weight", _fan_in(2**-0.5)),
+    (r"visual\.pooling\.mlp\.fc2\.weight", _fan_in(2.0)),
     (r"text\.token_embedding\.weight", _normal(0.02)),
     (r"text\.position_embedding", _normal(0.01)),
     (rf"{_BLOCK}\.(intra_)?attn\.qkv\.weight", _fan_in(1.0)),

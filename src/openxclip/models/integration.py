@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openxclip.models.config import IntegrationConfig
+from openxclip.models.config import IntegrationConfig, heads
 from openxclip.models.layers import TransformerBlock
 
 
@@ -17,9 +17,8 @@ class MultiFrameIntegration(nn.Module):
     def __init__(self, config: IntegrationConfig, num_frames: int, embed_dim: int) -> None:
         super().__init__()
         self.position_embedding = nn.Parameter(torch.empty(num_frames, embed_dim))
-        self.blocks = nn.ModuleList(
-            TransformerBlock(embed_dim, config.num_heads) for _ in range(config.num_layers)
-        )
+        num_heads = heads(config.num_heads, embed_dim)
+        self.blocks = nn.ModuleList(TransformerBlock(embed_dim, num_heads) for _ in range(config.num_layers))
 
     def forward(self, frames: Tensor) -> Tensor:
         """frames (B, T, E) -> video feature (B, E)."""

@@ -3,11 +3,15 @@
 Shapes: ... any leading dims, L tokens, D width.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openxclip.models.config import MLP_RATIO
+from openxclip.models.config import MLP_RATIO, Activation
+from openxclip.models.rotary import rotate
 
 
 class QuickGELU(nn.Module):
@@ -17,14 +21,22 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
-class MLP(nn.Sequential):
-    """Linear (D -> 4D), QuickGELU, Linear (4D -> D)."""
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "quick_gelu": QuickGELU,
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+}
 
-    def __init__(self, width: int) -> None:
+
+class MLP(nn.Sequential):
+    """Linear (D -> hidden, 4D where nothing else is said), activation, Linear (hidden -> D)."""
+
+    def __init__(self, width: int, hidden: int | None = None, activation: Activation = "quick_gelu") -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, MLP_RATIO * width)
-        self.activation = QuickGELU()
-        self.fc2 = nn.Linear(MLP_RATIO * width, width)
+        hidden = hidden or MLP_RATIO * width
+        self.fc1 = nn.Linear(width, hidden)
+        self.activation = ACTIVATIONS[activation]()
+        self.fc2 = nn.Linear(hidden, width)
 
 
 class Attention(nn.Module):
@@ -36,11 +48,25 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
-        """x (..., L, D) -> (..., L, D); causal lets a token see itself and those before it."""
+    def forward(self, x: Tensor, causal: bool = False, angles: Tensor | None = None) -> Tensor:
+        """x (..., L, D) -> (..., L, D).
+
+        causal lets a token see itself and those before it; angles (L, D/H/2) rotate queries and keys (see `rotary`).
+        """
         q, k, v = self.qkv(x).flatten(0, -3).chunk(3, dim=-1)  # (prod(...), L, D) each
+        if angles is not None:
+            q, k = (rotate(tensor, angles, self.num_heads) for tensor in (q, k))
         out = attend(q, k, v, self.num_heads, causal)
         return self.proj(out.reshape(x.shape))
+
+    def one_query(self, query: Tensor, x: Tensor) -> Tensor:
+        """One query (D,), not taken from the tokens, attends to x (..., L, D) -> what it finds (..., D)."""
+        width = len(query)
+        q = F.linear(query, self.qkv.weight[:width], self.qkv.bias[:width])
+        key_value = F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:])
+        k, v = key_value.flatten(0, -3).chunk(2, dim=-1)  # (prod(...), L, D) each
+        out = attend(q.expand(len(k), 1, -1), k, v, self.num_heads)
+        return self.proj(out.view(*x.shape[:-2], width))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, causal: bool = False) -> Tensor:
@@ -54,12 +80,19 @@ def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, causal: bo
 class TransformerBlock(nn.Module):
     """Pre-norm residual block: attention, then MLP."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        mlp_width: int | None = None,
+        activation: Activation = "quick_gelu",
+        norm_eps: float = 1e-5,
+    ) -> None:
         super().__init__()
-        self.attn_norm = nn.LayerNorm(width)
+        self.attn_norm = nn.LayerNorm(width, norm_eps)
         self.attn = Attention(width, num_heads)
-        self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = MLP(width)
+        self.mlp_norm = nn.LayerNorm(width, norm_eps)
+        self.mlp = MLP(width, mlp_width, activation)
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
         """x (..., L, D) -> (..., L, D)."""

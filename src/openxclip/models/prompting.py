@@ -6,7 +6,7 @@ Shapes: B videos, T frames, N patches, D vision width, E joint embedding, K text
 import torch
 from torch import Tensor, nn
 
-from openxclip.models.config import PromptingConfig
+from openxclip.models.config import PromptingConfig, heads
 from openxclip.models.layers import MLP, attend
 
 
@@ -51,9 +51,8 @@ class VideoSpecificPrompting(nn.Module):
         self.patch_norm = nn.LayerNorm(vision_width)
         self.patch_proj = nn.Linear(vision_width, embed_dim, bias=False)
         self.context_norm = nn.LayerNorm(embed_dim)
-        self.layers = nn.ModuleList(
-            PromptingLayer(embed_dim, config.num_heads) for _ in range(config.num_layers)
-        )
+        num_heads = heads(config.num_heads, embed_dim)
+        self.layers = nn.ModuleList(PromptingLayer(embed_dim, num_heads) for _ in range(config.num_layers))
         self.alpha = nn.Parameter(torch.empty(embed_dim))
 
     def project(self, patches: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""CLIP's text tower.
+"""The text tower: CLIP's, causal, or SigLIP's, where all tokens see each other.
 
 Shapes: K texts, C tokens of a text, E joint embedding.
 """
@@ -21,7 +21,7 @@ def trim(tokens: Tensor) -> Tensor:
 
 
 class TextTransformer(nn.Module):
-    """Causal transformer; a text's feature is its end-of-text token, the one with the highest id."""
+    """A transformer over the tokens of a text; its feature is one of them (see `TextConfig.causal`)."""
 
     def __init__(self, config: TextConfig, embed_dim: int) -> None:
         super().__init__()
@@ -29,26 +29,40 @@ class TextTransformer(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
         self.blocks = nn.ModuleList(
-            TransformerBlock(config.width, config.num_heads) for _ in range(config.num_layers)
+            TransformerBlock(
+                config.width, config.num_heads, config.mlp_width, config.activation, config.norm_eps
+            )
+            for _ in range(config.num_layers)
         )
-        self.final_norm = nn.LayerNorm(config.width)
-        self.proj = nn.Linear(config.width, embed_dim, bias=False)
+        self.final_norm = nn.LayerNorm(config.width, config.norm_eps)
+        self.proj = nn.Linear(config.width, embed_dim, bias=config.projection_bias)
         # Last, so that with the same seed the tower starts from the same weights with and without it.
         self.context = (
             LearnableContext(config.num_context_vectors, config.width) if config.num_context_vectors else None
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (K, C), any C up to the context length -> text features (K, E)."""
-        tokens = trim(tokens)
+        """tokens (K, C) -> text features (K, E); any C up to the context length, or just that if not causal."""
+        return self._causal(trim(tokens)) if self.config.causal else self._bidirectional(tokens)
+
+    def _causal(self, tokens: Tensor) -> Tensor:
         num_vectors = self.config.num_context_vectors or 0
         if self.context is None:
             x = self.token_embedding(tokens)
         else:
             tokens = shorten(tokens, self.config.context_length - num_vectors)
             x = self.context(self.token_embedding(tokens))
-        x = x + self.position_embedding[: x.shape[1]]  # (K, C, D), with learnable context (K, C + M, D)
-        for block in self.blocks:
-            x = block(x, causal=True)
+        x = self._encode(x, causal=True)  # (K, C, D), with learnable context (K, C + M, D)
         end = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1) + num_vectors]  # (K, D)
         return self.proj(self.final_norm(end))
+
+    def _bidirectional(self, tokens: Tensor) -> Tensor:
+        x = self._encode(self.token_embedding(tokens), causal=False)
+        return self.proj(self.final_norm(x[:, -1]))
+
+    def _encode(self, x: Tensor, causal: bool) -> Tensor:
+        """Token embeddings (K, C, D) -> what the last block gives, of the same shape."""
+        x = x + self.position_embedding[: x.shape[1]]
+        for block in self.blocks:
+            x = block(x, causal=causal)
+        return x

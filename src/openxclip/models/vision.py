@@ -1,6 +1,6 @@
 """The image tower with cross-frame communication (section 3.2, CCT).
 
-Shapes: B videos, T frames, N patches of a frame, L = 1 + N tokens (class token first), D width,
+Shapes: B videos, T frames, N patches of a frame, L tokens (1 + N, class token first; N in a tower without), D width,
 E joint embedding.
 """
 
@@ -12,13 +12,15 @@ from torch.utils.checkpoint import checkpoint
 
 from openxclip.models.config import VisionConfig
 from openxclip.models.layers import MLP, Attention, DropPath
+from openxclip.models.pooling import AttentionPooling
+from openxclip.models.rotary import patch_angles
 
 
 class FrameFeatures(NamedTuple):
     """What the tower gives for each frame."""
 
     frames: Tensor
-    """(B, T, E): the class token, normalised and projected into the joint embedding."""
+    """(B, T, E): the class token or the pooled tokens, normalised and projected into the joint embedding."""
     patches: Tensor
     """(B, T, N, D): the patch tokens as the last block leaves them."""
 
@@ -26,68 +28,100 @@ class FrameFeatures(NamedTuple):
 class FrameBlock(nn.Module):
     """Frames exchange messages (CFA), then each frame attends within itself (IFA), then the MLP."""
 
-    def __init__(self, width: int, num_heads: int, drop_path: float, message_tokens: bool) -> None:
+    def __init__(self, config: VisionConfig, drop_path: float) -> None:
         super().__init__()
-        self.message_tokens = message_tokens
-        if message_tokens:
+        width, num_heads = config.width, config.num_heads
+        self.class_token = config.class_token
+        self.message_tokens = config.message_tokens
+        if self.message_tokens:
             self.message_proj = nn.Linear(width, width)
-            self.cross_norm = nn.LayerNorm(width)
+            self.cross_norm = nn.LayerNorm(width, config.norm_eps)
             self.cross_attn = Attention(width, num_heads)
-        self.intra_norm = nn.LayerNorm(width)
+        self.intra_norm = nn.LayerNorm(width, config.norm_eps)
         self.intra_attn = Attention(width, num_heads)
-        self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = MLP(width)
+        self.mlp_norm = nn.LayerNorm(width, config.norm_eps)
+        self.mlp = MLP(width, config.mlp_width, config.activation)
         self.drop_path = DropPath(drop_path)
 
     def messages(self, x: Tensor) -> Tensor:
-        """Cross-frame fusion attention over T: x (B, T, L, D) -> one message token a frame (B, T, 1, D)."""
-        message = self.message_proj(x[:, :, 0])  # (B, T, D)
+        """Cross-frame fusion attention over T: x (B, T, L, D) -> one message token a frame (B, T, 1, D).
+
+        A message is drawn from the frame's class token. A tower without one has no token that stands for the frame,
+        so the mean of its patches does: like a class token it lies where the block's tokens lie, costs nothing and
+        has no order. (The tower's own attention pooling was learned on the last block's normalised tokens alone; in
+        the blocks before, its probe would look for what is not there yet.)
+        """
+        summary = x[:, :, 0] if self.class_token else x.mean(dim=2)
+        message = self.message_proj(summary)  # (B, T, D)
         message = message + self.drop_path(self.cross_attn(self.cross_norm(message)))
         return message.unsqueeze(2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, L, D) -> (B, T, L, D)."""
+    def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
+        """x (B, T, L, D), angles (L, D / heads / 2) of its tokens where positions are rotary -> (B, T, L, D)."""
         num_tokens = x.shape[2]
         if self.message_tokens:
             x = torch.cat([x, self.messages(x)], dim=2)  # (B, T, L+1, D)
-        x = x + self.drop_path(self.intra_attn(self.intra_norm(x)))  # intra-frame diffusion attention
+            if angles is not None:  # a message has no place in the frame: it is not turned
+                angles = torch.cat([angles, angles.new_zeros(1, angles.shape[1])])
+        # intra-frame diffusion attention
+        x = x + self.drop_path(self.intra_attn(self.intra_norm(x), angles=angles))
         x = x[:, :, :num_tokens]  # the message has been read; it does not live on
         return x + self.drop_path(self.mlp(self.mlp_norm(x)))
 
 
 class VisionTransformer(nn.Module):
-    """CLIP's image tower whose blocks may talk across frames."""
+    """A language-image model's image tower whose blocks may talk across frames."""
 
     def __init__(self, config: VisionConfig, embed_dim: int) -> None:
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
         width = config.width
-        self.patch_embedding = nn.Conv2d(3, width, config.patch_size_px, config.patch_size_px, bias=False)
-        self.class_embedding = nn.Parameter(torch.empty(width))
-        self.position_embedding = nn.Parameter(torch.empty(1 + config.num_patches, width))
-        self.pre_norm = nn.LayerNorm(width)
-        rates = torch.linspace(0, config.drop_path, config.num_layers, device="cpu").tolist()
-        self.blocks = nn.ModuleList(
-            FrameBlock(width, config.num_heads, rate, config.message_tokens) for rate in rates
+        self.patch_embedding = nn.Conv2d(
+            3, width, config.patch_size_px, config.patch_size_px, bias=config.patch_bias
         )
-        self.post_norm = nn.LayerNorm(width)
-        self.proj = nn.Linear(width, embed_dim, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(width)) if config.class_token else None
+        num_tokens = config.num_patches + int(config.class_token)
+        self.position_embedding = nn.Parameter(torch.empty(num_tokens, width))
+        self.pre_norm = nn.LayerNorm(width, config.norm_eps) if config.pre_norm else nn.Identity()
+        rates = torch.linspace(0, config.drop_path, config.num_layers, device="cpu").tolist()
+        self.blocks = nn.ModuleList(FrameBlock(config, rate) for rate in rates)
+        self.post_norm = nn.LayerNorm(width, config.norm_eps)
+        self.pooling = AttentionPooling(config) if config.pooling == "attention" else None
+        self.proj = (
+            nn.Linear(width, embed_dim, bias=config.projection_bias) if config.projection else nn.Identity()
+        )
 
     def embed(self, pixels: Tensor) -> Tensor:
         """pixels (B, T, 3, H, W) -> tokens (B, T, L, D)."""
         num_videos, num_frames = pixels.shape[:2]
         patches = self.patch_embedding(pixels.flatten(0, 1))  # (BT, D, h, w)
         patches = patches.flatten(2).transpose(1, 2).unflatten(0, (num_videos, num_frames))  # (B, T, N, D)
-        class_token = self.class_embedding.expand(num_videos, num_frames, 1, -1)
-        return torch.cat([class_token, patches], dim=2) + self.position_embedding
+        if self.class_embedding is not None:
+            class_token = self.class_embedding.expand(num_videos, num_frames, 1, -1)
+            patches = torch.cat([class_token, patches], dim=2)
+        return patches + self.position_embedding
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Tokens as the last block leaves them (B, T, L, D) -> frame features (B, T, E)."""
+        if self.pooling is None:
+            return self.proj(self.post_norm(x[:, :, 0]))
+        return self.proj(self.pooling(self.post_norm(x)))
 
     def forward(self, pixels: Tensor) -> FrameFeatures:
         """pixels (B, T, 3, H, W), normalised -> features of each frame."""
         x = self.pre_norm(self.embed(pixels))
+        angles = self._angles(x.device) if self.config.rotary else None
         for block in self.blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x, angles, use_reentrant=False)
             else:
-                x = block(x)
-        return FrameFeatures(frames=self.proj(self.post_norm(x[:, :, 0])), patches=x[:, :, 1:])
+                x = block(x, angles)
+        return FrameFeatures(frames=self.pool(x), patches=x[:, :, int(self.config.class_token) :])
+
+    def _angles(self, device: torch.device) -> Tensor:
+        """Angles (L, D / heads / 2) by which attention turns each token; a class token is not turned."""
+        config = self.config
+        grid, num_class_tokens = config.image_size_px // config.patch_size_px, int(config.class_token)
+        angles = patch_angles(grid, config.width // config.num_heads, num_class_tokens, device)
+        return torch.cat([angles.new_zeros(num_class_tokens, angles.shape[1]), angles])

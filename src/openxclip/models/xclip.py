@@ -52,6 +52,7 @@ class XCLIP(nn.Module):
         self.text = None if num_labels else TextTransformer(config.text, config.embed_dim)
         self.discrete = DiscreteLabels(num_labels, config.embed_dim) if num_labels else None
         self.logit_scale = nn.Parameter(torch.empty(()))
+        self.logit_bias = nn.Parameter(torch.empty(())) if config.logit_bias else None
         if not self.logit_scale.is_meta:
             initialise(self)
 
@@ -71,8 +72,8 @@ class XCLIP(nn.Module):
         """tokens (K, C) -> text features (K, E), not normalised.
 
         Raises:
-            InputError: the texts are longer than the model's context, or use ids outside its vocabulary; or the
-                model has discrete labels in place of texts.
+            InputError: the texts are longer than the model's context, or shorter where it needs all of it (not
+                causal), or use ids outside its vocabulary; or the model has discrete labels in place of texts.
         """
         if self.text is None:
             raise InputError(
@@ -80,9 +81,10 @@ class XCLIP(nn.Module):
                 "whose vectors are model.discrete.table; for free class names load a model trained with texts"
             )
         context, vocab = self.config.text.context_length, self.config.text.vocab_size
-        if tokens.ndim != 2 or tokens.numel() == 0 or tokens.shape[1] > context:
+        shortest = 1 if self.config.text.causal else context
+        if tokens.ndim != 2 or tokens.numel() == 0 or not shortest <= tokens.shape[1] <= context:
             raise InputError(
-                f"tokens must be (K, C) with K >= 1, 1 <= C <= {context}, got {tuple(tokens.shape)}"
+                f"tokens must be (K, C) with K >= 1, {shortest} <= C <= {context}, got {tuple(tokens.shape)}"
             )
         if not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab:
             raise InputError(
@@ -110,7 +112,8 @@ class XCLIP(nn.Module):
             query = F.normalize(video.video.to(precision), dim=-1)  # (B, E)
             text = F.normalize(text.to(precision), dim=-1)
             similarity = torch.einsum("be,bke->bk" if text.ndim == 3 else "be,ke->bk", query, text)
-            return self.logit_scale.to(precision).exp() * similarity
+            logits = self.logit_scale.to(precision).exp() * similarity
+            return logits if self.logit_bias is None else logits + self.logit_bias.to(precision)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """pixels (B, T, 3, S, S), tokens (K, C) -> logits (B, K)."""

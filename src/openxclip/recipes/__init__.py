@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from openxclip.errors import InputError
+from openxclip.recipes.fine_tuning import FINE_TUNING
 from openxclip.recipes.published import KINETICS, REGIMES
 from openxclip.recipes.shapes import (
     shapes,
@@ -30,6 +31,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         shapes_small,
         shapes_small_few,
         *KINETICS,
+        *FINE_TUNING,
     )
 }
 """Name on the command line -> recipe."""

@@ -7,7 +7,7 @@ with 4x3 views. Commands: docs/published.md.
 
 import dataclasses
 
-from openxclip.training.config import OptimConfig, TrainConfig
+from openxclip.training.config import ExpansionConfig, OptimConfig, TrainConfig
 
 
 def supervised() -> TrainConfig:
@@ -16,6 +16,8 @@ def supervised() -> TrainConfig:
         recipe="supervised",
         init="ViT-B-32.pt",
         num_frames=8,
+        expansion=ExpansionConfig(),
+        preprocessing="official",
         optim=OptimConfig(epochs=30, learning_rate=8e-6, batch_size=256),
     )
 

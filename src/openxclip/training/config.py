@@ -81,7 +81,7 @@ class LearningRates:
     text: float = 0.0
     """The text tower; frozen and without learnable context, its features are computed once."""
     logit_scale: float = 0.0
-    """The temperature."""
+    """The temperature, and SigLIP's bias of all logits."""
 
     def __post_init__(self) -> None:
         for name, factor in vars(self).items():
@@ -172,6 +172,48 @@ class ExpansionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AveragingConfig:
+    """Stochastic weight averaging: the mean of the weights at the ends of epochs becomes checkpoint `average`."""
+
+    start: float = 0.0
+    """Share of the epochs before the first that counts: 0.5 averages the second half."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.start < 1, f"averaging.start must be in [0, 1), got {self.start}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolatedConfig:
+    """Interpolated-weight regularisation (Open-VCLIP): the loss between the image model and the trained weights."""
+
+    max_share: float = 0.6
+    """Lambda, the largest share of the image model's weights; each step draws one below."""
+    weight: float = 0.5
+    """C, the weight of the gradient there."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.max_share <= 1, f"interpolated.max_share must be in (0, 1], got {self.max_share}")
+        require(0 < self.weight < math.inf, f"interpolated.weight must be above 0, got {self.weight}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig:
+    """Residual feature distillation (FROSTER): features stay near those of the frozen image model."""
+
+    weight: float = 2.0
+    """Beta, the weight of the distance."""
+    residual_share: float = 0.1
+    """Alpha, how much of the residual network's output is added to the features."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.weight < math.inf, f"distillation.weight must be above 0, got {self.weight}")
+        require(
+            0 <= self.residual_share < math.inf,
+            f"distillation.residual_share must be 0 or more, got {self.residual_share}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A whole run. Exactly one of `init` and `model` is given."""
 
@@ -185,16 +227,27 @@ class TrainConfig:
     """The parts around the towers of `init`, e.g. of an image model; None takes the weights as they come."""
     tokenizer: str | None = None
     """Tokenizer for an `init` that brings none, such as OpenAI's files: a tokenizer.json, CLIP's merges, a hub id."""
+    preprocessing: Literal["init", "official"] = "init"
+    """What the model is shown: as the weights of `init` come with it, or as X-CLIP was trained, with ImageNet's mean
+    and deviation, whatever its towers saw before."""
     num_frames: int = 8
     """Frames of a training clip."""
     templates: tuple[str, ...] = (SLOT,)
     """Sentences with {} for the class name; several make an ensemble, as in CLIP."""
+    descriptions: str | None = None
+    """Texts in place of the class names: a JSON file of label -> texts, or "moving-shapes"; None takes the names."""
     data: DataConfig = field(default_factory=DataConfig)
     """The clips."""
     optim: OptimConfig
     """The optimizer."""
     mix: MixConfig = field(default_factory=MixConfig)
     """Mixing of clips and labels."""
+    averaging: AveragingConfig | None = None
+    """Stochastic weight averaging, or None for none."""
+    interpolated: InterpolatedConfig | None = None
+    """Interpolated-weight regularisation, or None for none; needs an `init`."""
+    distillation: DistillationConfig | None = None
+    """Residual feature distillation, or None for none; needs an `init`."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Arithmetic of the forward pass; weights stay in float32."""
     gradient_checkpointing: bool = False
@@ -224,4 +277,25 @@ class TrainConfig:
         require(
             self.model is None or self.model.num_frames == self.num_frames,
             "num_frames and model.num_frames differ; set both",
+        )
+        self._check_image_model()
+
+    @property
+    def needs_image_model(self) -> bool:
+        """Whether each step looks at the image model that the training starts from."""
+        return self.interpolated is not None or self.distillation is not None
+
+    def _check_image_model(self) -> None:
+        if not self.needs_image_model:
+            return
+        discrete = self.expansion is not None and self.expansion.discrete_labels
+        require(
+            self.init is not None and not discrete,
+            "interpolated and distillation compare with the image model that the training starts from, and its "
+            "texts: give init, and no expansion.discrete_labels, or set both to null",
+        )
+        factors = self.optim.factors
+        require(
+            self.interpolated is None or bool(factors.visual or factors.text),
+            "interpolated needs a tower that is trained; set optim.factors.visual or optim.factors.text above 0",
         )

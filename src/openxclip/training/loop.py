@@ -11,20 +11,27 @@ import math
 import os
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from openxclip.checkpoints.load import Loaded
+from openxclip.checkpoints.native import write_folder
 from openxclip.data.dataset import Batch, Draw, TrainClips, collate, epoch_batches, generator
+from openxclip.data.descriptions import parse_descriptions
 from openxclip.errors import TrainingError
 from openxclip.inference.labels import label_encoder
+from openxclip.models import XCLIP
 from openxclip.progress import progress_bar
+from openxclip.training.averaging import WeightAverage
 from openxclip.training.config import TrainConfig
+from openxclip.training.distillation import Distillation
+from openxclip.training.interpolated import InterpolatedWeights
 from openxclip.training.mixing import mix, smooth_targets, soft_cross_entropy
 from openxclip.training.optim import build_optimizer, freeze, schedule, set_learning_rate
 from openxclip.training.run_folder import RunFolder, TrainingState
@@ -44,27 +51,82 @@ class Trainer:
         start: Loaded,
         clips: TrainClips,
         run: RunFolder,
-        write_model: Callable[[Path], None],
         validate: Validate | None,
+        image_model: XCLIP | None,
     ) -> None:
+        """
+        Args:
+            config: the recipe.
+            start: the model to train, with its tokenizer and preprocessing.
+            clips: to train on.
+            run: where the run is kept.
+            validate: gives what the best checkpoint is chosen by; None keeps only the last.
+            image_model: what the training started from, where the config needs it.
+        """
         self.config = config
-        self.model, tokenizer, self.preprocess = start
+        self.start = start
+        self.model, _, self.preprocess = start
         self.clips = clips
         self.run = run
-        self.write_model = write_model
         self.validate = validate
         self.device = self.model.logit_scale.device
         self.model.visual.gradient_checkpointing = config.gradient_checkpointing
         freeze(self.model, config.optim.factors)
-        labels = clips.manifest.labels
-        self.num_classes = len(labels)
-        self.encode_labels = label_encoder(self.model, tokenizer, labels, config.templates)
+        self.num_classes = len(clips.manifest.labels)
+        self.encode_labels = self._label_encoder(self.model)
         text = self.encode_labels()  # (K, E)
         self.frozen_text = None if text.requires_grad else text
         self.optimizer = build_optimizer(self.model, config.optim)
+        self.extras = nn.ModuleDict()
+        """What this training has beside the model, and keeps to go on."""
+        self.average = self._averaging()
+        self.interpolated = self._interpolation(image_model)
+        self.distillation = self._distillation(image_model)
         num_samples = config.data.samples_per_epoch
         self.num_samples = len(clips.manifest.items) if num_samples is None else num_samples
         self.steps_per_epoch = max(1, self.num_samples // config.optim.batch_size)
+
+    def _label_encoder(self, model: XCLIP) -> Callable[[], Tensor]:
+        return label_encoder(
+            model,
+            self.start.tokenizer,
+            self.clips.manifest.labels,
+            self.config.templates,
+            descriptions=parse_descriptions(self.config.descriptions),
+        )
+
+    def _averaging(self) -> WeightAverage | None:
+        if self.config.averaging is None:
+            return None
+        average = WeightAverage(self.model, self.config.averaging, self.config.optim.epochs)
+        self.extras["average"] = average.average
+        return average
+
+    def _interpolation(self, image_model: XCLIP | None) -> InterpolatedWeights | None:
+        if self.config.interpolated is None:
+            return None
+        assert image_model is not None, "config.needs_image_model says so"
+        return InterpolatedWeights(self.model, image_model, self.config.interpolated)
+
+    def _distillation(self, image_model: XCLIP | None) -> Distillation | None:
+        if self.config.distillation is None:
+            return None
+        assert image_model is not None, "config.needs_image_model says so"
+        text = None
+        if self.frozen_text is None:
+            with torch.no_grad():
+                text = self._label_encoder(image_model)()  # (K, E)
+        distillation = Distillation(image_model, text, self.config.distillation, self.config.seed)
+        self.extras["distillation"] = distillation.residuals
+        optim = self.config.optim
+        self.optimizer.add_param_group(
+            {
+                "params": list(distillation.residuals.parameters()),
+                "weight_decay": optim.weight_decay,
+                "peak_lr": optim.learning_rate,
+            }
+        )
+        return distillation
 
     def fit(self, state: TrainingState) -> TrainingState:
         """Train from `state` to the last epoch, saving after each.
@@ -73,7 +135,7 @@ class Trainer:
             TrainingError: the loss or its gradient is not a number, or no clip of a batch can be read.
         """
         if state.step > 0:
-            self.run.load_optimizer(self.model, self.optimizer)
+            self.run.load_optimizer(self.model, self.optimizer, self.extras)
         total = self.config.optim.epochs * self.steps_per_epoch
         with progress_bar() as bar:
             task = bar.add_task("training", total=total, completed=state.step, note="")
@@ -101,14 +163,21 @@ class Trainer:
             unreadable=unreadable,
         )
         if is_best:
-            self.run.save_best(self.write_model)
+            self._save_model(self.run.best, self.start)
+        if self.average is not None and self.average.update(self.model, state.epoch):
+            self._save_model(self.run.average, self.start._replace(model=self.average.model))
         mean_loss = sum(losses) / len(losses)
         self.run.log(
             epoch=state.epoch, step=step, mean_loss=mean_loss, val_top1=top1, unreadable=sorted(set(errors))
         )
         # Last: what was logged without it is forgotten and done again after an interruption.
-        self.run.save_last(self.write_model, self.model, self.optimizer, state)
+        self.run.save_last(
+            lambda folder: write_folder(folder, *self.start), self.model, self.optimizer, state, self.extras
+        )
         return state
+
+    def _save_model(self, path: Path, loaded: Loaded) -> None:
+        self.run.save_model(path, lambda folder: write_folder(folder, *loaded))
 
     def _loader(self, epoch: int) -> DataLoader[Batch]:
         keys = epoch_batches(
@@ -157,14 +226,13 @@ class Trainer:
         rng = generator(Draw.STEP, self.config.seed, step)
         torch.manual_seed(int(rng.integers(2**63)))  # drop path draws from torch's own generator
         inputs, targets = self._inputs(batch, rng)
-        num_parts = min(self.config.optim.accumulation_steps, len(targets))
-        total = 0.0
-        for part, wanted in zip(inputs.chunk(num_parts), targets.chunk(num_parts), strict=True):
-            loss = self._loss(part, wanted) * len(wanted) / len(targets)
-            loss.backward()
-            total += loss.item()
+        total = self._backward(inputs, targets)
+        if self.interpolated is not None:
+            with self.interpolated.weights(rng) as weight:
+                total += self._backward(inputs, targets, weight)
         limit = self.config.optim.clip_grad_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit).item()
+        trained = chain(self.model.parameters(), self.extras.parameters())
+        norm = torch.nn.utils.clip_grad_norm_(trained, limit).item()
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise TrainingError(
                 f"the loss is {total} and its gradient {norm} at step {step}; the last checkpoint is kept. Lower "
@@ -173,6 +241,16 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total, norm
+
+    def _backward(self, inputs: Tensor, targets: Tensor, weight: float = 1.0) -> float:
+        """Add the gradient of `weight` times the loss of a batch to the weights -> that loss."""
+        num_parts = min(self.config.optim.accumulation_steps, len(targets))
+        total = 0.0
+        for part, wanted in zip(inputs.chunk(num_parts), targets.chunk(num_parts), strict=True):
+            loss = self._loss(part, wanted) * len(wanted) / len(targets) * weight
+            loss.backward()
+            total += loss.item()
+        return total
 
     def _inputs(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Pixels (B, T, 3, S, S) normalised and targets (B, K), mixed over the whole batch."""
@@ -185,5 +263,8 @@ class Trainer:
         enabled = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
             text = self.encode_labels() if self.frozen_text is None else self.frozen_text
-            logits = self.model.logits(self.model.encode_video(inputs), text)  # (B, K)
-        return soft_cross_entropy(logits, targets)
+            video = self.model.encode_video(inputs)
+            loss = soft_cross_entropy(self.model.logits(video, text), targets)
+            if self.distillation is not None:
+                loss = loss + self.distillation.extra_loss(inputs, video.video, text)
+        return loss

@@ -15,7 +15,7 @@ PARTS: dict[str, str] = {
     "new": NEW,
     "visual": rf"(?!{NEW})visual\..*",
     "text": rf"(?!{NEW})text\..*",
-    "logit_scale": r"logit_scale",
+    "logit_scale": r"logit_(scale|bias)",
 }
 """Part of the model -> pattern of its parameters' names; every parameter matches exactly one."""
 

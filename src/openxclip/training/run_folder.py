@@ -1,9 +1,11 @@
-"""The folder of a run: its resolved config, its log, and the checkpoints `last` and `best`.
+"""The folder of a run: its resolved config, its log, and the checkpoints `last`, `best` and `average`.
 
     config.json            the TrainConfig, the data it was given, and their labels; replays the run
     log.jsonl              a line for each step and for each epoch, and one at each start where videos are missing
     last/, best/           model folders, loadable as they are; `last` also holds
-        optimizer.safetensors, training_state.json   what is needed to go on
+        optimizer.safetensors, training_state.json, extras.safetensors   what is needed to go on
+    average/               model folder of the mean weights, where they are averaged
+    start/                 model folder of the image model, where each step looks back at it: `init` may change
 
 All but the log is written under another name first, so what stands under its final name is whole. The log is
 appended to; lines of work that an interruption lost are dropped when the run goes on.
@@ -14,6 +16,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,8 @@ class RunFolder:
         self.path = path
         self.last = path / "last"
         self.best = path / "best"
+        self.average = path / "average"
+        self.start = path / "start"
         self.log_path = path / "log.jsonl"
 
     @contextmanager
@@ -84,7 +89,8 @@ class RunFolder:
         Raises:
             InputError: the folder holds a run with other settings.
         """
-        for folder in (self.last, self.best):
+        others = (self.best, self.average, self.start)
+        for folder in (self.last, *others):
             recover_folder(folder)
         settings = json.loads(json.dumps(settings))
         path = self.path / "config.json"
@@ -92,7 +98,8 @@ class RunFolder:
         if state.step > 0:  # a run that never saved anything may start anew with other settings
             self._check_same(read_json(path), settings)
         else:
-            shutil.rmtree(self.best, ignore_errors=True)  # of a run that died before its first `last`
+            for folder in others:  # of a run that died before its first `last`
+                shutil.rmtree(folder, ignore_errors=True)
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=2))
         self._forget_log_after(state)
@@ -119,26 +126,42 @@ class RunFolder:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         state: TrainingState,
+        extras: nn.Module | None = None,
     ) -> None:
-        """Replace the last checkpoint, at once or not at all."""
+        """Replace the last checkpoint, at once or not at all.
+
+        Args:
+            write_model: writes the model into a folder.
+            model: whose parameters the optimizer trains.
+            optimizer: its state is kept.
+            state: how far the run has come.
+            extras: what the training has beside the model, trained or not; kept, but in no model folder.
+        """
         with atomic_folder(self.last) as folder:
             write_model(folder)
-            save_file(_optimizer_tensors(model, optimizer), folder / "optimizer.safetensors")
+            save_file(_optimizer_tensors(model, optimizer, extras), folder / "optimizer.safetensors")
+            if extras is not None and extras.state_dict():
+                tensors = {name: tensor.contiguous() for name, tensor in extras.state_dict().items()}
+                save_file(tensors, folder / "extras.safetensors")
             (folder / "training_state.json").write_text(json.dumps(dataclasses.asdict(state)))
 
-    def save_best(self, write_model: Callable[[Path], None]) -> None:
-        """Replace the best checkpoint, at once or not at all."""
-        with atomic_folder(self.best) as folder:
+    def save_model(self, path: Path, write_model: Callable[[Path], None]) -> None:
+        """Replace one of the other model folders, at once or not at all."""
+        with atomic_folder(path) as folder:
             write_model(folder)
 
-    def load_optimizer(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Give an optimizer the state that `save_last` wrote."""
+    def load_optimizer(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, extras: nn.Module | None = None
+    ) -> None:
+        """Give an optimizer, and the extras, the state that `save_last` wrote."""
         tensors = load_file(self.last / "optimizer.safetensors")
-        for name, parameter in _trained(model):
+        for name, parameter in _trained(model, extras):
             optimizer.state[parameter] = {
                 key: tensors[f"{name}:{key}"].to(parameter.device if key != "step" else "cpu")
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }
+        if extras is not None and extras.state_dict():
+            extras.load_state_dict(load_file(self.last / "extras.safetensors"))
 
     def log(self, **row: Any) -> None:
         """Append one line to the log."""
@@ -169,13 +192,16 @@ def _flatten(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     return flat
 
 
-def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+def _trained(model: nn.Module, extras: nn.Module | None) -> list[tuple[str, nn.Parameter]]:
+    named = chain(model.named_parameters(), () if extras is None else extras.named_parameters("extras"))
+    return [(name, parameter) for name, parameter in named if parameter.requires_grad]
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, extras: nn.Module | None
+) -> dict[str, Tensor]:
     return {
         f"{name}:{key}": value.contiguous()
-        for name, parameter in _trained(model)
+        for name, parameter in _trained(model, extras)
         for key, value in optimizer.state[parameter].items()
     }

@@ -3,17 +3,21 @@
 import dataclasses
 from collections.abc import Sequence
 from itertools import chain
+from typing import TypeVar
 
 import torch
 
-from openxclip.checkpoints.expand import expand, without_new_parts
+from openxclip.checkpoints.expand import expand
 from openxclip.checkpoints.load import Loaded, load_with_report, log_report, resolve_device
 from openxclip.checkpoints.tokenizer import train_small_tokenizer
 from openxclip.data.labels import BUILT_IN_LABEL_SETS, built_in_labels
 from openxclip.errors import InputError
 from openxclip.models import XCLIP, XCLIPConfig
+from openxclip.models.config import IntegrationConfig, PromptingConfig
 from openxclip.training.config import ExpansionConfig, TrainConfig
 from openxclip.video.transforms import Preprocessor
+
+Part = TypeVar("Part", IntegrationConfig, PromptingConfig)
 
 
 def starting_point(config: TrainConfig, labels: Sequence[str], device: str) -> Loaded:
@@ -39,11 +43,12 @@ def _start(config: TrainConfig, labels: Sequence[str], device: str) -> Loaded:
     loaded, report = load_with_report(
         config.init, device=device, dtype="float32", num_frames=config.num_frames, tokenizer=config.tokenizer
     )
-    log_report(report)
+    log_report(dataclasses.replace(report, is_image_model=report.is_image_model and config.expansion is None))
+    if config.preprocessing == "official":
+        loaded = loaded._replace(preprocess=Preprocessor.official(loaded.preprocess.input_size_px))
     if config.expansion is None:
         return loaded
-    # What the reader had to add to CLIP gives way to what the run's own seed draws.
-    model = without_new_parts(loaded.model, report.new_parts)
+    model = loaded.model
     if model.discrete is not None and model.discrete.labels != tuple(labels):
         model.discrete = None  # vectors of other classes: the run draws its own
     expanded = _expanded(model.config, config.expansion, len(labels))
@@ -59,10 +64,17 @@ def _expanded(config: XCLIPConfig, expansion: ExpansionConfig, num_labels: int) 
             config.vision, message_tokens=expansion.message_tokens, drop_path=expansion.drop_path
         ),
         text=dataclasses.replace(config.text, num_context_vectors=expansion.num_context_vectors),
-        integration=expansion.integration,
-        prompting=expansion.prompting,
+        integration=_heads_kept(expansion.integration, config.integration),
+        prompting=_heads_kept(expansion.prompting, config.prompting),
         num_discrete_labels=num_labels if expansion.discrete_labels else None,
     )
+
+
+def _heads_kept(wanted: Part | None, have: Part | None) -> Part | None:
+    """Where the expansion leaves the number of heads open, a part that is there keeps its own."""
+    if wanted is None or have is None or wanted.num_heads is not None:
+        return wanted
+    return dataclasses.replace(wanted, num_heads=have.num_heads)
 
 
 def _from_scratch(config: XCLIPConfig, labels: Sequence[str], seed: int, device: str) -> Loaded:

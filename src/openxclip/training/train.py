@@ -3,9 +3,11 @@
 import dataclasses
 from pathlib import Path
 
+from openxclip.checkpoints.expand import clip_only, expand
 from openxclip.checkpoints.load import Loaded, load
 from openxclip.checkpoints.native import write_folder
 from openxclip.data.dataset import CachedFrames, DecodedFrames, FrameSource, TrainClips
+from openxclip.data.descriptions import parse_descriptions
 from openxclip.data.manifest import Manifest, read_manifest
 from openxclip.data.shapes.splits import WORLD, is_world
 from openxclip.data.subsets import present
@@ -13,6 +15,7 @@ from openxclip.errors import InputError
 from openxclip.evaluation.evaluate import evaluate
 from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.views import Views
+from openxclip.models import XCLIP
 from openxclip.training.config import DataConfig, TrainConfig
 from openxclip.training.loop import Trainer, Validate
 from openxclip.training.run_folder import RunFolder, TrainingState
@@ -112,15 +115,24 @@ def _train(
     transform = _transform(config.data, start)
     frames = _frames(config.data, transform.short_side_px)
     dataset = TrainClips(clips, frames, transform, config.num_frames, config.seed, config.data.dense_stride)
-    trainer = Trainer(
-        config,
-        start,
-        dataset,
-        run,
-        lambda folder: write_folder(folder, *start),
-        _validate(start, val, config),
-    )
+    image_model = _image_model(config, start, run, state, device)
+    trainer = Trainer(config, start, dataset, run, _validate(start, val, config), image_model)
     return trainer.fit(state)
+
+
+def _image_model(
+    config: TrainConfig, start: Loaded, run: RunFolder, state: TrainingState, device: str
+) -> XCLIP | None:
+    """The towers that the run starts from, with the frame mean; None where no step looks back at them.
+
+    They are kept in the run's folder: a run that goes on must find the same, wherever `init` has gone since.
+    """
+    if not config.needs_image_model:
+        return None
+    if state.step == 0:
+        model, _ = expand(start.model, clip_only(start.model.config), config.seed)
+        run.save_model(run.start, lambda folder: write_folder(folder, *start._replace(model=model)))
+    return load(run.start, device=device, dtype="float32").model
 
 
 def _validate(start: Loaded, val: Manifest | None, config: TrainConfig) -> Validate | None:
@@ -130,7 +142,10 @@ def _validate(start: Loaded, val: Manifest | None, config: TrainConfig) -> Valid
     def top1() -> float:
         model, tokenizer, preprocess = start
         model.eval()
-        recognizer = Recognizer(model, tokenizer, preprocess, val.labels, config.templates)
+        texts = parse_descriptions(config.descriptions)
+        recognizer = Recognizer(
+            model, tokenizer, preprocess, val.labels, config.templates, descriptions=texts
+        )
         return evaluate(recognizer, val, Views(dense_stride=config.data.dense_stride)).top1
 
     return top1

@@ -1,15 +1,28 @@
 """From a decoded frame of any pixel format to RGB of the wanted size, upright."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
+Filter = Literal["bilinear", "bicubic"]
+Resize = Literal["short_side", "squash"]
 
-def scaled_size(width: int, height: int, short_side_px: int | None) -> tuple[int, int]:
-    """(width, height) with the shorter side at `short_side_px` and the aspect ratio kept; None: as it is."""
+# swscale widens both where it shrinks, as Pillow does; its bicubic is a little sharper than Pillow's.
+_INTERPOLATION = {"bilinear": Interpolation.BILINEAR, "bicubic": Interpolation.BICUBIC}
+
+
+def scaled_size(
+    width: int, height: int, short_side_px: int | None, resize: Resize = "short_side"
+) -> tuple[int, int]:
+    """(width, height) with the shorter side at `short_side_px` and the aspect ratio kept; None: as it is.
+
+    "squash" brings both sides there, whatever the shape.
+    """
     if short_side_px is None:
         return width, height
+    if resize == "squash":
+        return short_side_px, short_side_px
     scale = short_side_px / min(width, height)
     return max(short_side_px, int(width * scale + 0.5)), max(short_side_px, int(height * scale + 0.5))
 
@@ -26,12 +39,12 @@ class Converter:
         self._num_threads = num_threads
         self._reformatter = VideoReformatter()
 
-    def to_rgb(self, frame: Any, width: int, height: int, turns: int) -> np.ndarray:
+    def to_rgb(self, frame: Any, width: int, height: int, turns: int, filter: Filter) -> np.ndarray:
         """(H, W, 3) uint8. Colour, chroma and size are converted in one pass; the turn comes last.
 
         `width` and `height` are those before the turn.
         """
         rgb = self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=self._num_threads
+            frame, width, height, "rgb24", interpolation=_INTERPOLATION[filter], threads=self._num_threads
         )
         return np.rot90(rgb.to_ndarray(), turns)

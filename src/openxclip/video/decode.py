@@ -14,7 +14,7 @@ import av
 import numpy as np
 
 from openxclip.errors import InputError, VideoError
-from openxclip.video.convert import Converter, quarter_turns, scaled_size
+from openxclip.video.convert import Converter, Filter, Resize, quarter_turns, scaled_size
 from openxclip.video.packets import PacketTable, Run
 from openxclip.video.source import VideoLimits, VideoSource, video_errors
 from openxclip.video.stream import VideoStream, WrongTableError
@@ -91,27 +91,37 @@ class VideoReader:
         """Height of a frame as shown, that is after rotation."""
         return self._stream.width if self._upright_turns() % 2 else self._stream.height
 
-    def read(self, indices: Indices, short_side_px: int | None = None) -> Frames:
+    def read(
+        self,
+        indices: Indices,
+        short_side_px: int | None = None,
+        resize: Resize = "short_side",
+        filter: Filter = "bilinear",
+    ) -> Frames:
         """The frames at `indices`, in that order; repeats are allowed.
 
-        With `short_side_px` frames are scaled (bilinear, aspect ratio kept) to that shorter side. A video
-        whose frame size changes on the way comes out at the size of its first frame.
+        With `short_side_px` frames are scaled to that shorter side with the aspect ratio kept, or, where `resize`
+        is "squash", to a square of that side. A video whose frame size changes on the way comes out at the size
+        of its first frame.
         """
-        with video_errors(self.name):
-            try:
-                return self._read(self._checked(indices), short_side_px)
-            except WrongTableError:
-                self._count_by_decoding()
-                return self._read(self._checked(indices), short_side_px)
+        return self.read_chosen(lambda _: indices, short_side_px, resize, filter)
 
-    def read_chosen(self, choose: Callable[[int], Indices], short_side_px: int | None = None) -> Frames:
+    def read_chosen(
+        self,
+        choose: Callable[[int], Indices],
+        short_side_px: int | None = None,
+        resize: Resize = "short_side",
+        filter: Filter = "bilinear",
+    ) -> Frames:
         """Like `read` at `choose(num_frames)`; chooses anew should the packets have promised too many."""
         with video_errors(self.name):
+            width, height = scaled_size(self._stream.width, self._stream.height, short_side_px, resize)
+            self._limits.check_frame(self.name, width, height, "a scaled frame")
             try:
-                return self._read(self._checked(choose(self.num_frames)), short_side_px)
+                return self._read(self._checked(choose(self.num_frames)), width, height, filter)
             except WrongTableError:
                 self._count_by_decoding()
-                return self._read(self._checked(choose(self.num_frames)), short_side_px)
+                return self._read(self._checked(choose(self.num_frames)), width, height, filter)
 
     def _checked(self, indices: Indices) -> np.ndarray:
         wanted = np.asarray(indices)
@@ -122,14 +132,12 @@ class VideoReader:
             raise InputError(f"{self.name}: there is no frame {outside[0]}, only 0 to {self.num_frames - 1}")
         return wanted.astype(np.int64)
 
-    def _read(self, wanted: np.ndarray, short_side_px: int | None) -> Frames:
-        width, height = scaled_size(self._stream.width, self._stream.height, short_side_px)
-        self._limits.check_frame(self.name, width, height, "a scaled frame")
+    def _read(self, wanted: np.ndarray, width: int, height: int, filter: Filter) -> Frames:
         data = np.empty(0, np.uint8)
         for index, frame in self._frames_at(wanted):
             if self._turns is None:
                 self._turns = quarter_turns(frame)
-            pixels = self._converter.to_rgb(frame, width, height, self._turns)
+            pixels = self._converter.to_rgb(frame, width, height, self._turns, filter)
             if not data.size:
                 data = np.empty((len(wanted), *pixels.shape), np.uint8)
             data[wanted == index] = pixels
@@ -246,13 +254,15 @@ def read_frames(
     choose: Callable[[int], Indices],
     *,
     short_side_px: int | None = None,
+    resize: Resize = "short_side",
+    filter: Filter = "bilinear",
     num_threads: int = 0,
     limits: VideoLimits | None = None,
 ) -> Frames:
     """Open a video, let `choose` turn its number of frames into indices, and read those frames.
 
-    `num_threads` and `short_side_px` are those of VideoReader. To read several clips at once, let `choose`
-    return the indices of all of them in one row.
+    `num_threads` is that of VideoReader, `short_side_px`, `resize` and `filter` are those of its `read`.
+    To read several clips at once, let `choose` return the indices of all of them in one row.
     """
     with VideoReader(source, num_threads=num_threads, limits=limits) as reader:
-        return reader.read_chosen(choose, short_side_px)
+        return reader.read_chosen(choose, short_side_px, resize, filter)

@@ -6,7 +6,7 @@ Shapes: T frames of a clip, H x W as decoded, S the model's input size. Frames c
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from itertools import product
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from openxclip.errors import ConfigError, InputError
 from openxclip.video import colour
-from openxclip.video.convert import scaled_size
+from openxclip.video.convert import Filter, Resize, scaled_size
 
 Triple = tuple[float, float, float]
 
@@ -30,16 +30,32 @@ _RESIZE_RATIO = 256 / 224
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessor:
-    """What a model wants to see; part of its checkpoint."""
+    """What a model wants to see; part of its checkpoint.
+
+    "short_side" keeps the aspect ratio and crops; "squash" makes the whole frame S x S whatever its shape, and crops
+    nothing: as every crop would be the same, there is one, however many are asked for.
+    """
 
     input_size_px: int  # S
     resize_short_side_px: int  # short side before the centre crop, at least S
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
+    filter: Filter = "bilinear"
+    resize: Resize = "short_side"
 
     def __post_init__(self) -> None:
         if self.input_size_px < 1:
             raise ConfigError(f"input_size_px is {self.input_size_px}; it must be 1 or greater")
+        for name, allowed in (("filter", get_args(Filter)), ("resize", get_args(Resize))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}"
+                )
+        if self.resize == "squash" and self.resize_short_side_px != self.input_size_px:
+            raise ConfigError(
+                f"resize_short_side_px is {self.resize_short_side_px}, input_size_px {self.input_size_px}: with resize "
+                f"'squash' nothing is cropped. Set both to {self.input_size_px}"
+            )
         if self.resize_short_side_px < self.input_size_px:
             raise ConfigError(
                 f"resize_short_side_px is {self.resize_short_side_px}, less than input_size_px, "
@@ -61,12 +77,37 @@ class Preprocessor:
         return cls(input_size_px=input_size_px, resize_short_side_px=input_size_px)
 
     @classmethod
+    def clip(cls, input_size_px: int) -> Self:
+        """The pipeline that CLIP was trained with."""
+        return cls(
+            input_size_px=input_size_px,
+            resize_short_side_px=input_size_px,
+            mean=CLIP_MEAN,
+            std=CLIP_STD,
+            filter="bicubic",
+        )
+
+    @classmethod
+    def siglip(cls, input_size_px: int) -> Self:
+        """The pipeline that SigLIP was trained with: pixels lie between -1 and 1."""
+        half = (0.5, 0.5, 0.5)
+        return cls(
+            input_size_px=input_size_px,
+            resize_short_side_px=input_size_px,
+            mean=half,
+            std=half,
+            filter="bicubic",
+            resize="squash",
+        )
+
+    @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of to_dict; every key must be there and no other."""
+        """The inverse of to_dict; every key must be there and no other, but older files know no filter and resize."""
         names = {field.name for field in fields(cls)}
-        if set(values) != names:
+        required = names - {"filter", "resize"}
+        if not required <= set(values) <= names:
             raise ConfigError(
-                f"preprocessor: missing keys {sorted(names - set(values))}, "
+                f"preprocessor: missing keys {sorted(required - set(values))}, "
                 f"unknown keys {sorted(set(values) - names)}. Its keys are {sorted(names)}"
             )
         return cls(**(values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])}))
@@ -84,13 +125,13 @@ class Preprocessor:
         """(T, H, W, 3) uint8 -> (num_crops, T, 3, S, S) uint8.
 
         One crop: the centre. Three: left, centre and right, or top, centre and bottom, of frames whose SHORT
-        side is the input size, so that together they cover nearly everything.
+        side is the input size, so that together they cover nearly everything. "squash" gives one in any case.
         """
         pixels = _channels_first(frames)
         height, width = pixels.shape[-2:]
-        width, height = scaled_size(width, height, self.short_side_px(num_crops))
-        pixels = resize(pixels, height, width)
-        steps = (1,) if num_crops == 1 else (0, 1, 2)
+        width, height = scaled_size(width, height, self.short_side_px(num_crops), self.resize)
+        pixels = resize(pixels, height, width, self.filter)
+        steps = (1,) if num_crops == 1 or self.resize == "squash" else (0, 1, 2)
         return torch.stack([self._crop(pixels, step) for step in steps])
 
     def _crop(self, pixels: torch.Tensor, step: int) -> torch.Tensor:
@@ -120,7 +161,11 @@ class Preprocessor:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTransform:
-    """Augmentation of a training clip, as published, with one draw for all frames of the clip."""
+    """Augmentation of a training clip, as published, with one draw for all frames of the clip.
+
+    Crops of many shapes become S x S with the bilinear filter, whatever the model's own filter and way to resize: it
+    has to learn to bear both anyhow.
+    """
 
     input_size_px: int  # S
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)  # crop sides, in short sides of the frame
@@ -210,12 +255,14 @@ def crop_corners(free_y: int, free_x: int) -> list[tuple[int, int]]:
     return [(0, 0), (0, 4 * x), (4 * y, 0), (4 * y, 4 * x), (2 * y, 2 * x)]
 
 
-def resize(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(T, 3, H, W) uint8 -> (T, 3, height, width) uint8: bilinear, smoothed where it shrinks."""
+def resize(pixels: torch.Tensor, height: int, width: int, filter: Filter = "bilinear") -> torch.Tensor:
+    """(T, 3, H, W) uint8 -> (T, 3, height, width) uint8, smoothed where it shrinks."""
     if pixels.shape[-2:] == (height, width):
         return pixels
     shrinks = height < pixels.shape[-2] or width < pixels.shape[-1]
-    return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=shrinks)
+    # torch's bicubic is Pillow's, with which models are trained, only where it is smoothed.
+    smooth = shrinks or filter == "bicubic"
+    return F.interpolate(pixels, (height, width), mode=filter, align_corners=False, antialias=smooth)
 
 
 def _channels_first(frames: np.ndarray) -> torch.Tensor:

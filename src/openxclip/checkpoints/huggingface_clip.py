@@ -1,0 +1,170 @@
+"""Language-image models as transformers writes them: CLIPModel, SiglipModel and Siglip2Model."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from openxclip.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, parse, read_json
+from openxclip.checkpoints.huggingface import section
+from openxclip.checkpoints.names import HUGGINGFACE_CLIP, HUGGINGFACE_SIGLIP, HUGGINGFACE_SIGLIP2
+from openxclip.checkpoints.preprocessors import read_huggingface_preprocessor, square_side_px
+from openxclip.checkpoints.tables import build
+from openxclip.checkpoints.weights import WEIGHTS_FILES, read_weights
+from openxclip.errors import ConfigError
+from openxclip.models import XCLIPConfig
+from openxclip.models.config import Activation, TextConfig, VisionConfig, image_model
+from openxclip.video.transforms import Preprocessor
+
+TABLES = {"clip": HUGGINGFACE_CLIP, "siglip": HUGGINGFACE_SIGLIP, "siglip2": HUGGINGFACE_SIGLIP2}
+"""Value of `model_type` -> names of the weights. SigLIP 2 is of type siglip, too, where its input has a fixed size."""
+
+ACTIVATIONS: dict[str, Activation] = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+
+# What each kind of configuration assumes for keys that a file leaves out, as most files do.
+_LAYERS: dict[str, Any] = {"num_hidden_layers": 12, "num_attention_heads": 12}
+_CLIP: dict[str, Any] = _LAYERS | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+_SIGLIP: dict[str, Any] = _LAYERS | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
+_VISION: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072, "num_channels": 3}
+
+CLIP_TEXT = _CLIP | {
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "eos_token_id": 49407,
+}
+CLIP_VISION = _CLIP | _VISION | {"image_size": 224, "patch_size": 32}
+SIGLIP_TEXT = _SIGLIP | {
+    "vocab_size": 32000,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 64,
+    "projection_size": None,
+}
+SIGLIP_VISION = _SIGLIP | _VISION | {"patch_size": 16, "vision_use_head": True}
+
+HIGHEST_ID = 2  # of eos_token_id: how older files say that a text ends at its highest id
+
+
+def read_huggingface_clip(folder: Path) -> Checkpoint:
+    """A language-image model from a folder that transformers wrote; a video is the mean of its frames.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or asks for what this model cannot compute.
+    """
+    values = read_json(folder / CONFIG_FILE)
+    config = parse(read_config, values, folder / CONFIG_FILE)
+    preprocess, notes = _read_preprocessor(folder, values["model_type"], config.vision.image_size_px)
+    weights_file, weights = read_weights(folder, WEIGHTS_FILES)
+    model = build(weights, config, TABLES[values["model_type"]], str(weights_file))
+    return Checkpoint(model, preprocess, notes=notes)
+
+
+def _read_preprocessor(folder: Path, kind: str, size_px: int) -> tuple[Preprocessor, tuple[str, ...]]:
+    if kind == "siglip2":
+        note = f"frames are squashed to {size_px} x {size_px} px, where NaFlex would keep their shape"
+        return Preprocessor.siglip(size_px), (note,)
+    usual = Preprocessor.clip(size_px) if kind == "clip" else Preprocessor.siglip(size_px)
+    return read_huggingface_preprocessor(folder, size_px, usual)
+
+
+def read_config(values: Mapping[str, Any]) -> XCLIPConfig:
+    """The configuration that a `config.json` of one of the `TABLES` describes.
+
+    Raises:
+        ConfigError: it is none of them, or one that this model cannot express.
+    """
+    kind = values.get("model_type")
+    if kind not in TABLES:
+        raise ConfigError(
+            f"model_type is {kind!r}; language-image models that can be read are {', '.join(TABLES)}"
+        )
+    return _clip(values) if kind == "clip" else _siglip(values, kind)
+
+
+def _clip(values: Mapping[str, Any]) -> XCLIPConfig:
+    text, vision = section(values, "text_config", CLIP_TEXT), section(values, "vision_config", CLIP_VISION)
+    end = text["eos_token_id"]
+    if end not in (HIGHEST_ID, text["vocab_size"] - 1):
+        raise ConfigError(
+            f"text_config.eos_token_id is {end}; only texts that end at their highest id, {text['vocab_size'] - 1}, "
+            "can be read"
+        )
+    return image_model(
+        embed_dim=values.get("projection_dim", 512),
+        vision=VisionConfig(
+            **_tower(vision, "vision_config"),
+            image_size_px=square_side_px(vision["image_size"]),
+            patch_size_px=_patch_size_px(vision),
+            message_tokens=False,
+        ),
+        text=TextConfig(**_tower(text, "text_config"), **_vocabulary(text)),
+    )
+
+
+def _siglip(values: Mapping[str, Any], kind: str) -> XCLIPConfig:
+    # A fixed input says its side, NaFlex the number of its patches; of these we take the square.
+    size = {"image_size": 224} if kind == "siglip" else {"num_patches": 256}
+    text = section(values, "text_config", SIGLIP_TEXT)
+    vision = section(values, "vision_config", SIGLIP_VISION | size)
+    embed_dim, width = text["projection_size"] or text["hidden_size"], vision["hidden_size"]
+    if embed_dim != width or not vision["vision_use_head"]:
+        raise ConfigError(
+            f"text features are {embed_dim} wide, image features {width}, vision_use_head is "
+            f"{vision['vision_use_head']}; only towers of one width with attention pooling can be read"
+        )
+    patch_size_px = _patch_size_px(vision)
+    side_px = (
+        square_side_px(vision["image_size"])
+        if kind == "siglip"
+        else patch_size_px * math.isqrt(vision["num_patches"])
+    )
+    return image_model(
+        embed_dim=embed_dim,
+        vision=VisionConfig(
+            **_tower(vision, "vision_config"),
+            image_size_px=side_px,
+            patch_size_px=patch_size_px,
+            message_tokens=False,
+            class_token=False,
+            pooling="attention",
+            patch_bias=True,
+            pre_norm=False,
+            projection=False,
+        ),
+        text=TextConfig(
+            **_tower(text, "text_config"), **_vocabulary(text), causal=False, projection_bias=True
+        ),
+        logit_bias=True,
+    )
+
+
+def _tower(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What both kinds of tower say in the same words."""
+    activation = values["hidden_act"]
+    if activation not in ACTIVATIONS:
+        raise ConfigError(f"{where}.hidden_act is {activation!r}; it must be one of {', '.join(ACTIVATIONS)}")
+    if (num_channels := values.get("num_channels", 3)) != 3:
+        raise ConfigError(f"{where}.num_channels is {num_channels}; it must be 3")
+    return {
+        "width": values["hidden_size"],
+        "num_layers": values["num_hidden_layers"],
+        "num_heads": values["num_attention_heads"],
+        "mlp_width": values["intermediate_size"],
+        "activation": ACTIVATIONS[activation],
+        "norm_eps": values["layer_norm_eps"],
+    }
+
+
+def _vocabulary(text: Mapping[str, Any]) -> dict[str, Any]:
+    return {"vocab_size": text["vocab_size"], "context_length": text["max_position_embeddings"]}
+
+
+def _patch_size_px(vision: Mapping[str, Any]) -> int:
+    return square_side_px(vision["patch_size"])

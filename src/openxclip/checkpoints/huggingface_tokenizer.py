@@ -1,0 +1,119 @@
+"""The tokenizer of a model folder: CLIP's, SigLIP's or SigLIP 2's, as transformers or open_clip would use it."""
+
+import string
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tokenizers
+from tokenizers import AddedToken, Regex, normalizers, processors
+
+from openxclip.checkpoints.checkpoint import TOKENIZER_FILE, read_json
+from openxclip.checkpoints.sentencepiece import read_sentencepiece
+from openxclip.checkpoints.tokenizer import Tokenizer, read_tokenizer_json
+from openxclip.errors import CheckpointError, TokenizerError
+
+CONFIG_FILE = "tokenizer_config.json"
+SENTENCEPIECE_FILE = "spiece.model"
+MERGES_FILES = ("merges.txt", "bpe_simple_vocab_16e6.txt.gz")
+FILES = (TOKENIZER_FILE, SENTENCEPIECE_FILE, *MERGES_FILES)
+
+Cleaning = Literal["siglip", "siglip2", "canonicalize", "lower", "whitespace"]
+"""What happens to a text first; the last three are open_clip's names."""
+
+# The tokenizers of SigLIP's kind: a text, then the end token, then padding to the full context. Their tokenizer.json
+# says neither that nor, in some, how texts were cleaned in training.
+CLEANING_OF_CLASS: dict[str, Cleaning] = {
+    "SiglipTokenizer": "siglip",  # transformers, SiglipTokenizer.canonicalize_text
+    "T5Tokenizer": "canonicalize",  # open_clip's SigLIP: tokenizer_kwargs of its model configurations
+    "GemmaTokenizer": "siglip2",  # SigLIP 2, section 2 of arXiv 2502.14786: texts are lower-cased
+    "Siglip2Tokenizer": "siglip2",  # transformers, Siglip2Tokenizer
+}
+
+
+def read_huggingface_tokenizer(
+    folder: Path, context_length: int, cleaning: Cleaning | None = None
+) -> Tokenizer:
+    """The tokenizer in a folder of transformers, open_clip or ours.
+
+    Args:
+        folder: holds a tokenizer.json, a spiece.model or CLIP's merges; a tokenizer_config.json says of which kind.
+        context_length: ids of a text.
+        cleaning: None cleans as the kind is cleaned in transformers; open_clip's configuration may say otherwise.
+
+    Raises:
+        TokenizerError: there is no tokenizer, or it cannot be read or used.
+    """
+    path = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise TokenizerError(
+            f"{folder} has no tokenizer: none of {', '.join(FILES)}; give a tokenizer of its own"
+        )
+    if cleaning is not None and cleaning not in get_args(Cleaning):
+        raise TokenizerError(f"cleaning is {cleaning!r}; it must be one of {', '.join(get_args(Cleaning))}")
+    config = _read_config(folder)
+    kind = str(config.get("tokenizer_class", "")).removesuffix("Fast")
+    if kind not in CLEANING_OF_CLASS:
+        tokenizer = Tokenizer.from_file(path, context_length)
+        return (
+            tokenizer if cleaning is None else Tokenizer(_clean(tokenizer.backend, cleaning), context_length)
+        )
+    backend = read_sentencepiece(path) if path.name == SENTENCEPIECE_FILE else read_tokenizer_json(path)
+    try:
+        _end_and_pad(backend, config)
+        return Tokenizer(_clean(backend, cleaning or CLEANING_OF_CLASS[kind]), context_length)
+    except TokenizerError as error:
+        raise TokenizerError(f"{path}: {error}") from error
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not (folder / CONFIG_FILE).is_file():
+        return {}
+    try:
+        return read_json(folder / CONFIG_FILE)
+    except CheckpointError as error:
+        raise TokenizerError(str(error)) from error
+
+
+def _end_and_pad(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    """Give a tokenizer the layout of SigLIP's kind."""
+    end, pad = (_special_token(backend, config, name) for name in ("eos_token", "pad_token"))
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in {end, pad}])
+    end_id, pad_id = backend.token_to_id(end), backend.token_to_id(pad)
+    backend.post_processor = processors.TemplateProcessing(single=["$A", end], special_tokens=[(end, end_id)])
+    backend.enable_padding(pad_id=pad_id, pad_token=pad)
+
+
+def _special_token(backend: tokenizers.Tokenizer, config: dict[str, Any], name: str) -> str:
+    value = config.get(name)
+    token = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(token, str) or backend.token_to_id(token) is None:
+        raise TokenizerError(
+            f"{CONFIG_FILE} says {name} {token!r}, which is no token of the vocabulary. Get both files again."
+        )
+    return token
+
+
+def _clean(backend: tokenizers.Tokenizer, cleaning: Cleaning) -> tokenizers.Tokenizer:
+    """Clean texts before whatever the tokenizer itself does to them."""
+    own = [] if backend.normalizer is None else [backend.normalizer]
+    backend.normalizer = normalizers.Sequence([*_steps(cleaning), *own])
+    return backend
+
+
+def _steps(cleaning: Cleaning) -> list[normalizers.Normalizer]:
+    """Where open_clip repairs Unicode (ftfy) and unescapes HTML, too, label names need neither."""
+    lower = normalizers.Lowercase()
+    no_punctuation = normalizers.Replace(Regex(f"[{_escaped(string.punctuation)}]"), "")
+    one_space = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    steps: dict[str, list[normalizers.Normalizer]] = {
+        "siglip": [lower, no_punctuation, *one_space],
+        "siglip2": [lower],
+        "canonicalize": [normalizers.Replace("_", " "), no_punctuation, lower, *one_space],
+        "lower": [*one_space, lower],
+        "whitespace": one_space,
+    }
+    return steps[cleaning]
+
+
+def _escaped(characters: str) -> str:
+    return "".join(f"\\{character}" for character in characters)

@@ -1,0 +1,209 @@
+"""Language-image models as open_clip publishes them: OpenAI's layout, or an image tower of timm."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from openxclip.checkpoints.checkpoint import Checkpoint, parse, read_json
+from openxclip.checkpoints.huggingface_tokenizer import Cleaning
+from openxclip.checkpoints.names import OPENAI_CLIP, open_clip_timm
+from openxclip.checkpoints.official import num_blocks
+from openxclip.checkpoints.preprocessors import read_open_clip_preprocessor
+from openxclip.checkpoints.tables import Table, build
+from openxclip.checkpoints.weights import read_weights
+from openxclip.errors import CheckpointError, ConfigError
+from openxclip.models import XCLIPConfig
+from openxclip.models.config import HEAD_WIDTH, Activation, TextConfig, VisionConfig, image_model
+
+OPEN_CLIP_CONFIG_FILE = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+# What a configuration of open_clip assumes for keys that it leaves out.
+TEXT: dict[str, Any] = {
+    "context_length": 77,
+    "vocab_size": 49408,
+    "width": 512,
+    "heads": 8,
+    "layers": 12,
+    "mlp_ratio": 4.0,
+    "no_causal_mask": False,
+    "pool_type": "argmax",
+    "proj_bias": False,
+    "norm_kwargs": {},
+    "act_kwargs": {},
+}
+VISION: dict[str, Any] = {
+    "image_size": 224,
+    "patch_size": 16,
+    "width": 768,
+    "layers": 12,
+    "head_width": HEAD_WIDTH,
+    "mlp_ratio": 4.0,
+}
+
+SIGLIP, PERCEPTION_ENCODER = "SigLIP", "Perception Encoder"
+TIMM_TOWERS = {
+    SIGLIP: re.compile(r"vit_[a-z0-9]+_patch\d+_siglip_\d+"),
+    PERCEPTION_ENCODER: re.compile(r"vit_pe_core_[a-z]+_patch\d+_\d+"),
+}
+"""Image towers of timm that can be read -> pattern of their names. Sizes are read off the tensors."""
+
+PE_POOLING_HEADS = 8
+WIDE_HEADS = {1152: 72, 1536: 96}
+"""Width of a tower of timm -> width of its heads, where not 64: the largest have 16 heads."""
+
+
+def read_open_clip(folder: Path) -> Checkpoint:
+    """A language-image model from a folder with an `open_clip_config.json`; a video is the mean of its frames.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or asks for what this model cannot compute.
+    """
+    path = folder / OPEN_CLIP_CONFIG_FILE
+    values = read_json(path)
+    weights_file, weights = read_weights(folder, OPEN_CLIP_WEIGHTS_FILES)
+    config = parse(lambda v: read_config(v["model_cfg"], weights), values, path)
+    preprocess, notes = parse(
+        lambda v: read_open_clip_preprocessor(v.get("preprocess_cfg") or {}, config.vision.image_size_px),
+        values,
+        path,
+    )
+    model = build(weights, config, _table(config, weights), str(weights_file))
+    return Checkpoint(model, preprocess, notes=notes)
+
+
+def cleaning_of(folder: Path) -> Cleaning | None:
+    """How the folder's `open_clip_config.json`, if it has one, wants texts cleaned."""
+    path = folder / OPEN_CLIP_CONFIG_FILE
+    if not path.exists():
+        return None
+    text = parse(lambda v: v["model_cfg"]["text_cfg"], read_json(path), path)
+    return (text.get("tokenizer_kwargs") or {}).get("clean")
+
+
+def read_config(values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> XCLIPConfig:
+    """The configuration that `model_cfg` and the shapes of the weights describe.
+
+    Raises:
+        ConfigError: it is one that this model cannot express.
+    """
+    vision, text = values["vision_cfg"], values["text_cfg"]
+    if not isinstance(vision, dict) or not isinstance(text, dict):
+        raise ConfigError("vision_cfg and text_cfg must be objects")
+    activation: Activation = "quick_gelu" if values.get("quick_gelu") else "gelu"
+    kind = _timm_kind(vision.get("timm_model_name"))
+    if (
+        kind == SIGLIP
+    ):  # as it was trained and as transformers has it; timm computes some sizes with the exact GELU
+        activation = "gelu_tanh"
+    tower = _vision(vision, activation) if kind is None else _timm_vision(vision, kind, activation, weights)
+    return image_model(
+        embed_dim=values["embed_dim"],
+        vision=tower,
+        text=_text(text, activation),
+        logit_bias="logit_bias" in weights,
+    )
+
+
+def _vision(given: Mapping[str, Any], activation: Activation) -> VisionConfig:
+    values = _known(given, VISION, "vision_cfg")
+    return VisionConfig(
+        image_size_px=values["image_size"],
+        patch_size_px=values["patch_size"],
+        width=values["width"],
+        num_layers=values["layers"],
+        num_heads=values["width"] // values["head_width"],
+        mlp_width=int(values["width"] * values["mlp_ratio"]),
+        activation=activation,
+        message_tokens=False,
+    )
+
+
+def _timm_kind(name: str | None) -> str | None:
+    """Which of `TIMM_TOWERS` an image tower is; None where it is open_clip's own."""
+    if name is None:
+        return None
+    for kind, pattern in TIMM_TOWERS.items():
+        if pattern.fullmatch(name):
+            return kind
+    raise ConfigError(
+        f"timm_model_name is {name!r}; image towers of timm that can be read are {', '.join(TIMM_TOWERS)}"
+    )
+
+
+def _timm_vision(
+    given: Mapping[str, Any], kind: str, activation: Activation, weights: Mapping[str, Tensor]
+) -> VisionConfig:
+    trunk = "visual.trunk"
+    width, _, _, patch_size_px = weights[f"{trunk}.patch_embed.proj.weight"].shape
+    class_token = f"{trunk}.cls_token" in weights
+    is_siglip = kind == SIGLIP
+    num_heads = width // WIDE_HEADS.get(width, HEAD_WIDTH)
+    return VisionConfig(
+        image_size_px=given.get("image_size") or VISION["image_size"],
+        patch_size_px=patch_size_px,
+        width=width,
+        num_layers=num_blocks(weights, f"{trunk}.blocks"),
+        num_heads=num_heads,
+        mlp_width=len(weights[f"{trunk}.blocks.0.mlp.fc1.bias"]),
+        activation=activation,
+        norm_eps=1e-6 if is_siglip else 1e-5,
+        message_tokens=False,
+        class_token=class_token,
+        pooling="attention",
+        pooling_heads=num_heads if is_siglip else PE_POOLING_HEADS,
+        rotary=not is_siglip,
+        patch_bias=is_siglip,
+        pre_norm=not is_siglip,
+        projection=not is_siglip,
+        projection_bias=not is_siglip,
+    )
+
+
+def _text(given: Mapping[str, Any], activation: Activation) -> TextConfig:
+    if given.get("hf_model_name"):
+        raise ConfigError(f"the text tower is {given['hf_model_name']!r}; only open_clip's own can be read")
+    values = _known(given, TEXT, "text_cfg")
+    causal = not values["no_causal_mask"]
+    if values["pool_type"] != ("argmax" if causal else "last"):
+        raise ConfigError(
+            f"text_cfg.pool_type is {values['pool_type']!r}; it must be 'argmax' for a causal tower, 'last' otherwise"
+        )
+    return TextConfig(
+        vocab_size=values["vocab_size"],
+        context_length=values["context_length"],
+        width=values["width"],
+        num_layers=values["layers"],
+        num_heads=values["heads"],
+        mlp_width=int(values["width"] * values["mlp_ratio"]),
+        causal=causal,
+        activation=activation,
+        norm_eps=values["norm_kwargs"].get("eps", 1e-5),
+        projection_bias=values["proj_bias"],
+    )
+
+
+TOKENIZER_KEYS = {"hf_tokenizer_name", "tokenizer_kwargs"}
+
+
+def _known(given: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The given values over the defaults; what else a file asks for cannot be computed."""
+    unknown = {
+        key for key, value in given.items() if key not in defaults and value and key not in TOKENIZER_KEYS
+    }
+    if unknown:
+        raise ConfigError(f"{where} asks for {', '.join(sorted(unknown))}, which cannot be computed")
+    return {key: default if given.get(key) is None else given[key] for key, default in defaults.items()}
+
+
+def _table(config: XCLIPConfig, weights: Mapping[str, Tensor]) -> Table:
+    if any(name.startswith("visual.trunk.") for name in weights):
+        return open_clip_timm(config.text.projection_bias)
+    if any(name.startswith("text.") for name in weights):
+        raise CheckpointError(
+            "the text tower is named text.*, the image tower is not timm's: no known layout"
+        )
+    return OPENAI_CLIP

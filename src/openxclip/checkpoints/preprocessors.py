@@ -1,0 +1,166 @@
+"""What other libraries' files say about preprocessing, read as a Preprocessor; and Hugging Face's file written."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from openxclip.checkpoints.checkpoint import parse, read_json
+from openxclip.errors import ConfigError
+from openxclip.video.convert import Filter
+from openxclip.video.transforms import Preprocessor, Triple
+
+PREPROCESSOR_FILE = "preprocessor_config.json"
+PROCESSOR_FILE = "processor_config.json"  # transformers 5 writes the preprocessor into this one
+
+PILLOW: dict[int, Filter] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+# What open_clip makes of its names; "random" speaks of training only.
+OPEN_CLIP: dict[str, Filter] = {"bilinear": "bilinear", "bicubic": "bicubic", "random": "bicubic"}
+
+Read = tuple[Preprocessor, tuple[str, ...]]
+"""A preprocessor, and notes on what is done otherwise than the file says."""
+
+
+def read_huggingface_preprocessor(folder: Path, image_size_px: int, usual: Preprocessor) -> Read:
+    """The preprocessor of a Hugging Face folder; `usual`, with a note, where it has no file.
+
+    Raises:
+        CheckpointError: a file cannot be read, or asks for steps that ours cannot do.
+    """
+    for name in (PREPROCESSOR_FILE, PROCESSOR_FILE):
+        path = folder / name
+        if path.exists():
+            values = read_json(path)
+            return parse(
+                lambda v: read_preprocessor(v.get("image_processor", v), image_size_px), values, path
+            )
+    return usual, (f"{folder} has no {PREPROCESSOR_FILE}: the usual preprocessing of its kind is used",)
+
+
+def read_preprocessor(values: Mapping[str, Any], image_size_px: int) -> Read:
+    """The preprocessor that a `preprocessor_config.json` describes: X-CLIP's, CLIP's, SigLIP's, SigLIP 2's.
+
+    Raises:
+        ConfigError: it asks for steps that ours cannot do.
+    """
+    _check_steps(values)
+    size = values["size"]
+    squash = isinstance(size, dict) and size.get("height") is not None
+    if squash:
+        resize_px = crop_px = square_side_px(size)
+        if values.get("do_center_crop"):
+            crop_px = square_side_px(values.get("crop_size") or size)
+    else:
+        if values.get("do_center_crop") is False:
+            raise ConfigError(
+                "do_center_crop is off; frames of another shape than the input are always cropped"
+            )
+        resize_px = size["shortest_edge"] if isinstance(size, dict) else size
+        crop_px = square_side_px(values.get("crop_size") or resize_px)  # older files say only `size`
+    if crop_px != image_size_px:
+        raise ConfigError(f"crop_size is {crop_px} px, but the model's input is {image_size_px} px")
+    filter, notes = _filter(values)
+    preprocess = Preprocessor(
+        input_size_px=crop_px,
+        resize_short_side_px=resize_px,
+        mean=_triple(values["image_mean"]),
+        std=_triple(values["image_std"]),
+        filter=filter,
+        resize="squash" if squash else "short_side",
+    )
+    return preprocess, notes
+
+
+def read_open_clip_preprocessor(values: Mapping[str, Any], image_size_px: int) -> Read:
+    """The preprocessor that `preprocess_cfg` of an `open_clip_config.json` describes; absent keys are CLIP's.
+
+    Raises:
+        ConfigError: it asks for steps that ours cannot do.
+    """
+    given = {key: value for key, value in values.items() if value is not None}
+    mode, interpolation = given.get("mode", "RGB"), given.get("interpolation", "bicubic")
+    resize_mode = given.get("resize_mode", "shortest")
+    if mode != "RGB":
+        raise ConfigError(f"mode is {mode!r}; only 'RGB' can be read")
+    if interpolation not in OPEN_CLIP:
+        raise ConfigError(f"interpolation is {interpolation!r}; it must be one of {', '.join(OPEN_CLIP)}")
+    if resize_mode not in ("shortest", "squash"):
+        raise ConfigError(
+            f"resize_mode is {resize_mode!r}, which would pad frames; only 'shortest' and 'squash' can be read"
+        )
+    usual = Preprocessor.clip(image_size_px)
+    preprocess = Preprocessor(
+        input_size_px=image_size_px,
+        resize_short_side_px=image_size_px,
+        mean=_triple(given.get("mean", usual.mean)),
+        std=_triple(given.get("std", usual.std)),
+        filter=OPEN_CLIP[interpolation],
+        resize="squash" if resize_mode == "squash" else "short_side",
+    )
+    if (size_px := square_side_px(given.get("size", image_size_px))) == image_size_px:
+        return preprocess, ()
+    # As in open_clip, where the model's own size counts.
+    return preprocess, (
+        f"preprocess_cfg says {size_px} px; frames get the model's input size, {image_size_px} px",
+    )
+
+
+def to_huggingface_preprocessor(preprocess: Preprocessor) -> dict[str, Any]:
+    """The inverse of `read_preprocessor`, for XCLIPModel."""
+    side = preprocess.input_size_px
+    square = {"height": side, "width": side}
+    squash = preprocess.resize == "squash"
+    return {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "processor_class": "XCLIPProcessor",
+        "do_resize": True,
+        "size": square if squash else {"shortest_edge": preprocess.resize_short_side_px},
+        "resample": next(number for number, name in PILLOW.items() if name == preprocess.filter),
+        "do_center_crop": not squash,
+        "crop_size": square,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocess.mean),
+        "image_std": list(preprocess.std),
+    }
+
+
+def square_side_px(value: Any) -> int:
+    """A side in pixels, given as a number, a pair, or height and width.
+
+    Raises:
+        ConfigError: the sides differ.
+    """
+    sides = list(value.values()) if isinstance(value, dict) else value
+    if isinstance(sides, list | tuple):
+        if len(set(sides)) != 1:
+            raise ConfigError(f"{value} is not square; only square inputs and patches can be used")
+        return sides[0]
+    return sides
+
+
+def _check_steps(values: Mapping[str, Any]) -> None:
+    if "max_num_patches" in values:
+        raise ConfigError(
+            "this preprocessor keeps every image's shape (NaFlex); only models with one input size can be read"
+        )
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        if not values.get(step, True):
+            raise ConfigError(f"{step} is off; frames are always resized, rescaled and normalised")
+    if not math.isclose(values.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-4):
+        raise ConfigError(f"rescale_factor is {values['rescale_factor']}; it must be 1/255")
+
+
+def _filter(values: Mapping[str, Any]) -> tuple[Filter, tuple[str, ...]]:
+    """A file without `resample` means the default of its class."""
+    kind = values.get("image_processor_type", values.get("feature_extractor_type", ""))
+    number = values.get("resample", 3 if kind.startswith(("CLIP", "Siglip")) else 2)
+    if number in PILLOW:
+        return PILLOW[number], ()
+    return "bilinear", (f"the file asks for Pillow's filter {number}; frames are resized bilinearly",)
+
+
+def _triple(value: Any) -> Triple:
+    """A value for each channel, given as three or as one for all."""
+    return tuple(value) if isinstance(value, list | tuple) else (value, value, value)
