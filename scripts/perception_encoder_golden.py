@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 FOLDER = Path(__file__).parents[1] / "tests" / "goldens" / "perception_encoder"
 NAME = "vit_pe_core_tiny_patch16_384"
+TINY_NAME = "vit_pe_core_tiny_patch8_32"  # what timm would call it with our sizes
 MODEL: dict[str, Any] = {
     "embed_dim": 48,
     "vision_cfg": {
@@ -59,7 +60,9 @@ def main() -> None:
             "logits": model.get_logits(pixels, tokens)[0],
         }
     FOLDER.mkdir(parents=True, exist_ok=True)
-    config = {"model_cfg": MODEL | {"custom_text": True}, "preprocess_cfg": PREPROCESSING}
+    vision = MODEL["vision_cfg"] | {"timm_model_name": TINY_NAME}
+    model_config = MODEL | {"vision_cfg": vision, "custom_text": True}
+    config = {"model_cfg": model_config, "preprocess_cfg": PREPROCESSING}
     (FOLDER / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, FOLDER / "open_clip_model.safetensors")

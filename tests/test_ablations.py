@@ -553,6 +553,16 @@ def test_a_recipe_that_an_ablation_cannot_vary_is_refused_before_any_work(name, 
         check_configs([ABLATIONS[name]], data_recipes(recipe("ucf8_fewshot")))
 
 
+def test_rows_of_fine_tuning_are_what_they_say_whatever_the_recipe_does():
+    """froster distils, averages and trains the text tower; a row has of that what its name says."""
+    for variant, _ in ABLATIONS["fine-tuning"].rows:
+        config, name = variant.change(recipe("froster")), variant.name
+        assert config.optim.factors.text == (0 if "X-CLIP" in name else TEXT_FACTOR), name
+        assert bool(config.distillation) == ("FROSTER" in name), name
+        assert bool(config.averaging) == ("average" in name or "Open-VCLIP" in name), name
+        assert bool(config.interpolated) == ("interpolated" in name or "that" in name or "Open" in name), name
+
+
 def test_every_ablation_can_vary_the_small_recipes_of_moving_shapes(tmp_path):
     check_configs(ABLATIONS.values(), shapes_recipes(tmp_path, ()))
     assert list(tmp_path.iterdir()) == []

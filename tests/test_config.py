@@ -109,7 +109,7 @@ def test_an_unknown_key_is_named_with_the_known_ones(section: str | None) -> Non
         {"prompting": {"num_heads": 0}},
         {"prompting": {"num_layers": -1}},
         {"vision": {"num_layers": 1001}},
-        {"text": {"vocab_size": 2**24 + 1}},
+        {"text": {"vocab_size": 2**20 + 1}},
         {"num_frames": 10**30},
     ],
     ids=str,
@@ -124,9 +124,44 @@ def test_sizes_beyond_any_model_are_refused_with_what_is_allowed() -> None:
     assert PromptingConfig(num_layers=1000).num_layers == 1000
     with pytest.raises(ConfigError, match="prompting: num_layers must be 1 to 1000, got 10000000"):
         PromptingConfig(num_layers=10_000_000)
-    assert TextConfig(vocab_size=2**24).vocab_size == 2**24
-    with pytest.raises(ConfigError, match="text: context_length must be 1 to 16777216, got 16777217"):
-        TextConfig(context_length=2**24 + 1)
+    assert TextConfig(vocab_size=2**20).vocab_size == 2**20
+    with pytest.raises(ConfigError, match="text: context_length must be 1 to 1048576, got 1048577"):
+        TextConfig(context_length=2**20 + 1)
+    with pytest.raises(ConfigError, match="vision: image_size_px must be 1 to 16384, got 16385"):
+        VisionConfig(image_size_px=2**14 + 1)
+
+
+@pytest.mark.parametrize("patch_size_px", [1, 2**14])
+def test_no_size_that_is_allowed_overflows(patch_size_px: int) -> None:
+    vision = VisionConfig(
+        image_size_px=2**14, patch_size_px=patch_size_px, width=2**20, num_layers=1, num_heads=1
+    )
+    text = TextConfig(vocab_size=2**20, context_length=2**20, width=2**20, num_layers=1)
+    config = XCLIPConfig(embed_dim=2**20, num_frames=2**20, vision=vision, text=text)
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in XCLIP(config).parameters()) > 2**40
+
+
+@pytest.mark.parametrize("value", [None, "64", 64.0, True, float("nan"), [64], {"a": 1}], ids=str)
+@pytest.mark.parametrize("name", ["width", "num_layers", "num_heads"])
+def test_a_value_of_another_type_is_refused(name: str, value: Any) -> None:
+    """Readers of other formats hand on what a file says."""
+    for kind, where in ((VisionConfig, "vision"), (TextConfig, "text")):
+        with pytest.raises(ConfigError, match=rf"{where}\.{name} must be int, got"):
+            kind(**{name: value})
+
+
+def test_two_descriptions_of_one_model_are_equal() -> None:
+    """Some files say how wide an MLP is, others leave it out."""
+    assert TextConfig(mlp_width=2048) == TextConfig()
+    assert TextConfig(mlp_width=2047).mlp_width == 2047
+    plain = VisionConfig(pooling="attention")
+    assert (
+        VisionConfig(pooling="attention", mlp_width=3072, pooling_heads=12, pooling_mlp_width=3072) == plain
+    )
+    narrow = VisionConfig(pooling="attention", mlp_width=100, pooling_mlp_width=100)
+    assert (narrow.mlp_width, narrow.pooling_mlp_width) == (100, None)
+    assert VisionConfig(pooling="attention", mlp_width=100, pooling_mlp_width=3072).pooling_mlp_width == 3072
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_part_switched_off_comes_back_with_its_defaults():
         ("data.num_workers=-1", "0 or more"),
         ("mix.label_smoothing=2", "must be in 0..1"),
         ("mix.mixup_alpha=-1", "must be 0 or more"),
-        ("seed=-1", "seed must be 0 or more"),
+        ("seed=-1", "seed must be 0 to"),
         ("num_frames=0", "num_frames must be at least 1"),
         ("data.cached_frames=8", "needs data.num_workers=0"),
         ("optim.warmup_epochs=31", "in 0..30"),

@@ -244,6 +244,24 @@ def test_other_settings_do_not_go_on_with_a_run(finished):
         pretrain(replace(CONFIG, learning_rate=0.1), finished, "cpu")
 
 
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    """A setting that it did not have counts as its default; one that is gone makes it another run."""
+    pretrain(CONFIG, tmp_path / "run", "cpu")
+    path = tmp_path / "run" / "config.json"
+    whole = path.read_text()
+    values = json.loads(whole)
+    del values["config"]["model"]["vision"]["rotary"]
+    del values["config"]["model"]["logit_bias"]
+    del values["config"]["text_weight"]
+    path.write_text(json.dumps(values))
+    assert pretrain(CONFIG, tmp_path / "run", "cpu").step == 6
+    assert path.read_text() == whole
+    values["config"]["gone"] = 1
+    path.write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"config\.gone: was 1, now None"):
+        pretrain(CONFIG, tmp_path / "run", "cpu")
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
     with pytest.raises(TrainingError, match="the loss is nan; the last checkpoint is kept"):
         pretrain(replace(CONFIG, learning_rate=1e30, save_every=1), tmp_path / "run", "cpu")
@@ -269,6 +287,8 @@ def test_it_learns(tmp_path):
         ({"save_every": 0}, "save_every must be at least 1, got 0"),
         ({"warmup_steps": 7}, r"warmup_steps must be in 0\.\.6 \(num_steps\), got 7"),
         ({"warmup_steps": -1}, r"warmup_steps must be in 0\.\.6 \(num_steps\), got -1"),
+        ({"seed": -1}, "seed must be 0 to 9223372036854775807, got -1"),
+        ({"seed": 2**63}, "seed must be 0 to 9223372036854775807, got 9223372036854775808"),
         ({"model": replace(CONFIG.model, num_frames=2)}, "model must be an image model"),
         (
             {"model": replace(CONFIG.model, integration=IntegrationConfig(num_heads=1))},

@@ -183,3 +183,20 @@ def test_training_learns_from_the_texts_in_place_of_the_names(tmp_path):
     assert all(torch.equal(same[name], value) for name, value in plain.items())
     other = trained(tmp_path / "other", shapes_descriptions())
     assert any(not torch.equal(other[name], value) for name, value in plain.items())
+
+
+def test_a_run_does_not_go_on_with_other_texts(tmp_path):
+    """The file keeps its name; that it lies elsewhere, or describes other classes, too, is nothing to the run."""
+    texts = shapes_descriptions()
+    before = trained(tmp_path / "run", texts)
+    again = trained(tmp_path / "run", {**texts, "surfing": SURFING})
+    assert all(torch.equal(again[name], value) for name, value in before.items())
+    first = shapes_manifest("small-few-train").labels[0]
+    with pytest.raises(InputError, match=r"other settings \(descriptions: was '\w{16}', now '\w{16}'\)"):
+        trained(tmp_path / "run", {**texts, first: ("another",)})
+
+
+def test_a_class_without_a_text_shows_before_anything_is_written(tmp_path):
+    with pytest.raises(InputError, match="33 of 33 labels have no description"):
+        trained(tmp_path / "run", {"surfing": SURFING})
+    assert not (tmp_path / "run").exists()

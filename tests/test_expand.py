@@ -129,8 +129,14 @@ def test_a_table_of_other_classes_starts_anew() -> None:
     ("config", "message"),
     [
         (dataclasses.replace(TINY, embed_dim=64), "embed_dim is 128, not 64"),
-        (dataclasses.replace(TINY, vision=dataclasses.replace(TINY.vision, num_heads=2)), "num_heads=3"),
-        (dataclasses.replace(TINY, text=dataclasses.replace(TINY.text, vocab_size=601)), "vocab_size=600"),
+        (
+            dataclasses.replace(TINY, vision=dataclasses.replace(TINY.vision, num_heads=2)),
+            "vision.num_heads is 3, not 2",
+        ),
+        (
+            dataclasses.replace(TINY, text=dataclasses.replace(TINY.text, vocab_size=601)),
+            "text.vocab_size is 600, not 601",
+        ),
         (
             dataclasses.replace(TINY, integration=IntegrationConfig(num_heads=4)),
             "integration has 2 heads, not 4",

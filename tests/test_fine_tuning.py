@@ -131,7 +131,7 @@ def test_the_average_is_the_mean_of_the_epochs(start, epochs, init, data, tmp_pa
     for name, tensor in average.items():
         mean = sum(ends[epoch - 1][name].double() for epoch in epochs) / len(epochs)
         assert torch.allclose(tensor.double(), mean, atol=1e-7), name
-    loaded, _, _ = openxclip.load(tmp_path / "run")
+    loaded, _, _ = openxclip.load(tmp_path / "run", dtype="float32")
     assert same(dict(loaded.state_dict()), average)
     assert any(same(weights(tmp_path / "run", "best"), end) for end in ends)
     train(dataclasses.replace(config, averaging=None), data, tmp_path / "plain")
@@ -281,11 +281,11 @@ def test_distillation_keeps_the_features_near_and_leaves_nothing_in_the_model(in
     plain = config_from(init, FRAME_MEAN)
     near = dataclasses.replace(plain, distillation=DistillationConfig(weight=100.0))
     pixels = tiny_pixels()
-    image = openxclip.load(init, num_frames=TINY.num_frames).model
+    image = openxclip.load(init, num_frames=TINY.num_frames, dtype="float32").model
     similar = {}
     for name, config in (("plain", plain), ("near", near)):
         train(config, data, tmp_path / name)
-        model = openxclip.load(tmp_path / name).model
+        model = openxclip.load(tmp_path / name, dtype="float32").model
         first, second = model.encode_video(pixels).video, image.encode_video(pixels).video
         similar[name] = F.cosine_similarity(first, second).mean().item()
     assert losses(tmp_path / "near")[0] == pytest.approx(losses(tmp_path / "plain")[0], abs=1e-4)
@@ -358,6 +358,12 @@ def test_bfloat16_keeps_everything_in_float32(init, data, tmp_path):
             tensor.dtype for key, tensor in weights(tmp_path / "run", name, file).items() if "n_av" not in key
         }
         assert kinds == {torch.float32}
+
+
+def test_a_training_that_looks_back_is_not_called_an_image_model(init, data, tmp_path, caplog):
+    """What it looks back at is one; the log would say so of a model that sees the order of frames."""
+    train(with_optim(config_from(init, **ALL), epochs=1), data, tmp_path / "run")
+    assert "is an image model" not in caplog.text
 
 
 def test_an_expanded_model_starts_from_its_towers(data, tmp_path):

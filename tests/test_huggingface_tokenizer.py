@@ -267,6 +267,12 @@ def test_a_spiece_model_written_byte_by_byte(tmp_path: Path) -> None:
         (SPIECE + field(2, 2, field(3, 0, b"\x02")), "another kind of model"),
         (field(1, 0, b"\x01"), "a number stands where bytes should"),
         (field(1, 2, field(1, 2, b"\xff")), "utf-8"),
+        (
+            b"\xff" * 1_000_000,
+            "a number in it does not end",
+        ),  # which a number without end would read for minutes
+        (field(1, 2, field(3, 0, b"\x02")), "a piece without text"),
+        (SPIECE + field(3, 2, field(2, 2, b"no table")), "cannot be read|Precompiled"),
     ],
 )
 def test_broken_spiece_models_are_named(data: bytes, message: str, tmp_path: Path) -> None:

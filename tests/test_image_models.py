@@ -340,12 +340,70 @@ def test_open_clip_with_siglips_tower_of_timm(tmp_path: Path) -> None:
         ({"vision_cfg": {"image_size": 32, "ls_init_value": 0.1}}, "asks for ls_init_value, which cannot be"),
         ({"vision_cfg": None}, "must be objects"),
         ({"embed_dim": 64}, "other shapes"),
+        ({"embed_dim": 128.0}, r"model\.embed_dim must be int, got 128\.0"),
+        ({"text_cfg": CLIP_TEXT_CFG | {"layers": "2"}}, r"text\.num_layers must be int, got '2'"),
+        ({"text_cfg": CLIP_TEXT_CFG | {"act_kwargs": {"approximate": "tanh"}}}, "of quick_gelu cannot be"),
+        ({"text_cfg": CLIP_TEXT_CFG | {"norm_kwargs": {"bias": False}}}, "norm_kwargs asks for bias, which"),
+        (
+            {"vision_cfg": {"timm_model_name": "vit_pe_core_base_patch16_224", "image_size": 384}},
+            "image_size is 384, that of vit_pe_core_base_patch16_224 224: rotary positions of another size",
+        ),
     ],
 )
 def test_what_open_clip_has_and_we_do_not(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     weights = to_theirs(tiny_model(clip_only(TINY)).state_dict(), OPENAI_CLIP)
+    weights |= {
+        f"visual.trunk.{name}": torch.ones(1, 1, 1, 1) for name in ("patch_embed.proj.weight", "pos_embed")
+    }
     folder = open_clip_folder(tmp_path / "model", CLIP_CFG | change, weights)
     with pytest.raises(CheckpointError, match=message):
+        load_with_report(folder, device="cpu", dtype="float32")
+
+
+def test_act_kwargs_speak_of_the_text_tower_alone(tmp_path: Path) -> None:
+    weights = to_theirs(tiny_model(clip_only(TINY)).state_dict(), OPENAI_CLIP)
+    change = {"quick_gelu": False, "text_cfg": CLIP_TEXT_CFG | {"act_kwargs": {"approximate": "tanh"}}}
+    folder = open_clip_folder(tmp_path / "model", CLIP_CFG | change, weights)
+    config = load_with_report(folder, device="cpu", dtype="float32")[0].model.config
+    assert (config.vision.activation, config.text.activation) == ("gelu", "gelu_tanh")
+
+
+def test_quick_gelu_does_not_speak_of_towers_of_timm(tmp_path: Path) -> None:
+    shutil.copytree(PERCEPTION_ENCODER, tmp_path / "model")
+    file = tmp_path / "model" / "open_clip_config.json"
+    values = json.loads(file.read_text())
+    values["model_cfg"]["quick_gelu"] = True
+    file.write_text(json.dumps(values))
+    config = load_with_report(tmp_path / "model", device="cpu", dtype="float32")[0].model.config
+    assert (config.vision.activation, config.text.activation) == ("gelu", "quick_gelu")
+
+
+def test_the_largest_perception_encoder(tmp_path: Path) -> None:
+    """It has no class token, and a pooling MLP of another width than its blocks'."""
+    vision = dataclasses.replace(PE_LIKE.vision, class_token=False, mlp_width=320, pooling_mlp_width=256)
+    vision = dataclasses.replace(vision, activation="gelu", pooling_heads=8, patch_bias=False, norm_eps=1e-5)
+    text = dataclasses.replace(PE_LIKE.text, activation="gelu", norm_eps=1e-5)
+    model = tiny_model(dataclasses.replace(PE_LIKE, vision=vision, text=text, logit_bias=False))
+    name = "vit_pe_core_gigantic_patch8_32"
+    text_cfg = {"context_length": 8, "vocab_size": 300, "width": 32, "heads": 2, "layers": 1}
+    model_cfg = {
+        "embed_dim": 48,
+        "vision_cfg": {"image_size": 32, "timm_model_name": name},
+        "text_cfg": text_cfg,
+    }
+    weights = to_theirs(model.state_dict(), open_clip_timm(projection_bias=False))
+    folder = open_clip_folder(tmp_path / "model", model_cfg, weights)
+    loaded, _ = load_with_report(folder, device="cpu", dtype="float32")
+    assert loaded.model.config == model.config
+    assert all(torch.equal(loaded.model.state_dict()[name], t) for name, t in model.state_dict().items())
+
+
+def test_a_malformed_way_to_clean_texts_is_named(tmp_path: Path) -> None:
+    weights = to_theirs(tiny_model(clip_only(TINY)).state_dict(), OPENAI_CLIP)
+    change = {"text_cfg": CLIP_TEXT_CFG | {"tokenizer_kwargs": "canonicalize"}}
+    folder = open_clip_folder(tmp_path / "model", CLIP_CFG | change, weights)
+    tiny_tokenizer().save(folder / "tokenizer.json")
+    with pytest.raises(CheckpointError, match=r"open_clip_config\.json: a value is missing or malformed"):
         load_with_report(folder, device="cpu", dtype="float32")
 
 
@@ -357,6 +415,14 @@ def test_what_open_clip_has_and_we_do_not(change: dict[str, Any], message: str, 
         ({"vision_config": VISION | {"hidden_act": "relu"}}, "vision_config.hidden_act is 'relu'"),
         ({"vision_config": VISION | {"num_channels": 4}}, "num_channels is 4; it must be 3"),
         ({"model_type": "siglip"}, "text features are 64 wide, image features 96"),
+        ({"projection_dim": None}, r"model\.embed_dim must be int, got None"),
+        ({"text_config": TEXT | {"num_hidden_layers": None}}, r"text\.num_layers must be int, got None"),
+        ({"vision_config": VISION | {"hidden_size": 96.0}}, r"vision\.width must be int, got 96\.0"),
+        ({"vision_config": VISION | {"patch_size": False}}, r"vision\.patch_size_px must be int, got False"),
+        (
+            {"vision_config": VISION | {"image_size": 2**24, "patch_size": 1}},
+            "image_size_px must be 1 to 16384",
+        ),
     ],
 )
 def test_what_transformers_has_and_we_do_not(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -395,6 +461,10 @@ def test_a_video_is_the_mean_of_its_images(family: str) -> None:
     with torch.no_grad():
         images = our_images(model, clips.flatten(0, 1)).unflatten(0, (2, num_frames))
         assert_close(model.encode_video(clips).video, images.mean(dim=1), rtol=0, atol=1e-5)
+        together = model.with_num_frames(1).encode_video(clips.flatten(0, 1)[:, None]).video
+        assert torch.equal(
+            model.encode_video(clips).video, together.unflatten(0, (2, num_frames)).mean(dim=1)
+        )
         backwards = model.encode_video(clips.flip(1)).video
         assert_close(model.encode_video(clips).video, backwards, rtol=0, atol=1e-5)
 
@@ -429,6 +499,44 @@ def test_every_tower_can_be_expanded_to_video(family: str, tmp_path: Path) -> No
     again, report = load_with_report(tmp_path / "model", device="cpu", dtype="float32")
     assert (again.model.config, report.is_image_model) == (config, False)
     assert_close(again.model(clips, tokens), before, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "CLIP, GELU"])
+def test_towers_that_transformers_xclip_lacks_are_not_written_in_its_format(
+    family: str, tmp_path: Path
+) -> None:
+    """Of a GELU tower all names and shapes fit, and the numbers would be others."""
+    image = FAMILIES.get(family, clip_only(TINY))
+    gelu = dataclasses.replace(image.vision, message_tokens=True, activation="gelu")
+    vision = gelu if family == "CLIP, GELU" else dataclasses.replace(image.vision, message_tokens=True)
+    parts = {"integration": IntegrationConfig(num_heads=1), "prompting": PromptingConfig(num_heads=1)}
+    model = tiny_model(dataclasses.replace(image, vision=vision, **parts))
+    arguments = (tmp_path / "model", model, MissingTokenizer("random"), Preprocessor.clip(32), "huggingface")
+    if family == "CLIP":
+        save_as(*arguments)
+        return
+    with pytest.raises(CheckpointError, match=rf"vision\.activation is '{vision.activation}'"):
+        save_as(*arguments)
+
+
+def test_x_clip_of_one_format_interpolates_with_clip_of_another(tmp_path: Path) -> None:
+    """One file says how wide the MLPs are, the other leaves it out."""
+    save_as(tmp_path / "x", tiny_model(), MissingTokenizer("x"), Preprocessor.official(32), "huggingface")
+    text = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 1}
+    vision = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 3, "image_size": 32}
+    act = {"hidden_act": "quick_gelu"}
+    image = CLIPModel(
+        CLIPConfig(
+            text_config=TEXT | text | act,
+            vision_config=VISION | vision | act | {"patch_size": 16},
+            projection_dim=128,
+        )
+    )
+    image.save_pretrained(tmp_path / "clip")
+    (model, _, _), _ = load_with_report(
+        tmp_path / "x", device="cpu", dtype="float32", interpolate=0.0, image_model=tmp_path / "clip"
+    )
+    assert torch.equal(model.text.token_embedding.weight, image.text_model.embeddings.token_embedding.weight)
 
 
 # What towers differ in

@@ -362,7 +362,7 @@ def test_output_that_is_no_number_is_an_error_and_not_a_score(tokenizer, videos)
 
 def test_from_pretrained_is_load_and_the_constructor(recognizer, model, tokenizer, videos, tmp_path):
     openxclip.save_as(tmp_path / "model", model, tokenizer, PREPROCESS)
-    loaded = Recognizer.from_pretrained(tmp_path / "model", LABELS)
+    loaded = Recognizer.from_pretrained(tmp_path / "model", LABELS, dtype="float32")
     assert loaded.predict(videos, views="1x3") == recognizer.predict(videos, views="1x3")
     other = Recognizer.from_pretrained(
         str(tmp_path / "model"), LABELS, ["a {}"], device="cpu", dtype="bfloat16", num_frames=6

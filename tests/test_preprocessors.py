@@ -102,7 +102,12 @@ def test_other_filters_are_noted() -> None:
         (XCLIP | {"crop_size": 200}, "crop_size is 200 px, but the model's input is 224 px"),
         (XCLIP | {"crop_size": {"height": 224, "width": 200}}, "not square"),
         (XCLIP | {"size": 200, "crop_size": 224}, "less than input_size_px"),
-        (XCLIP | {"image_mean": [0.5]}, "3 numbers each"),
+        (XCLIP | {"image_mean": [0.5]}, "mean takes 3 values, got 1"),
+        (XCLIP | {"image_mean": ["a", "b", "c"]}, "mean must be float, got 'a'"),
+        (XCLIP | {"image_mean": [0.5, 0.5, float("nan")]}, "must be finite"),
+        (XCLIP | {"image_std": [0.5, 0.5, float("nan")]}, "must be finite"),
+        (XCLIP | {"image_std": [0.5, 0.5, float("inf")]}, "must be finite"),
+        (XCLIP | {"size": 224.5}, "resize_short_side_px must be int, got 224.5|crop_size is 224.5"),
         (SIGLIP | {"size": {"height": 224, "width": 256}}, "not square"),
         (
             SIGLIP | {"size": {"height": 256, "width": 256}},
@@ -112,7 +117,6 @@ def test_other_filters_are_noted() -> None:
             SIGLIP | {"size": {"height": 256, "width": 256}, "do_center_crop": True, "crop_size": 224},
             "with resize 'squash' nothing is cropped",
         ),
-        (SIGLIP | {"max_num_patches": 256}, "NaFlex"),
     ],
 )
 def test_preprocessors_that_ours_cannot_be(values: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -121,6 +125,15 @@ def test_preprocessors_that_ours_cannot_be(values: dict[str, Any], message: str,
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match=rf"preprocessor_config\.json: .*{message}"):
         read_huggingface_preprocessor(tmp_path, 224, Preprocessor.clip(224))
+
+
+def test_naflex_becomes_a_square_with_the_rest_as_its_file_says() -> None:
+    values = {key: value for key, value in SIGLIP.items() if key not in ("size", "resample")}
+    values |= {"image_processor_type": "Siglip2ImageProcessor", "max_num_patches": 256, "image_mean": 0.25}
+    preprocess, notes = read_preprocessor(values, 224)
+    expected = dataclasses.replace(Preprocessor.siglip(224), mean=(0.25,) * 3, filter="bilinear")
+    assert preprocess == expected
+    assert notes == ("frames are squashed to 224 x 224 px, where NaFlex would keep their shape",)
 
 
 def test_a_missing_value_is_named(tmp_path: Path) -> None:

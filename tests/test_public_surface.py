@@ -57,9 +57,10 @@ def test_arguments_that_users_name():
     assert arguments(openxclip.save_as) == ["folder", "model", "tokenizer", "preprocess", "format"]
     assert arguments(openxclip.Recognizer.from_pretrained) == [
         "source", "labels", "templates", *shared, "interpolate", "image_model", "limits", "descriptions",
+        "shortcuts",
     ]  # fmt: skip
     assert arguments(openxclip.Recognizer) == [
-        "model", "tokenizer", "preprocess", "labels", "templates", "limits", "descriptions",
+        "model", "tokenizer", "preprocess", "labels", "templates", "limits", "descriptions", "shortcuts",
     ]  # fmt: skip
     assert arguments(openxclip.Recognizer.predict) == ["videos", "top_k", "views"]
     assert arguments(openxclip.Recognizer.predict_each) == ["videos", "top_k", "views"]

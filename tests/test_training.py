@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -391,6 +392,52 @@ def test_other_labels_or_clips_do_not_go_on_with_a_run(data, tmp_path):
         train(with_optim(CONFIG, epochs=1), copy, tmp_path / "run")
 
 
+def change_config(run: Path, change: Callable[[dict], object]) -> None:
+    """What a run has saved of its settings, as another version would have."""
+    values = json.loads((run / "config.json").read_text())
+    change(values)
+    (run / "config.json").write_text(json.dumps(values))
+
+
+def test_a_run_of_an_earlier_version_goes_on(finished, data, tmp_path):
+    """A setting that it did not have counts as its default, and a fact that it did not keep as the same."""
+    first = with_optim(CONFIG, epochs=3)
+    shutil.copytree(finished, tmp_path / "run")
+
+    def older(values: dict) -> None:
+        del values["config"]["averaging"]
+        del values["config"]["preprocessing"]
+        del values["config"]["gradient_checkpointing"]
+        del values["config"]["model"]["vision"]["rotary"]
+        del values["config"]["optim"]["factors"]["logit_scale"]  # here not the default
+        del values["descriptions"]
+
+    change_config(tmp_path / "run", older)
+    with pytest.raises(InputError, match=r"settings \(config.optim.factors.logit_scale: was 0.0, now 1\);"):
+        train(first, data, tmp_path / "run")
+    change_config(tmp_path / "run", lambda values: values["config"]["optim"]["factors"].update(logit_scale=1))
+    assert train(first, data, tmp_path / "run").step == 6
+    assert (tmp_path / "run" / "config.json").read_text() == (finished / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values["config"].update(gone=3), r"config\.gone: was 3, now None"),
+        (lambda values: values["config"].pop("optim"), r"config\.optim\.epochs: was None, now 3"),
+        (lambda values: values["config"].update(seed="7"), r"config\.seed: was '7', now 7"),
+        (lambda values: values.pop("config"), r"config\.recipe: was None, now 'test'"),
+        (lambda values: values.update(config=None), r"config\.recipe: was None, now 'test'"),
+        (lambda values: values.update(clips="0"), "clips: was '0'"),
+    ],
+)
+def test_what_is_no_earlier_version_of_a_run_is_another_run(finished, data, tmp_path, change, message):
+    shutil.copytree(finished, tmp_path / "run")
+    change_config(tmp_path / "run", change)
+    with pytest.raises(InputError, match=message):
+        train(CONFIG, data, tmp_path / "run")
+
+
 def test_labels_may_be_given_beside_the_list(data, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
@@ -537,6 +584,8 @@ def test_clips_at_hand_are_checked(data, tmp_path):
     ("changes", "message"),
     [
         ({"expansion": BARE}, "expansion belongs to an init"),
+        ({"seed": -1}, "seed must be 0 to 9223372036854775807, got -1"),
+        ({"seed": 2**63}, "seed must be 0 to 9223372036854775807, got 9223372036854775808"),
         ({"templates": ()}, "templates must be at least one"),
         ({"templates": ("a video",)}, "templates must be at least one"),
         ({"templates": ("{} {}",)}, "templates must be at least one"),

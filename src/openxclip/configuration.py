@@ -22,6 +22,18 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def check_types(config: Any, where: str) -> None:
+    """Whether the plain fields of a dataclass hold what they are declared to; those that are dataclasses check theirs.
+
+    Raises:
+        ConfigError: a value has the wrong type.
+    """
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if not dataclasses.is_dataclass(value):
+            _convert(hint, value, f"{where}.{name}")
+
+
 def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Inverse of `dataclasses.asdict`, also after a round trip through JSON.
 

@@ -6,6 +6,7 @@ So an image model becomes any X-CLIP, which is the paper's story: CLIP first, th
 import dataclasses
 from collections import Counter
 from collections.abc import Collection
+from typing import Any
 
 import torch
 
@@ -59,10 +60,19 @@ def clip_only(config: XCLIPConfig) -> XCLIPConfig:
 
 def shared_parts_differ(first: XCLIPConfig, second: XCLIPConfig) -> str:
     """What keeps two models from sharing their towers' weights, in words; empty where nothing does."""
-    ours, theirs = (vars(dataclasses.replace(clip_only(c), num_frames=1)) for c in (first, second))
+    ours, theirs = _shared_settings(first), _shared_settings(second)
     return "; ".join(
-        f"{name} is {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name]
+        f"{name} is {ours[name]!r}, not {theirs[name]!r}" for name in ours if ours[name] != theirs[name]
     )
+
+
+def _shared_settings(config: XCLIPConfig) -> dict[str, Any]:
+    """Settings of what an image model has too, by their dotted names."""
+    settings: dict[str, Any] = {}
+    for name, value in dataclasses.replace(clip_only(config), num_frames=1).to_dict().items():
+        parts = value if isinstance(value, dict) else {"": value}
+        settings |= {f"{name}.{leaf}".rstrip("."): setting for leaf, setting in parts.items()}
+    return settings
 
 
 def _check_same_towers(have: XCLIPConfig, want: XCLIPConfig) -> None:

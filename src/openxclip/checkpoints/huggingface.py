@@ -154,10 +154,11 @@ def to_huggingface_config(config: XCLIPConfig) -> dict[str, Any]:
             "model of discrete labels is, cannot be written in its format. Save it in the native one "
             "(format='openxclip')"
         )
-    if config.text.num_context_vectors is not None:
+    if differences := _unlike_theirs(config):
         raise CheckpointError(
-            "XCLIPModel has no learnable context; a model with one cannot be written in its format. Save it in the "
-            "native one (format='openxclip')"
+            f"XCLIPModel's towers are OpenAI CLIP's, with no learnable context; this model's are not: "
+            f"{', '.join(differences)}. It cannot be written in that format; save it in the native one "
+            "(format='openxclip')"
         )
     text = {
         "model_type": "xclip_text_model",
@@ -195,6 +196,22 @@ def to_huggingface_config(config: XCLIPConfig) -> dict[str, Any]:
         "text_config": text,
         "vision_config": vision,
     }
+
+
+SIZES = {"image_size_px", "patch_size_px", "width", "num_layers", "num_heads", "vocab_size", "context_length"}
+"""Settings of a tower that the format can say; `drop_path` matters to a training only."""
+
+
+def _unlike_theirs(config: XCLIPConfig) -> list[str]:
+    """What the format cannot say of a model's towers, whose defaults in our configuration are XCLIPModel's too."""
+    parts = {"vision": (config.vision, VisionConfig()), "text": (config.text, TextConfig())}
+    differences = [
+        f"{part}.{name} is {value!r}"
+        for part, (tower, theirs) in parts.items()
+        for name, value in vars(tower).items()
+        if name not in SIZES | {"drop_path"} and value != getattr(theirs, name)
+    ]
+    return [*differences, "logit_bias is True"] if config.logit_bias else differences
 
 
 def section(values: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:

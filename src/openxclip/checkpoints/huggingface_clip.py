@@ -1,5 +1,6 @@
 """Language-image models as transformers writes them: CLIPModel, SiglipModel and Siglip2Model."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from openxclip.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, parse, read_json
 from openxclip.checkpoints.huggingface import section
 from openxclip.checkpoints.names import HUGGINGFACE_CLIP, HUGGINGFACE_SIGLIP, HUGGINGFACE_SIGLIP2
-from openxclip.checkpoints.preprocessors import read_huggingface_preprocessor, square_side_px
+from openxclip.checkpoints.preprocessors import read_huggingface_preprocessor, square_side_px, squash_note
 from openxclip.checkpoints.tables import build
 from openxclip.checkpoints.weights import WEIGHTS_FILES, read_weights
 from openxclip.errors import ConfigError
@@ -67,11 +68,12 @@ def read_huggingface_clip(folder: Path) -> Checkpoint:
 
 
 def _read_preprocessor(folder: Path, kind: str, size_px: int) -> tuple[Preprocessor, tuple[str, ...]]:
-    if kind == "siglip2":
-        note = f"frames are squashed to {size_px} x {size_px} px, where NaFlex would keep their shape"
-        return Preprocessor.siglip(size_px), (note,)
     usual = Preprocessor.clip(size_px) if kind == "clip" else Preprocessor.siglip(size_px)
-    return read_huggingface_preprocessor(folder, size_px, usual)
+    if kind != "siglip2":
+        return read_huggingface_preprocessor(folder, size_px, usual)
+    usual = dataclasses.replace(usual, filter="bilinear")  # as Siglip2ImageProcessor has it
+    preprocess, notes = read_huggingface_preprocessor(folder, size_px, usual)
+    return preprocess, tuple(dict.fromkeys((squash_note(size_px), *notes)))
 
 
 def read_config(values: Mapping[str, Any]) -> XCLIPConfig:

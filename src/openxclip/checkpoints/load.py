@@ -9,7 +9,7 @@ import torch
 
 from openxclip.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, read_json
 from openxclip.checkpoints.hub import download_model, download_tokenizer, is_hub_id
-from openxclip.checkpoints.huggingface import read_huggingface
+from openxclip.checkpoints.huggingface import MODEL_TYPE, read_huggingface
 from openxclip.checkpoints.huggingface_clip import TABLES as LANGUAGE_IMAGE_MODELS
 from openxclip.checkpoints.huggingface_clip import read_huggingface_clip
 from openxclip.checkpoints.huggingface_tokenizer import CONFIG_FILE as TOKENIZER_CONFIG_FILE
@@ -18,7 +18,12 @@ from openxclip.checkpoints.huggingface_tokenizer import read_huggingface_tokeniz
 from openxclip.checkpoints.interpolate import check_share, interpolate_weights
 from openxclip.checkpoints.native import read_native
 from openxclip.checkpoints.official import is_official, read_official
-from openxclip.checkpoints.open_clip import OPEN_CLIP_CONFIG_FILE, cleaning_of, read_open_clip
+from openxclip.checkpoints.open_clip import (
+    OPEN_CLIP_CONFIG_FILE,
+    OPEN_CLIP_WEIGHTS_FILES,
+    cleaning_of,
+    read_open_clip,
+)
 from openxclip.checkpoints.openai_clip import read_openai_clip
 from openxclip.checkpoints.shipped import SHIPPED, shipped_folder
 from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
@@ -79,7 +84,8 @@ def load(
             CLIP `.pt`, or "openxclip-tiny", which comes with the package. A language-image model (CLIP, SigLIP, ...) is
             taken as it is: it recognises by the mean over frames.
         device: "auto" is CUDA where there is one, else the CPU; any device that torch knows by name.
-        dtype: "auto" is bfloat16 on CUDA devices that compute in it, else float32; or the name of a type.
+        dtype: "auto" is bfloat16 on GPUs and processors that compute in it (AMX, AVX512-BF16), else float32; or the
+            name of a type.
         num_frames: frames of a clip, where not those of the training: time positions are then interpolated.
         tokenizer: tokenizer.json, CLIP's merges file, a folder, or a hub id; where the source has none.
         revision: branch, tag or commit of a hub source.
@@ -212,17 +218,26 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The type of a name; "auto" is bfloat16 on CUDA devices that compute in it, else float32.
+    """The type of a name; "auto" is bfloat16 on devices that compute in it, else float32.
 
     Raises:
         InputError: there is no such type.
     """
     if dtype == "auto":
-        bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if bfloat16 else torch.float32
+        return torch.bfloat16 if _computes_in_bfloat16(device) else torch.float32
     if dtype not in DTYPES:
         raise InputError(f"no dtype {dtype!r}; choose 'auto' or one of {', '.join(DTYPES)}")
     return DTYPES[dtype]
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it: elsewhere it is emulated, and slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # older torch cannot tell
+        return False
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
 
 def _locate(source: str | Path, revision: str | None) -> Path:
@@ -262,9 +277,10 @@ def _model_folder(folder: Path) -> Path:
 def _read(path: Path) -> tuple[Checkpoint, Format]:
     if path.is_dir():
         return _read_folder(path)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or path.name in (*WEIGHTS_FILES, *OPEN_CLIP_WEIGHTS_FILES):
         raise CheckpointError(
-            f"{path} is a part of a model: give the folder that holds it and its {CONFIG_FILE}"
+            f"{path} is a part of a model: give the folder that holds it and its configuration, {CONFIG_FILE} or "
+            f"{OPEN_CLIP_CONFIG_FILE}"
         )
     with TorchFile(path) as file:
         content = file.content
@@ -283,9 +299,15 @@ def _read_folder(folder: Path) -> tuple[Checkpoint, Format]:
     # Many hold the same weights for transformers and for open_clip; some a config.json of no model that is there.
     if (folder / OPEN_CLIP_CONFIG_FILE).exists() and find_weights(folder, WEIGHTS_FILES) is None:
         return read_open_clip(folder), "open-clip"
-    if values.get("model_type") in LANGUAGE_IMAGE_MODELS:
+    kind = values.get("model_type")
+    if kind == MODEL_TYPE:
+        return read_huggingface(folder), "huggingface"
+    if isinstance(kind, str) and kind in LANGUAGE_IMAGE_MODELS:
         return read_huggingface_clip(folder), "huggingface"
-    return read_huggingface(folder), "huggingface"
+    raise CheckpointError(
+        f"{folder / CONFIG_FILE}: model_type is {kind!r}; models that can be read are "
+        f"{', '.join((MODEL_TYPE, *LANGUAGE_IMAGE_MODELS))}"
+    )
 
 
 def _tokenizer(

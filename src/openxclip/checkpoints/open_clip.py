@@ -80,8 +80,11 @@ def cleaning_of(folder: Path) -> Cleaning | None:
     path = folder / OPEN_CLIP_CONFIG_FILE
     if not path.exists():
         return None
-    text = parse(lambda v: v["model_cfg"]["text_cfg"], read_json(path), path)
-    return (text.get("tokenizer_kwargs") or {}).get("clean")
+    return parse(
+        lambda v: (v["model_cfg"]["text_cfg"].get("tokenizer_kwargs") or {}).get("clean"),
+        read_json(path),
+        path,
+    )
 
 
 def read_config(values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> XCLIPConfig:
@@ -95,17 +98,23 @@ def read_config(values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> XCL
         raise ConfigError("vision_cfg and text_cfg must be objects")
     activation: Activation = "quick_gelu" if values.get("quick_gelu") else "gelu"
     kind = _timm_kind(vision.get("timm_model_name"))
-    if (
-        kind == SIGLIP
-    ):  # as it was trained and as transformers has it; timm computes some sizes with the exact GELU
-        activation = "gelu_tanh"
-    tower = _vision(vision, activation) if kind is None else _timm_vision(vision, kind, activation, weights)
+    # SigLIP as it was trained and as transformers has it; timm computes some sizes with the exact GELU.
+    text_activation = "gelu_tanh" if kind == SIGLIP else _with_settings(activation, text.get("act_kwargs"))
     return image_model(
         embed_dim=values["embed_dim"],
-        vision=tower,
-        text=_text(text, activation),
+        vision=_vision(vision, activation) if kind is None else _timm_vision(vision, kind, weights),
+        text=_text(text, text_activation),
         logit_bias="logit_bias" in weights,
     )
+
+
+def _with_settings(activation: Activation, settings: Mapping[str, Any] | None) -> Activation:
+    """The activation that text_cfg.act_kwargs makes of it."""
+    if not settings:
+        return activation
+    if activation != "gelu" or settings != {"approximate": "tanh"}:
+        raise ConfigError(f"text_cfg.act_kwargs {settings} of {activation} cannot be computed")
+    return "gelu_tanh"
 
 
 def _vision(given: Mapping[str, Any], activation: Activation) -> VisionConfig:
@@ -134,33 +143,46 @@ def _timm_kind(name: str | None) -> str | None:
     )
 
 
-def _timm_vision(
-    given: Mapping[str, Any], kind: str, activation: Activation, weights: Mapping[str, Tensor]
-) -> VisionConfig:
+def _timm_vision(given: Mapping[str, Any], kind: str, weights: Mapping[str, Tensor]) -> VisionConfig:
+    """What timm builds by that name; open_clip's `quick_gelu` speaks of its own towers only."""
     trunk = "visual.trunk"
     width, _, _, patch_size_px = weights[f"{trunk}.patch_embed.proj.weight"].shape
     class_token = f"{trunk}.cls_token" in weights
     is_siglip = kind == SIGLIP
     num_heads = width // WIDE_HEADS.get(width, HEAD_WIDTH)
+    image_size_px = given.get("image_size") or VISION["image_size"]
+    if not is_siglip:
+        _check_rotations(given["timm_model_name"], image_size_px)
     return VisionConfig(
-        image_size_px=given.get("image_size") or VISION["image_size"],
+        image_size_px=image_size_px,
         patch_size_px=patch_size_px,
         width=width,
         num_layers=num_blocks(weights, f"{trunk}.blocks"),
         num_heads=num_heads,
         mlp_width=len(weights[f"{trunk}.blocks.0.mlp.fc1.bias"]),
-        activation=activation,
+        activation="gelu_tanh" if is_siglip else "gelu",
         norm_eps=1e-6 if is_siglip else 1e-5,
         message_tokens=False,
         class_token=class_token,
         pooling="attention",
         pooling_heads=num_heads if is_siglip else PE_POOLING_HEADS,
+        pooling_mlp_width=len(weights[f"{trunk}.attn_pool.mlp.fc1.bias"]),
         rotary=not is_siglip,
         patch_bias=is_siglip,
         pre_norm=not is_siglip,
         projection=not is_siglip,
         projection_bias=not is_siglip,
     )
+
+
+def _check_rotations(name: str, image_size_px: Any) -> None:
+    """At another size than its name's, timm squeezes or stretches the angles to those of the size in the name."""
+    trained_px = int(name.rpartition("_")[2])
+    if image_size_px != trained_px:
+        raise ConfigError(
+            f"vision_cfg.image_size is {image_size_px}, that of {name} {trained_px}: rotary positions of another size "
+            "cannot be computed"
+        )
 
 
 def _text(given: Mapping[str, Any], activation: Activation) -> TextConfig:
@@ -172,6 +194,8 @@ def _text(given: Mapping[str, Any], activation: Activation) -> TextConfig:
         raise ConfigError(
             f"text_cfg.pool_type is {values['pool_type']!r}; it must be 'argmax' for a causal tower, 'last' otherwise"
         )
+    if unknown := values["norm_kwargs"].keys() - {"eps"}:
+        raise ConfigError(f"text_cfg.norm_kwargs asks for {', '.join(unknown)}, which cannot be computed")
     return TextConfig(
         vocab_size=values["vocab_size"],
         context_length=values["context_length"],

@@ -44,7 +44,8 @@ def read_preprocessor(values: Mapping[str, Any], image_size_px: int) -> Read:
         ConfigError: it asks for steps that ours cannot do.
     """
     _check_steps(values)
-    size = values["size"]
+    keeps_shape = "max_num_patches" in values  # NaFlex, of which we take the square
+    size = {"height": image_size_px, "width": image_size_px} if keeps_shape else values["size"]
     squash = isinstance(size, dict) and size.get("height") is not None
     if squash:
         resize_px = crop_px = square_side_px(size)
@@ -60,6 +61,8 @@ def read_preprocessor(values: Mapping[str, Any], image_size_px: int) -> Read:
     if crop_px != image_size_px:
         raise ConfigError(f"crop_size is {crop_px} px, but the model's input is {image_size_px} px")
     filter, notes = _filter(values)
+    if keeps_shape:
+        notes = (squash_note(image_size_px), *notes)
     preprocess = Preprocessor(
         input_size_px=crop_px,
         resize_short_side_px=resize_px,
@@ -126,6 +129,11 @@ def to_huggingface_preprocessor(preprocess: Preprocessor) -> dict[str, Any]:
     }
 
 
+def squash_note(size_px: int) -> str:
+    """What is done otherwise than by a model that was trained on images of any shape."""
+    return f"frames are squashed to {size_px} x {size_px} px, where NaFlex would keep their shape"
+
+
 def square_side_px(value: Any) -> int:
     """A side in pixels, given as a number, a pair, or height and width.
 
@@ -141,10 +149,6 @@ def square_side_px(value: Any) -> int:
 
 
 def _check_steps(values: Mapping[str, Any]) -> None:
-    if "max_num_patches" in values:
-        raise ConfigError(
-            "this preprocessor keeps every image's shape (NaFlex); only models with one input size can be read"
-        )
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if not values.get(step, True):
             raise ConfigError(f"{step} is off; frames are always resized, rescaled and normalised")
@@ -155,7 +159,7 @@ def _check_steps(values: Mapping[str, Any]) -> None:
 def _filter(values: Mapping[str, Any]) -> tuple[Filter, tuple[str, ...]]:
     """A file without `resample` means the default of its class."""
     kind = values.get("image_processor_type", values.get("feature_extractor_type", ""))
-    number = values.get("resample", 3 if kind.startswith(("CLIP", "Siglip")) else 2)
+    number = values.get("resample", 3 if kind.startswith(("CLIP", "SiglipImage")) else 2)
     if number in PILLOW:
         return PILLOW[number], ()
     return "bilinear", (f"the file asks for Pillow's filter {number}; frames are resized bilinearly",)

@@ -17,6 +17,7 @@ PIECE_TEXT, PIECE_SCORE, PIECE_KIND = 1, 2, 3
 TRAINER_MODEL, NORMALIZER_CHARACTERS = 3, 2
 UNIGRAM, UNKNOWN = 1, 2
 
+MAX_VARINT_BYTES = 10
 VARINT, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5  # kinds of protobuf fields
 
 
@@ -28,7 +29,7 @@ def read_sentencepiece(path: Path) -> tokenizers.Tokenizer:
     """
     try:
         return _build(path.read_bytes())
-    except (OSError, ValueError, IndexError, TypeError, struct.error) as error:
+    except Exception as error:  # the library raises no narrower type
         raise TokenizerError(f"{path} is no readable unigram model: {error}. Get the file again.") from error
 
 
@@ -40,6 +41,8 @@ def _build(data: bytes) -> tokenizers.Tokenizer:
             piece = dict(_fields(_bytes(value)))
             if piece.get(PIECE_KIND) == UNKNOWN:
                 unknown_id = len(pieces)
+            if PIECE_TEXT not in piece:
+                raise ValueError("it has a piece without text")
             (score,) = struct.unpack("<f", _bytes(piece.get(PIECE_SCORE, bytes(4))))
             pieces.append((_bytes(piece[PIECE_TEXT]).decode("utf-8"), score))
         elif number == TRAINER and dict(_fields(_bytes(value))).get(TRAINER_MODEL, UNIGRAM) != UNIGRAM:
@@ -87,14 +90,14 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
     """A number of 7 bits a byte, the lowest first -> the number, and where it ended."""
-    value, shift = 0, 0
-    while True:
+    value = 0
+    for shift in range(0, 7 * MAX_VARINT_BYTES, 7):
         byte = data[position]
         position += 1
         value |= (byte & 127) << shift
         if byte < 128:
             return value, position
-        shift += 7
+    raise ValueError("a number in it does not end")
 
 
 def _bytes(value: int | bytes) -> bytes:

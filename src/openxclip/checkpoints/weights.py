@@ -39,10 +39,10 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
     names = read_json(index).get("weight_map")
-    if not isinstance(names, dict):
-        raise CheckpointError(f"{index} has no weight_map; download the folder again")
+    if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
+        raise CheckpointError(f"{index} has no weight_map of names of files; download the folder again")
     shards = sorted(set(names.values()))
-    if any(not isinstance(shard, str) or Path(shard).name != shard for shard in shards):
+    if any(Path(shard).name != shard for shard in shards):
         raise CheckpointError(f"{index} names files outside its folder: {shards}")
     tensors: dict[str, Tensor] = {}
     for shard in shards:

@@ -55,13 +55,13 @@ def _text(facts: dict[str, Any], indent: str = "") -> str:
         if isinstance(value, dict):
             lines += [f"{indent}{name}", _text(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name:{24 - len(indent)}} {_readable(value)}")
+            lines.append(f"{indent}{name:{24 - len(indent)}} {_readable(name, value)}")
     return "\n".join(lines)
 
 
-def _readable(value: Any) -> str:
+def _readable(name: str, value: Any) -> str:
     if value is None:
-        return "left out"
+        return "left out" if name in ("integration", "prompting") else "default"
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from openxclip.inference.shortcuts import Shortcuts
+
 Device = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda, cuda:1, mps")]
 Dtype = Annotated[Literal["auto", "float32", "bfloat16"], tyro.conf.arg(help="precision of the weights")]
 Model = Annotated[
@@ -55,6 +57,7 @@ ImageModel = Annotated[
         help="the image model for --interpolate; where --model is a run folder, the start of that run"
     ),
 ]
+ShortcutOptions = Annotated[Shortcuts, tyro.conf.OmitArgPrefixes]
 Json = Annotated[bool, tyro.conf.arg(name="json", help="print JSON for machines")]
 Labels = Annotated[
     str | None,

@@ -18,15 +18,19 @@ from openxclip.cli.options import (
     Json,
     Model,
     NumFrames,
+    ShortcutOptions,
     Templates,
     TokenizerSource,
     ViewsText,
 )
+from openxclip.inference.shortcuts import Shortcuts, cache_folder
 
 if TYPE_CHECKING:
     from openxclip.data.descriptions import Descriptions
     from openxclip.inference.recognizer import Prediction
     from openxclip.video.decode import VideoLimits
+
+SHORTCUTS = Shortcuts(text_cache=cache_folder())
 
 
 def predict(
@@ -55,6 +59,7 @@ def predict(
     image_model: ImageModel = None,
     max_seconds: Annotated[float | None, tyro.conf.arg(help="refuse longer videos")] = None,
     max_frame_px: Annotated[int | None, tyro.conf.arg(help="refuse frames of more pixels")] = None,
+    shortcuts: ShortcutOptions = SHORTCUTS,
 ) -> int:
     """Rank your labels for each video, best first.
 
@@ -63,12 +68,8 @@ def predict(
     """
     from openxclip.data.labels import parse_labels
     from openxclip.data.templates import parse_templates
-    from openxclip.errors import InputError
-    from openxclip.inference.views import Views
 
-    if top_k < 1:
-        raise InputError(f"--top-k must be at least 1, got {top_k}")
-    Views.parse(views)
+    _check(top_k, views)
     names, prompts, paths = parse_labels(labels), parse_templates(templates), _find_videos(videos)
     texts = _described(names, descriptions)
 
@@ -86,9 +87,19 @@ def predict(
         image_model=image_model,
         limits=_limits(max_seconds, max_frame_px),
         descriptions=texts,
+        shortcuts=shortcuts,
     )
     predictions = recognizer.predict_each(paths, top_k=top_k, views=views)
     return _show_all(_with_progress(predictions, len(paths)), json_lines)
+
+
+def _check(top_k: int, views: str) -> None:
+    from openxclip.errors import InputError
+    from openxclip.inference.views import Views
+
+    if top_k < 1:
+        raise InputError(f"--top-k must be at least 1, got {top_k}")
+    Views.parse(views)
 
 
 def _described(labels: Sequence[str], descriptions: str | None) -> "Descriptions | None":

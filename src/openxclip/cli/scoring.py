@@ -68,7 +68,7 @@ class Options:
     print_json: Json = False
     media_root: MediaRoot = None
     device: Device = "auto"
-    dtype: Dtype = "auto"
+    dtype: Dtype = "float32"  # a figure must not depend on the processor
     num_frames: NumFrames = None
     tokenizer: TokenizerSource = None
     interpolate: Interpolate = None

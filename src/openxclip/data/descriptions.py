@@ -1,10 +1,12 @@
 """Class descriptions: texts in place of a bare class name, from a JSON of label -> one text or several.
 
 A label's feature is then the mean direction of its texts' (see `inference/labels.py`); a prediction still shows the
-label.
+label. With texts that a language model wrote, CuPL (Pratt et al., ICCV 2023) gains more than a point of top-1 on
+ImageNet without any training.
 """
 
 import difflib
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,6 +74,17 @@ def texts_of(labels: Sequence[str], descriptions: Descriptions | None) -> list[S
             "the spelling"
         )
     return [known[label.casefold()] for label in labels]
+
+
+def fingerprint(labels: Sequence[str], descriptions: Descriptions | None) -> str | None:
+    """Changes with any text of these labels, wherever the file lies; None without descriptions.
+
+    Raises:
+        InputError: labels have no texts.
+    """
+    if descriptions is None:
+        return None
+    return hashlib.sha256(json.dumps(texts_of(labels, descriptions)).encode()).hexdigest()[:16]
 
 
 def shapes_descriptions() -> Descriptions:

@@ -145,6 +145,7 @@ class Study:
         loaded, _ = load_with_report(
             run,
             device=self.device,
+            dtype="float32",
             interpolate=variant.interpolate,
             image_model=None if variant.interpolate is None else config.init,
         )

@@ -4,6 +4,7 @@ Shapes: K labels, N texts of all of them, E joint embedding.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,11 @@ from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.data.descriptions import Descriptions, texts_of
 from openxclip.data.templates import fill
 from openxclip.errors import InputError
+from openxclip.inference.text_cache import cached, text_key
 from openxclip.models import XCLIP
 from openxclip.models.discrete import DiscreteLabels
+
+MIN_KEPT_SENTENCES = 200  # encoding fewer takes no longer than to find out whether they are kept
 
 
 @torch.inference_mode()
@@ -25,9 +29,19 @@ def encode_labels(
     templates: Sequence[str],
     batch_size: int = 256,
     descriptions: Descriptions | None = None,
+    cache: Path | None = None,
 ) -> Tensor:
-    """Features (K, E) of the labels, once: see `label_encoder`."""
-    return label_encoder(model, tokenizer, labels, templates, batch_size, descriptions)()
+    """Features (K, E) of the labels, once: see `label_encoder`; many are kept below the folder `cache`, if given."""
+    if model.discrete is not None:
+        return label_encoder(model, tokenizer, labels, templates, batch_size, descriptions)()
+    tokens, num_sentences = _sentences(model, tokenizer, labels, templates, descriptions)
+
+    def compute() -> Tensor:
+        return label_features(model, tokens, num_sentences, batch_size)
+
+    if cache is None or len(tokens) < MIN_KEPT_SENTENCES:
+        return compute()
+    return cached(cache, text_key(model, tokens, num_sentences), compute).to(tokens.device)
 
 
 def label_encoder(
@@ -55,15 +69,26 @@ def label_encoder(
             )
         _check_discrete(discrete, labels)
         return lambda: discrete.table
+    tokens, num_sentences = _sentences(model, tokenizer, labels, templates, descriptions)
+    return lambda: label_features(model, tokens, num_sentences, batch_size)
+
+
+def _sentences(
+    model: XCLIP,
+    tokenizer: Tokenizer | MissingTokenizer,
+    labels: Sequence[str],
+    templates: Sequence[str],
+    descriptions: Descriptions | None,
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Tokens (N, C) of every text of the labels in every template, and how many of them each label has."""
     if isinstance(templates, str) or not templates:
         raise InputError(
             f"templates must be a list of at least one, got {templates!r}; for one pass [template]"
         )
     texts = texts_of(labels, descriptions)
     sentences = [fill(template, text) for own in texts for text in own for template in templates]
-    num_sentences = [len(own) * len(templates) for own in texts]
-    tokens = tokenizer(sentences).to(model.logit_scale.device)
-    return lambda: label_features(model, tokens, num_sentences, batch_size)
+    num_sentences = tuple(len(own) * len(templates) for own in texts)
+    return tokenizer(sentences).to(model.logit_scale.device), num_sentences
 
 
 def label_features(
@@ -74,10 +99,20 @@ def label_features(
     One sentence a label gives the model's own features. Several give the mean of their directions, as CLIP's prompt
     ensembles do, at the mean length of the features: video-specific prompting reads lengths, too.
     """
-    features = torch.cat([model.encode_text(chunk) for chunk in tokens.split(batch_size)])  # (N, E)
+    features = _encode(model, tokens, batch_size)
     if len(features) == len(num_sentences):
         return features
     return torch.stack([_mean_direction(own) for own in features.split(list(num_sentences))])
+
+
+def _encode(model: XCLIP, tokens: Tensor, batch_size: int) -> Tensor:
+    """Text features (N, E) of tokens (N, C), in batches of like length: a batch is trimmed to its longest."""
+    lengths = (
+        tokens.argmax(dim=1) if model.config.text.causal else torch.zeros(len(tokens), device=tokens.device)
+    )
+    order = lengths.argsort(stable=True)
+    features = torch.cat([model.encode_text(chunk) for chunk in tokens[order].split(batch_size)])
+    return features[order.argsort()]
 
 
 def _mean_direction(features: Tensor) -> Tensor:

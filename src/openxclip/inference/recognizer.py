@@ -18,7 +18,10 @@ from openxclip.data.labels import check_labels
 from openxclip.data.templates import BUILT_IN_TEMPLATES
 from openxclip.errors import CheckpointError, InputError, VideoError
 from openxclip.inference.ahead import read_ahead
+from openxclip.inference.folding import fold_normalisation
 from openxclip.inference.labels import encode_labels
+from openxclip.inference.shortcuts import Shortcuts
+from openxclip.inference.shortlist import shortlist_logits
 from openxclip.inference.views import Views, read_views
 from openxclip.models import XCLIP
 from openxclip.video.decode import VideoLimits, VideoSource
@@ -52,8 +55,10 @@ class Recognizer:
         templates: Sequence[str] | None = None,
         limits: VideoLimits | None = None,
         descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        shortcuts: Shortcuts | None = None,
     ) -> None:
         """`descriptions` give texts that stand for a label in place of its name; every label needs one or more."""
+        self.shortcuts = shortcuts or Shortcuts()
         if templates is None:
             templates = BUILT_IN_TEMPLATES["name"]
         self.model = model
@@ -61,7 +66,13 @@ class Recognizer:
         self.labels = tuple(check_labels(labels, "labels"))
         self.limits = limits
         texts = None if descriptions is None else check_descriptions(descriptions, "descriptions")
-        self.text = encode_labels(model, tokenizer, self.labels, templates, descriptions=texts)  # (K, E)
+        self.text = encode_labels(  # (K, E)
+            model, tokenizer, self.labels, templates, descriptions=texts, cache=self.shortcuts.text_cache
+        )
+        folded = fold_normalisation(model, preprocess)
+        self._encode_video = (
+            torch.compile(folded.encode_video) if self.shortcuts.compile else folded.encode_video
+        )
 
     @classmethod
     def from_pretrained(
@@ -78,6 +89,7 @@ class Recognizer:
         image_model: str | Path | None = None,
         limits: VideoLimits | None = None,
         descriptions: Mapping[str, str | Sequence[str]] | None = None,
+        shortcuts: Shortcuts | None = None,
     ) -> "Recognizer":
         """Load a model (see `openxclip.load`) and make a recognizer of it."""
         loaded = load(
@@ -89,7 +101,14 @@ class Recognizer:
             interpolate=interpolate,
             image_model=image_model,
         )
-        return cls(*loaded, labels=labels, templates=templates, limits=limits, descriptions=descriptions)
+        return cls(
+            *loaded,
+            labels=labels,
+            templates=templates,
+            limits=limits,
+            descriptions=descriptions,
+            shortcuts=shortcuts,
+        )
 
     @overload  # a str is a Sequence[str] to the type checker; a single path is meant where one is given
     def predict(self, videos: str | Path, *, top_k: int = 5, views: str = "1x1") -> Prediction: ...  # type: ignore[overload-overlap]
@@ -166,8 +185,14 @@ class Recognizer:
 
     def _logits(self, pixels: Tensor) -> Tensor:
         """Views uint8 (V, T, 3, S, S) -> logits (V, K)."""
-        pixels = self.preprocess.normalise(pixels.to(self.text.device), self.text.dtype)
-        return self.model.logits(self.model.encode_video(pixels), self.text)
+        device = self.text.device
+        if device.type == "cuda":
+            pixels = pixels.pin_memory()  # only then does the copy not wait for the device
+        # Every value of 0..255 is exact in all types that a model can have.
+        video = self._encode_video(pixels.to(device, non_blocking=True).to(self.text.dtype))
+        if self.shortcuts.shortlist is None:
+            return self.model.logits(video, self.text)
+        return shortlist_logits(self.model, video, self.text, self.shortcuts.shortlist)
 
     def _prediction(self, path: str | Path, pixels: Tensor | VideoError, top_k: int) -> Prediction:
         """Of the views (V, T, 3, S, S) of a video, or of what went wrong with it; equals in order of labels."""

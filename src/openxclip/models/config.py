@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from openxclip.configuration import from_dict, require
+from openxclip.configuration import check_types, from_dict, require
 
 MLP_RATIO = 4  # what an MLP widens by where nothing else is said, as in CLIP and X-CLIP
 HEAD_WIDTH = 64  # of every attention in X-CLIP and most language-image models as published
@@ -13,17 +13,25 @@ HEAD_WIDTH = 64  # of every attention in X-CLIP and most language-image models a
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 """QuickGELU is OpenAI's, MetaCLIP's and X-CLIP's; GELU LAION's and Perception Encoder's; its tanh form SigLIP's."""
 
-# Far above any model, and low enough that a config.json from anywhere cannot keep the loader busy for ever.
-MAX_LAYERS = 1000
-MAX_SIZE = 2**24
+# Far above any model, and low enough that a config.json from anywhere neither keeps the loader busy for ever nor asks
+# for tensors whose sizes no 64 bits hold.
+MAX_SIZE = 2**20
+LOWER_MAX_SIZES = {"num_layers": 1000, "image_size_px": 2**14, "patch_size_px": 2**14}
 
 
 def _check_sizes(config: Any, where: str) -> None:
     """Every whole number of a config counts something there must be at least one of, and not too many."""
+    check_types(config, where)
     for name, value in vars(config).items():
         if isinstance(value, int) and not isinstance(value, bool):
-            largest = MAX_LAYERS if name == "num_layers" else MAX_SIZE
+            largest = LOWER_MAX_SIZES.get(name, MAX_SIZE)
             require(1 <= value <= largest, f"{where}: {name} must be 1 to {largest}, got {value}")
+
+
+def _leave_out(config: Any, name: str, usual: int) -> None:
+    """A setting that says what None means anyhow becomes None: two descriptions of one model must be equal."""
+    if getattr(config, name) == usual:
+        object.__setattr__(config, name, None)
 
 
 def heads(num_heads: int | None, width: int) -> int:
@@ -76,6 +84,8 @@ class VisionConfig:
     """What a frame's feature is: the class token, or what a learned probe finds by attention to all tokens."""
     pooling_heads: int | None = None
     """Attention heads of the pooling, or None for as many as the tower's."""
+    pooling_mlp_width: int | None = None
+    """Hidden width of the pooling's MLP, or None for that of the tower's."""
     rotary: bool = False
     """Whether attention rotates queries and keys by their patch's place, beside the learned positions."""
     patch_bias: bool = False
@@ -89,6 +99,9 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         _check_sizes(self, "vision")
+        _leave_out(self, "pooling_heads", self.num_heads)
+        _leave_out(self, "pooling_mlp_width", self.mlp_width or MLP_RATIO * self.width)
+        _leave_out(self, "mlp_width", MLP_RATIO * self.width)
         _check_heads(self.width, self.num_heads, "vision")
         _check_norm(self.norm_eps, "vision")
         if self.pooling == "attention":
@@ -143,6 +156,7 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         _check_sizes(self, "text")
+        _leave_out(self, "mlp_width", MLP_RATIO * self.width)
         _check_heads(self.width, self.num_heads, "text")
         _check_norm(self.norm_eps, "text")
         require(

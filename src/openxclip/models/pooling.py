@@ -19,7 +19,7 @@ class AttentionPooling(nn.Module):
         self.probe = nn.Parameter(torch.empty(width))
         self.attn = Attention(width, config.pooling_heads or config.num_heads)
         self.mlp_norm = nn.LayerNorm(width, config.norm_eps)
-        self.mlp = MLP(width, config.mlp_width, config.activation)
+        self.mlp = MLP(width, config.pooling_mlp_width or config.mlp_width, config.activation)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (..., L, D) -> (..., D)."""

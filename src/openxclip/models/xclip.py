@@ -57,14 +57,14 @@ class XCLIP(nn.Module):
             initialise(self)
 
     def encode_video(self, pixels: Tensor) -> VideoFeatures:
-        """pixels (B, T, 3, S, S), normalised -> features of each video.
+        """pixels (B, T, 3, S, S), normalised, of any floating type -> features of each video, of the model's type.
 
         Raises:
             FrameCountError: T is not the number of frames the model was trained with.
             InputError: the shape is not the model's.
         """
         self._check(pixels)
-        frames, patches = self.visual(pixels)
+        frames, patches = self.visual(pixels.to(self.visual.patch_embedding.weight.dtype))
         video = frames.mean(dim=1) if self.integration is None else self.integration(frames)
         return VideoFeatures(video, None if self.prompting is None else self.prompting.project(patches))
 
@@ -132,6 +132,10 @@ class XCLIP(nn.Module):
         size, num_frames = self.config.vision.image_size_px, self.config.num_frames
         if pixels.ndim != 5 or pixels.shape[2] != 3 or pixels.shape[3:] != (size, size):
             raise InputError(f"pixels must be (B, T, 3, {size}, {size}), got {tuple(pixels.shape)}")
+        if not pixels.is_floating_point():
+            raise InputError(
+                f"pixels must be normalised floats, got {pixels.dtype}; pass frames through preprocess"
+            )
         if pixels.shape[1] != num_frames:
             raise FrameCountError(
                 f"the clip has {pixels.shape[1]} frames, the model was trained with {num_frames}; sample "

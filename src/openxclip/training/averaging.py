@@ -1,7 +1,8 @@
 """Stochastic weight averaging (SWA, Izmailov et al. 2018): the mean of the weights at the ends of epochs.
 
 One more copy of the weights holds their running mean, and one model comes out. The paper walks about with a constant
-or cyclical learning rate; Open-VCLIP and FROSTER average the epochs of an ordinary fine-tuning, as it is done here.
+or cyclical learning rate, and reports 78.94 % top-1 on ImageNet with a ResNet-152; Open-VCLIP and FROSTER average the
+epochs of an ordinary fine-tuning, as it is done here.
 Nothing here needs the mean of normalisation statistics: no layer keeps any.
 """
 

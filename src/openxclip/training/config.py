@@ -8,6 +8,8 @@ from openxclip.configuration import require
 from openxclip.data.templates import SLOT
 from openxclip.models.config import IntegrationConfig, PromptingConfig, XCLIPConfig
 
+MAX_SEED = 2**63 - 1  # what torch's generators take
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -273,7 +275,7 @@ class TrainConfig:
             f"templates must be at least one text, each with {SLOT} once for the class name, got {self.templates}",
         )
         require(self.num_frames >= 1, f"num_frames must be at least 1, got {self.num_frames}")
-        require(self.seed >= 0, f"seed must be 0 or more, got {self.seed}")
+        require(0 <= self.seed <= MAX_SEED, f"seed must be 0 to {MAX_SEED}, got {self.seed}")
         require(
             self.model is None or self.model.num_frames == self.num_frames,
             "num_frames and model.num_frames differ; set both",

@@ -33,6 +33,7 @@ from openxclip.data.shapes.splits import WORLDS
 from openxclip.errors import TrainingError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.progress import progress_bar
+from openxclip.training.config import MAX_SEED
 from openxclip.training.optim import decays, schedule, set_learning_rate
 from openxclip.training.run_folder import RunFolder, TrainingState
 from openxclip.video.transforms import Preprocessor
@@ -81,6 +82,7 @@ class PretrainConfig:
             f"warmup_steps must be in 0..{self.num_steps} (num_steps), got {self.warmup_steps}",
         )
         require(self.text_weight >= 0, f"text_weight must be 0 or more, got {self.text_weight}")
+        require(0 <= self.seed <= MAX_SEED, f"seed must be 0 to {MAX_SEED}, got {self.seed}")
         added = {
             "vision.message_tokens": self.model.vision.message_tokens,
             "integration": self.model.integration,
@@ -139,7 +141,7 @@ def pretrain(config: PretrainConfig, output: Path, device: str = "auto") -> Trai
     """
     run = RunFolder(output)
     with run.locked():
-        state = run.begin({"config": dataclasses.asdict(config)})
+        state = run.begin(config)
         start = _start(config, device) if state.step == 0 else load(run.last, device=device, dtype="float32")
         return _fit(config, start, run, state)
 

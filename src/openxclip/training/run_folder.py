@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from openxclip.checkpoints.checkpoint import read_json
 from openxclip.configuration import from_dict
-from openxclip.errors import InputError
+from openxclip.errors import ConfigError, InputError
 from openxclip.files import atomic_folder, atomic_write, recover_folder
 
 LOCK_FILE = ".lock"
@@ -83,8 +83,15 @@ class RunFolder:
         finally:
             lock.release()
 
-    def begin(self, settings: Mapping[str, Any]) -> TrainingState:
+    def begin(self, config: Any, about: Mapping[str, Any] | None = None) -> TrainingState:
         """Start a run here, or go on with the same one.
+
+        A run of an earlier version lacks the settings that are newer. Each counts as its default there, which for that
+        reason must be what was done before the setting was; what is newer in `about` cannot be compared.
+
+        Args:
+            config: of the run, a dataclass.
+            about: what else makes it the same run, in plain values.
 
         Raises:
             InputError: the folder holds a run with other settings.
@@ -92,11 +99,12 @@ class RunFolder:
         others = (self.best, self.average, self.start)
         for folder in (self.last, *others):
             recover_folder(folder)
-        settings = json.loads(json.dumps(settings))
+        known = _plain(about or {})
+        settings = known | _plain({"config": dataclasses.asdict(config)})
         path = self.path / "config.json"
         state = self.state()
         if state.step > 0:  # a run that never saved anything may start anew with other settings
-            self._check_same(read_json(path), settings)
+            self._check_same(known | _with_defaults(read_json(path), type(config)), settings)
         else:
             for folder in others:  # of a run that died before its first `last`
                 shutil.rmtree(folder, ignore_errors=True)
@@ -182,6 +190,22 @@ def _is_whole(line: str, num_steps: int) -> bool:
         return json.loads(line)["step"] <= num_steps
     except (ValueError, TypeError, KeyError):  # the line that was being written when the run was cut off
         return False
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As they are read back from a JSON file."""
+    return json.loads(json.dumps(values))
+
+
+def _with_defaults(saved: dict[str, Any], kind: type) -> dict[str, Any]:
+    """What a run has saved, its config with the settings that came since."""
+    try:
+        config: Any = from_dict(kind, saved.get("config", {}))
+    except (
+        ConfigError
+    ):  # of another kind, or with settings that are gone: what differs is named as it stands there
+        return saved
+    return saved | _plain({"config": dataclasses.asdict(config)})
 
 
 def _flatten(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:

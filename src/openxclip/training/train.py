@@ -1,13 +1,14 @@
 """One call for a whole run: read the lists, check them, start or go on, train, keep the best."""
 
-import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from openxclip.checkpoints.expand import clip_only, expand
-from openxclip.checkpoints.load import Loaded, load
+from openxclip.checkpoints.load import Loaded, load, load_with_report
 from openxclip.checkpoints.native import write_folder
 from openxclip.data.dataset import CachedFrames, DecodedFrames, FrameSource, TrainClips
-from openxclip.data.descriptions import parse_descriptions
+from openxclip.data.descriptions import fingerprint, parse_descriptions
 from openxclip.data.manifest import Manifest, read_manifest
 from openxclip.data.shapes.splits import WORLD, is_world
 from openxclip.data.subsets import present
@@ -84,28 +85,27 @@ def train_on(
     found, missing = present(clips, config.data.skip_missing)
     if val is not None and val.labels != clips.labels:
         raise InputError(f"{val.name} and {clips.name} have different labels; give both the same labels.csv")
+    about = {
+        "data": data,
+        "clips": found.fingerprint(),
+        "labels": found.labels,
+        "descriptions": fingerprint(found.labels, parse_descriptions(config.descriptions)),
+    }
     run = RunFolder(output)
     with run.locked():
-        return _train(config, data, found, missing, val, run, device)
+        return _train(config, about, found, missing, val, run, device)
 
 
 def _train(
     config: TrainConfig,
-    data: str,
+    about: Mapping[str, Any],
     clips: Manifest,
     missing: list[str],
     val: Manifest | None,
     run: RunFolder,
     device: str,
 ) -> TrainingState:
-    state = run.begin(
-        {
-            "data": data,
-            "clips": clips.fingerprint(),
-            "labels": clips.labels,
-            "config": dataclasses.asdict(config),
-        }
-    )
+    state = run.begin(config, about)
     if missing:
         run.log(step=state.step, missing=missing)
     if state.step == 0:
@@ -132,7 +132,8 @@ def _image_model(
     if state.step == 0:
         model, _ = expand(start.model, clip_only(start.model.config), config.seed)
         run.save_model(run.start, lambda folder: write_folder(folder, *start._replace(model=model)))
-    return load(run.start, device=device, dtype="float32").model
+    loaded, _ = load_with_report(run.start, device=device, dtype="float32")  # no word on what it cannot see
+    return loaded.model
 
 
 def _validate(start: Loaded, val: Manifest | None, config: TrainConfig) -> Validate | None:

@@ -3,15 +3,17 @@
 Shapes: T frames of a clip, H x W as decoded, S the model's input size. Frames come as (T, H, W, 3) uint8.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from itertools import product
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from openxclip.configuration import check_types
 from openxclip.errors import ConfigError, InputError
 from openxclip.video import colour
 from openxclip.video.convert import Filter, Resize, scaled_size
@@ -44,13 +46,9 @@ class Preprocessor:
     resize: Resize = "short_side"
 
     def __post_init__(self) -> None:
+        check_types(self, "preprocessor")
         if self.input_size_px < 1:
             raise ConfigError(f"input_size_px is {self.input_size_px}; it must be 1 or greater")
-        for name, allowed in (("filter", get_args(Filter)), ("resize", get_args(Resize))):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}"
-                )
         if self.resize == "squash" and self.resize_short_side_px != self.input_size_px:
             raise ConfigError(
                 f"resize_short_side_px is {self.resize_short_side_px}, input_size_px {self.input_size_px}: with resize "
@@ -61,10 +59,8 @@ class Preprocessor:
                 f"resize_short_side_px is {self.resize_short_side_px}, less than input_size_px, "
                 f"{self.input_size_px}: the crop would not fit. Set it to {self.input_size_px} or greater"
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ConfigError(
-                f"mean {self.mean} and std {self.std} must have 3 numbers each, those of std positive"
-            )
+        if min(self.std) <= 0 or not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise ConfigError(f"mean {self.mean} and std {self.std} must be finite, those of std positive")
 
     @classmethod
     def official(cls, input_size_px: int) -> Self:

@@ -1,0 +1,31 @@
+"""What makes recognition cheaper, as settings; imports nothing heavy, so that a command can offer them as options."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from openxclip.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortcuts:
+    """What makes recognition cheaper."""
+
+    compile: bool = False
+    """compile the image tower first, which takes a minute, for many videos"""
+    shortlist: int | None = None
+    """adapt only so many labels to each video, the best by plain cosine; the others get probability 0"""
+    text_cache: Path | None = None
+    """folder where the text features of many labels are kept for the next time"""
+
+    def __post_init__(self) -> None:
+        if self.shortlist is not None and self.shortlist < 1:
+            raise InputError(f"shortlist must be at least 1, or None for all labels, got {self.shortlist}")
+
+
+def cache_folder() -> Path:
+    """Where the command keeps what it can compute again: $OPENXCLIP_CACHE, or the user's cache folder."""
+    given = os.environ.get("OPENXCLIP_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openxclip"

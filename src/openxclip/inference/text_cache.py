@@ -1,0 +1,42 @@
+"""Text features kept on disk, one file for each (text tower, sentences): the next run need not encode them again."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from openxclip.files import atomic_write
+from openxclip.models import XCLIP
+
+VERSION = b"1"  # of what is computed from the same weights and tokens
+
+
+def cached(folder: Path, key: str, compute: Callable[[], Tensor]) -> Tensor:
+    """The tensor kept under a key, computed and kept if it is not there; a file that cannot be read is written anew."""
+    path = folder / "text" / f"{key}.safetensors"
+    try:
+        return load_file(path)["features"]
+    except (OSError, SafetensorError, KeyError):
+        pass  # not there yet, or damaged: both are mended by what follows
+    features = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        save_file({"features": features.contiguous().cpu()}, temporary)
+    return features
+
+
+def text_key(model: XCLIP, tokens: Tensor, num_sentences: tuple[int, ...]) -> str:
+    """Names the features of sentences by all that they depend on: weights, configuration, ids, type and device."""
+    digest = hashlib.blake2b(VERSION, digest_size=16)
+    digest.update(repr((model.config.text, model.logit_scale.dtype, model.logit_scale.device.type)).encode())
+    digest.update(repr((tuple(tokens.shape), num_sentences)).encode())
+    digest.update(tokens.cpu().numpy().tobytes())
+    assert model.text is not None
+    for name, tensor in model.text.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
