@@ -1,0 +1,92 @@
+"""What the shortlist of labels changes, on a learned model: openxclip-tiny on clips of classes it never saw.
+
+Shapes: B videos, T frames, S input side, K labels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import command
+from openxclip import Recognizer, load
+from openxclip.checkpoints.load import Loaded
+from openxclip.data.items import Manifest
+from openxclip.data.shapes.splits import WORLDS, shapes_manifest
+from openxclip.evaluation.metrics import top_k_accuracy
+from openxclip.evaluation.table import Table
+from openxclip.inference.shortcuts import Shortcuts
+from openxclip.inference.views import Views
+from openxclip.progress import progress_bar
+
+SIZES = (5, 10, 20, 50, 100)
+MODEL = "openxclip-tiny"
+LIST = "test-novel"
+TOP_K = 5
+
+
+def shortlist_table(suite: str) -> Table:
+    """Agreement of shortlists of several lengths with prompts for all labels, among few and many candidates."""
+    loaded = load(MODEL, device="cpu", dtype="float32")  # agreement must not depend on the processor
+    test = shapes_manifest(LIST)
+    pixels, truth = _read(loaded, test)
+    everything = (*test.labels, *(kind.name for kind in WORLDS["full"].base))
+    rows = [
+        row for labels in (test.labels, everything) for row in agreement_rows(loaded, labels, pixels, truth)
+    ]
+    return Table(
+        title=f"Shortlist against prompts for all labels: {MODEL}, {len(truth)} clips of {LIST}",
+        command=command(suite),
+        columns=("labels", "shortlist", "same best label", "same five best", "top-1", "top-5"),
+        rows=tuple(rows),
+        notes=(
+            f"{len(test.labels)} labels are the clips' own classes, {len(everything)} also those of the training. "
+            "Same five best: the mean share of the five that both have.",
+        ),
+    )
+
+
+def agreement_rows(
+    loaded: Loaded, labels: Sequence[str], pixels: Tensor, truth: Tensor
+) -> list[tuple[str, ...]]:
+    """A row for all labels, then one for each shortlist that is shorter; pixels (B, 1, T, 3, S, S), truth (B,)."""
+    full = Recognizer(*loaded, labels=labels).probabilities_of(pixels)
+    rows = [_row(len(labels), "all", full, full, truth)]
+    for size in SIZES:
+        if size < len(labels):
+            short = Recognizer(*loaded, labels=labels, shortcuts=Shortcuts(shortlist=size))
+            rows.append(_row(len(labels), str(size), short.probabilities_of(pixels), full, truth))
+    return rows
+
+
+def _row(num_labels: int, size: str, found: Tensor, full: Tensor, truth: Tensor) -> tuple[str, ...]:
+    shares = (
+        same_best(found, full),
+        same_top(found, full, TOP_K),
+        top_k_accuracy(found, truth, 1),
+        top_k_accuracy(found, truth, TOP_K),
+    )
+    return str(num_labels), size, *(f"{share:.1%}" for share in shares)
+
+
+def same_best(found: Tensor, expected: Tensor) -> float:
+    """The share of videos with the same best label: probabilities (B, K)."""
+    return (found.argmax(dim=1) == expected.argmax(dim=1)).double().mean().item()
+
+
+def same_top(found: Tensor, expected: Tensor, k: int) -> float:
+    """The mean share of the k best labels that both have: probabilities (B, K)."""
+    pairs = found.topk(k, dim=1).indices[:, :, None] == expected.topk(k, dim=1).indices[:, None, :]
+    return pairs.any(dim=2).double().mean().item()
+
+
+def _read(loaded: Loaded, test: Manifest) -> tuple[Tensor, Tensor]:
+    """All clips (B, 1, T, 3, S, S) and their labels (B,)."""
+    recognizer = Recognizer(*loaded, labels=test.labels)
+    clips = []
+    with progress_bar() as bar:
+        task = bar.add_task("shortlist", total=len(test.items), note="")
+        for item in test.items:
+            clips.append(recognizer.read(item.open(), Views()))
+            bar.advance(task)
+    return torch.stack(clips), torch.tensor([item.label for item in test.items])
