@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 # Two stamps of one environment: what running needs, and beside it what testing needs.
 RUN_STAMP := $(VENV)/.installed-run
 STAMP := $(VENV)/.installed
+# Beside them, what the benchmarks compare with.
+BENCH_STAMP := $(VENV)/.installed-bench
 
-.PHONY: demo tiny test test-all lint format clean
+.PHONY: demo tiny test test-all lint format bench clean
 
 $(RUN_STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("OpenXCLIP needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2]) if sys.version_info < (3, 11) else None'
@@ -19,6 +21,10 @@ $(RUN_STAMP): pyproject.toml constraints.txt
 $(STAMP): $(RUN_STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	touch $(STAMP)
+
+$(BENCH_STAMP): $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,bench]'
+	touch $(BENCH_STAMP)
 
 demo: $(RUN_STAMP)  ## recognise clips of classes that the shipped model never saw
 	$(BIN)/python scripts/demo.py
@@ -42,6 +48,9 @@ lint: $(STAMP)  ## ruff and mypy
 format: $(STAMP)  ## let ruff rewrite the files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(BENCH_STAMP)  ## ours against what one would use otherwise, on this machine: benchmarks/results/
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo

@@ -96,7 +96,7 @@ def their_step(folder: Path, device: str, batch_size: int, checkpointing: bool) 
     """A step of transformers' model."""
     model = load_theirs(folder).to(device).train()
     if checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     for part in (model.text_model, model.text_projection):
         part.requires_grad_(False)
     model.logit_scale.requires_grad_(False)

@@ -106,11 +106,11 @@ def label_features(
 
 
 def _encode(model: XCLIP, tokens: Tensor, batch_size: int) -> Tensor:
-    """Text features (N, E) of tokens (N, C), in batches of like length: a batch is trimmed to its longest."""
-    lengths = (
-        tokens.argmax(dim=1) if model.config.text.causal else torch.zeros(len(tokens), device=tokens.device)
-    )
-    order = lengths.argsort(stable=True)
+    """Text features (N, E) of tokens (N, C), where they are many in batches of like length: each is trimmed to its
+    longest text."""
+    if len(tokens) <= batch_size or not model.config.text.causal:
+        return torch.cat([model.encode_text(chunk) for chunk in tokens.split(batch_size)])
+    order = tokens.argmax(dim=1).argsort(stable=True)
     features = torch.cat([model.encode_text(chunk) for chunk in tokens[order].split(batch_size)])
     return features[order.argsort()]
 
