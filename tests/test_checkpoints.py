@@ -178,6 +178,7 @@ def test_a_folder_is_replaced_whole(folder: Path):
         ("config.json", {"integration": None}, "do not use integration=None"),
         ("preprocessor.json", {"mean": ...}, r"missing keys \['mean'\]"),
         ("preprocessor.json", {"input_size_px": "32"}, "preprocessor.json"),
+        ("preprocessor.json", {"input_size_px": 31}, "input_size_px is 31, but the model's input is 32 px"),
     ],
 )
 def test_edited_files_are_refused(file: str, changes: dict[str, Any], message: str, folder: Path):

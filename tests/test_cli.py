@@ -491,6 +491,7 @@ def test_info_of_a_model(call, model):
     assert text.status == 0
     assert re.search(rf"^num_parameters +{facts['num_parameters']:,}$", text.out, flags=re.MULTILINE)
     assert re.search(r"^    image_size_px +32$", text.out, flags=re.MULTILINE)
+    assert re.search(r"^    mlp_width +default$", text.out, flags=re.MULTILINE)  # it is not left out
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -60,6 +60,11 @@ def read_native(folder: Path) -> Checkpoint:
     config = parse(XCLIPConfig.from_dict, values, folder / CONFIG_FILE)
     preprocessor_file = folder / PREPROCESSOR_FILE
     preprocess = parse(Preprocessor.from_dict, read_json(preprocessor_file), preprocessor_file)
+    if preprocess.input_size_px != config.vision.image_size_px:
+        raise CheckpointError(
+            f"{preprocessor_file}: input_size_px is {preprocess.input_size_px}, but the model's input is "
+            f"{config.vision.image_size_px} px; get both files again"
+        )
     weights_file = folder / WEIGHTS_FILE
     model = build(read_safetensors(weights_file), config, NATIVE, str(weights_file))
     if model.discrete is None:
