@@ -34,6 +34,7 @@ SUITES: tuple[Suite, ...] = (
 PEERS: dict[Suite, tuple[str, ...]] = {
     "decoding": ("cv2", "decord", "torchcodec"),
     "startup": (),
+    "curves": (),
 }
 """What a suite compares with; where nothing is said, transformers alone."""
 
