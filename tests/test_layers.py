@@ -215,6 +215,44 @@ def test_causal_attention_ignores_what_follows() -> None:
     assert not torch.allclose(attention(x)[:, :3], attention(changed)[:, :3])
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_in_bfloat16_is_that_of_float64(causal: bool) -> None:
+    """On a CPU it goes another way: the values and their gradient agree within what the type can hold."""
+    inputs = [torch.randn(2, 7, 12) for _ in range(3)]
+    results = []
+    for dtype in (torch.float64, torch.bfloat16):
+        query, key, value = (x.to(dtype, copy=True).requires_grad_() for x in inputs)
+        out = attend(query, key, value, num_heads=3, causal=causal)
+        assert out.dtype == dtype
+        (out * out).sum().backward()
+        results.append([out, query.grad, key.grad, value.grad])
+    for exact, rounded in zip(*results, strict=True):
+        assert_close(rounded.double(), exact, rtol=0, atol=0.02 * exact.abs().max().item())
+
+
+def test_quick_gelu_has_the_derivative_that_differences_show() -> None:
+    assert torch.autograd.gradcheck(QuickGELU(), torch.linspace(-6, 6, 25).requires_grad_())
+
+
+def test_an_mlp_keeps_no_activations_for_the_backward_pass() -> None:
+    """Computed again, they give the very gradient that kept ones would; only fc1's output has their width."""
+    mlp = randomised(MLP(8))
+    x = torch.randn(3, 5, 8, requires_grad=True)
+    kept: list[tuple[int, ...]] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        mlp(x).square().sum().backward()
+    assert kept.count((15, 32)) + kept.count((3, 5, 32)) <= 1
+    grads = [parameter.grad for parameter in mlp.parameters()]
+    plain = mlp.fc2(mlp.activation(mlp.fc1(x))).square().sum()
+    for grad, expected in zip(grads, torch.autograd.grad(plain, tuple(mlp.parameters())), strict=True):
+        assert torch.equal(grad, expected)
+
+
 def test_quick_gelu() -> None:
     values = torch.linspace(-6, 6, 25)
     expected = [a * (1 / (1 + math.exp(-1.702 * a))) for a in values.tolist()]
