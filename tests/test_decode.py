@@ -520,6 +520,15 @@ def test_frames_before_a_key_frame_of_an_open_gop_belong_to_the_one_before() -> 
     ]
 
 
+def test_stretches_that_share_packets_are_decoded_in_one_go() -> None:
+    """Frame 5 lies behind the second key frame, which frame 6 needs, too."""
+    table = table_of("0K 3 1 2 6K 4 5 9 7 8")
+    assert table is not None
+    (run,) = table.plan([6, 5, 1])
+    assert (run.start, run.stop, run.positions) == (0, 7, {2, 4, 6})
+    assert run.index_of_pts == {1: 1, 5: 5, 6: 6}
+
+
 def test_frames_cut_off_by_an_edit_list_are_not_counted() -> None:
     table = table_of("0KD 1D 2 3")
     assert table is not None

@@ -35,8 +35,7 @@ def quarter_turns(frame: Any) -> int:
 class Converter:
     """Keeps swscale's tables between frames: setting them up costs more than a small frame does."""
 
-    def __init__(self, num_threads: int) -> None:
-        self._num_threads = num_threads
+    def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
     def to_rgb(self, frame: Any, width: int, height: int, turns: int, filter: Filter) -> np.ndarray:
@@ -45,6 +44,6 @@ class Converter:
         `width` and `height` are those before the turn.
         """
         rgb = self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=_INTERPOLATION[filter], threads=self._num_threads
+            frame, width, height, "rgb24", interpolation=_INTERPOLATION[filter], threads=1
         )
         return np.rot90(rgb.to_ndarray(), turns)

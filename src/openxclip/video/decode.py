@@ -5,7 +5,9 @@ frame is where, only the stretch from the key frame before each wanted frame is 
 through a plain decode from the start. Pixels are left as stored: nothing is stretched for non-square pixels.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +23,9 @@ from openxclip.video.stream import VideoStream, WrongTableError
 
 # A video whose frames were counted by decoding keeps them for the read that follows, up to this size.
 _KEEP_BYTES = 128 << 20
+
+# Decoded frames that wait for their conversion: each holds a picture of full size.
+_MAX_WAITING = 4
 
 Indices = Sequence[int] | np.ndarray
 
@@ -39,11 +44,15 @@ class VideoReader:
     def __init__(
         self, source: VideoSource, *, num_threads: int = 0, limits: VideoLimits | None = None
     ) -> None:
-        """`num_threads` of the decoder: 0 lets FFmpeg decide, 1 is best for many workers side by side."""
+        """`num_threads` to work with: 0 takes what the machine has, 1 is best for many workers side by side.
+
+        With 0, frames are also converted in a thread of its own while the decoder goes on.
+        """
         if num_threads < 0:
             raise InputError(f"num_threads is {num_threads}; it must be 0 (automatic) or greater")
         self._limits = limits or VideoLimits()
-        self._converter = Converter(num_threads)
+        self._convert_aside = num_threads == 0
+        self._converter = Converter()
         self._stream = VideoStream(source, num_threads, self._limits)
         self.name = self._stream.name
         self.codec = self._stream.codec
@@ -133,11 +142,14 @@ class VideoReader:
         return wanted.astype(np.int64)
 
     def _read(self, wanted: np.ndarray, width: int, height: int, filter: Filter) -> Frames:
-        data = np.empty(0, np.uint8)
-        for index, frame in self._frames_at(wanted):
+        def convert(frame: Any) -> np.ndarray:
             if self._turns is None:
                 self._turns = quarter_turns(frame)
-            pixels = self._converter.to_rgb(frame, width, height, self._turns, filter)
+            return self._converter.to_rgb(frame, width, height, self._turns, filter)
+
+        frames = self._frames_at(wanted)
+        data = np.empty(0, np.uint8)
+        for index, pixels in _aside(frames, convert) if self._convert_aside else _each(frames, convert):
             if not data.size:
                 data = np.empty((len(wanted), *pixels.shape), np.uint8)
             data[wanted == index] = pixels
@@ -247,6 +259,28 @@ class VideoReader:
             raise WrongTableError(f"a frame of {sorted(run.index_of_pts.values())} is damaged")
         if missing:
             raise WrongTableError(f"frames {sorted(missing.values())} were promised and did not come")
+
+
+def _each(
+    frames: Iterable[tuple[int, Any]], convert: Callable[[Any], np.ndarray]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Each frame converted, with its index."""
+    return ((index, convert(frame)) for index, frame in frames)
+
+
+def _aside(
+    frames: Iterable[tuple[int, Any]], convert: Callable[[Any], np.ndarray]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The same in the same order; one thread converts while this one fetches the next frames."""
+    waiting: deque[tuple[int, Future[np.ndarray]]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="convert") as pool:
+        for index, frame in frames:
+            waiting.append((index, pool.submit(convert, frame)))
+            if len(waiting) > _MAX_WAITING:
+                first, pixels = waiting.popleft()
+                yield first, pixels.result()
+        for index, pixels in waiting:
+            yield index, pixels.result()
 
 
 def read_frames(

@@ -33,12 +33,21 @@ def scan(packets: Iterable[Any]) -> list[PacketInfo]:
 
 @dataclass(frozen=True)
 class Run:
-    """One stretch of decoding: from a key frame to the last wanted packet after it."""
+    """One stretch of decoding: from a key frame to a wanted packet after it; other key frames may lie between."""
 
     start: int  # position of the key frame
     stop: int  # position after the last wanted packet
     positions: frozenset[int]  # wanted packets
     index_of_pts: dict[int, int]  # wanted frames
+
+    def joined(self, following: "Run") -> "Run":
+        """This run and one that starts later, without a break."""
+        return Run(
+            self.start,
+            max(self.stop, following.stop),
+            self.positions | following.positions,
+            self.index_of_pts | following.index_of_pts,
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,15 @@ class PacketTable:
         """
         wanted = np.unique(np.fromiter(indices, dtype=np.int64))
         keys = np.searchsorted(self.key_pts, self.pts[wanted], side="right") - 1
-        return [self._run(int(self.key_positions[key]), wanted[keys == key]) for key in np.unique(keys)]
+        runs: list[Run] = []
+        for key in np.unique(keys):
+            run = self._run(int(self.key_positions[key]), wanted[keys == key])
+            if (
+                runs and run.start < runs[-1].stop
+            ):  # in an open GOP: the packets of both would be decoded twice
+                run = runs.pop().joined(run)
+            runs.append(run)
+        return runs
 
     def _run(self, start: int, wanted: np.ndarray) -> Run:
         positions = self.positions[wanted]

@@ -1,5 +1,6 @@
 """One video stream of an open file: its packets, and its frames from a key frame on or from the start."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Self
@@ -73,11 +74,21 @@ class VideoStream:
         self._container = open_container(self._file)
         self._stream = choose_stream(self._container, self.name)
         self._decoder = self._stream.codec_context
-        self._decoder.thread_count = num_threads
+        self._decoder.thread_count = num_threads or self._automatic_threads()
         self._decoder.thread_type = "AUTO"
         # Stops a frame larger than its header told before memory is taken for it.
         self._decoder.options = {"max_pixels": str(self._limits.max_frame_px)}
         return self
+
+    def _automatic_threads(self) -> int:
+        """How many decode where nobody says so; 0 lets FFmpeg decide.
+
+        Where frames are skipped, those that remain form chains in which each needs the one before: FFmpeg's threads
+        mostly wait for each other, and a core is better left to the conversion.
+        """
+        if self._decoder.codec.canonical_name not in _CODECS_THAT_SKIP:
+            return 0
+        return max(1, (os.cpu_count() or 1) - 1)
 
     def close(self) -> None:
         """Close what was opened here; a file object of the caller stays open."""
