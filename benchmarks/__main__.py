@@ -21,15 +21,15 @@ Suite = Literal[
 SUITES: tuple[Suite, ...] = (
     "startup",
     "text",
-    "forward",
     "ceiling",
     "end_to_end",
     "decoding",
     "training",
     "curves",
     "gpu",
+    "forward",
 )
-"""In the order in which they run."""
+"""In the order in which they run; the longest comes last."""
 
 PEERS: dict[Suite, tuple[str, ...]] = {
     "decoding": ("cv2", "decord", "torchcodec"),

@@ -21,7 +21,7 @@ class Options:
 
     data: Path = field(default_factory=_data)
     """Folder of the real clips (ucf8/test.txt); without it their suite is left out."""
-    num_rounds: int = 15
+    num_rounds: int = 9
     """Measurements of each variant; where one takes seconds, fewer."""
     num_inputs: int = 200
     """Random inputs over which agreement is counted."""

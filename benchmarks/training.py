@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from benchmarks.harness import command, speed_table
 from benchmarks.options import Options
 from benchmarks.report import Section
-from benchmarks.transformers_way import load_theirs, their_tokens
 from benchmarks.weights import write_model
 from benchmarks.worker import Builder, Step, take_turns
 from openxclip import load
@@ -94,6 +93,11 @@ def our_step(folder: Path, device: str, batch_size: int, checkpointing: bool, fr
 
 def their_step(folder: Path, device: str, batch_size: int, checkpointing: bool) -> Step:
     """A step of transformers' model."""
+    from benchmarks.transformers_way import (
+        load_theirs,
+        their_tokens,
+    )  # not in our process: its memory is counted
+
     model = load_theirs(folder).to(device).train()
     if checkpointing:
         model.activation_checkpointing_enable()
