@@ -93,10 +93,8 @@ def our_step(folder: Path, device: str, batch_size: int, checkpointing: bool, fr
 
 def their_step(folder: Path, device: str, batch_size: int, checkpointing: bool) -> Step:
     """A step of transformers' model."""
-    from benchmarks.transformers_way import (
-        load_theirs,
-        their_tokens,
-    )  # not in our process: its memory is counted
+    # Imported here: our step's process, whose memory is counted, does without.
+    from benchmarks.transformers_way import load_theirs, their_tokens
 
     model = load_theirs(folder).to(device).train()
     if checkpointing:

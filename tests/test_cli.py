@@ -1240,3 +1240,22 @@ def test_models_and_devices_that_are_none(call, videos, arguments, message):
     outcome = call("predict", videos, "--labels", "a, b", *arguments)
     assert outcome.status in (1, 2)
     assert message in outcome.err
+
+
+@pytest.mark.slow
+def test_what_is_compiled_is_kept_for_the_next_time(model, videos, tmp_path):
+    arguments = [
+        *OPENXCLIP, "predict", str(videos / "one.mp4"), "--labels", "climb, swim", "--model", str(model), "--json",
+        "--dtype", "float32",
+    ]  # fmt: skip
+    environment = {**os.environ, "OPENXCLIP_CACHE": str(tmp_path)}
+    environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    plain, compiled = (
+        json.loads(
+            subprocess.run([*arguments, *more], capture_output=True, check=True, env=environment).stdout
+        )["scores"]
+        for more in ([], ["--compile"])
+    )
+    assert [label for label, _ in plain] == [label for label, _ in compiled]
+    assert [score for _, score in compiled] == pytest.approx([score for _, score in plain], abs=1e-5)
+    assert any(path.is_file() for path in (tmp_path / "compiled").rglob("*"))

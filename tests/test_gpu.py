@@ -10,6 +10,7 @@ from openxclip.checkpoints.load import Loaded, load, resolve_dtype
 from openxclip.checkpoints.save import save_as
 from openxclip.checkpoints.tokenizer import train_small_tokenizer
 from openxclip.inference.recognizer import Recognizer
+from openxclip.inference.shortcuts import Shortcuts
 from openxclip.video.transforms import Preprocessor
 
 pytestmark = [
@@ -53,3 +54,17 @@ def test_probabilities_are_close_to_those_of_the_cpu(folder):
     )
     assert there.device.type == "cpu"
     assert (here - there).abs().max().item() <= 0.02
+
+
+@pytest.mark.slow
+def test_cuda_graphs_give_the_same_for_every_shape(folder):
+    loaded = load(folder)
+    plain, compiled = (
+        Recognizer(*loaded, labels=["waves", "blocks"], shortcuts=Shortcuts(compile=compile))
+        for compile in (False, True)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for num_views in (1, 3, 1, 3, 1, 3):  # graphs are recorded in the second call of a shape
+        pixels = torch.randint(256, (num_views, 4, 3, 32, 32), dtype=torch.uint8, generator=generator)
+        difference = compiled.probabilities(pixels) - plain.probabilities(pixels)
+        assert difference.abs().max().item() <= 0.02

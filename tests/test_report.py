@@ -216,9 +216,13 @@ def test_a_long_run_makes_a_small_page(results, tmp_path):
     with (tmp_path / "log.jsonl").open("w") as file:
         for step in range(1, 20_001):
             row = {"epoch": 1, "step": step, "loss": 9 / step, "learning_rate": 1e-3, "seconds": 0.5}
+            row["waited_seconds"] = 0.03
             file.write(json.dumps(row) + "\n")
     write_report(tmp_path, tmp_path / "report.html")
-    assert "20000 steps" in Page(tmp_path / "report.html").text
+    text = Page(tmp_path / "report.html").text
+    assert "20000 steps" in text
+    assert "166.7 minutes in steps" in text
+    assert "10.0 minutes waiting for clips" in text
     assert (tmp_path / "report.html").stat().st_size < 300_000
 
 

@@ -104,6 +104,7 @@ def test_a_run_leaves_a_model_a_log_and_its_config(finished):
     assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6]
     assert [row["epoch"] for row in epochs] == [1, 2, 3]
     assert all(row["unreadable"] == [] for row in epochs)
+    assert all(row["seconds"] > 0 and row["waited_seconds"] > 0 for row in steps)
     assert not (finished / "best").exists()
     model, tokenizer, preprocess = openxclip.load(finished)
     assert model.config.num_frames == 4

@@ -122,6 +122,8 @@ def _training_facts(steps: Sequence[Json], epochs: Sequence[Json]) -> dict[str, 
         facts["best validation top-1"] = f"{max(scores):.1%}"
     if all("seconds" in row for row in steps):
         facts["minutes in steps"] = f"{sum(row['seconds'] for row in steps) / 60:.1f}"
+    if all("waited_seconds" in row for row in steps):
+        facts["minutes waiting for clips"] = f"{sum(row['waited_seconds'] for row in steps) / 60:.1f}"
     return facts
 
 

@@ -70,9 +70,12 @@ class Recognizer:
             model, tokenizer, self.labels, templates, descriptions=texts, cache=self.shortcuts.text_cache
         )
         folded = fold_normalisation(model, preprocess)
-        self._encode_video = (
-            torch.compile(folded.encode_video) if self.shortcuts.compile else folded.encode_video
-        )
+        self._encode_video = folded.encode_video
+        if self.shortcuts.compile:
+            # On a GPU, CUDA graphs send all kernels of a shape seen before at once. Their outputs are overwritten by
+            # the next call; the logits made of them are not.
+            mode = "reduce-overhead" if self.text.device.type == "cuda" else "default"
+            self._encode_video = torch.compile(folded.encode_video, mode=mode)
 
     @classmethod
     def from_pretrained(

@@ -12,7 +12,7 @@ class Shortcuts:
     """What makes recognition cheaper."""
 
     compile: bool = False
-    """compile the image tower first, which takes a minute, for many videos"""
+    """compile the image tower first, which takes a minute, less the next time, for many videos"""
     shortlist: int | None = None
     """adapt only so many labels to each video, the best by plain cosine; the others get probability 0"""
     text_cache: Path | None = None

@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import cast
@@ -146,8 +146,8 @@ class Trainer:
     def _epoch(self, state: TrainingState, advance: Callable[[str], None]) -> TrainingState:
         losses, errors = [], []
         step = state.step
-        for batch in self._loader(state.epoch):
-            losses.append(self._logged_step(batch, step, state.epoch))
+        for batch, waited_seconds in _timed(self._loader(state.epoch)):
+            losses.append(self._logged_step(batch, step, state.epoch, waited_seconds))
             errors += batch.errors
             step += 1
             advance(f"epoch {state.epoch + 1}/{self.config.optim.epochs} loss {losses[-1]:.3f}")
@@ -197,7 +197,7 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
 
-    def _logged_step(self, batch: Batch, step: int, epoch: int) -> float:
+    def _logged_step(self, batch: Batch, step: int, epoch: int, waited_seconds: float) -> float:
         if len(batch.labels) == 0:
             raise TrainingError(f"no clip of a batch can be read; the first error: {batch.errors[0]}")
         started = time.perf_counter()
@@ -213,6 +213,7 @@ class Trainer:
             learning_rate=self.config.optim.learning_rate * factor,
             grad_norm=grad_norm,
             seconds=round(time.perf_counter() - started, 4),
+            waited_seconds=round(waited_seconds, 4),
         )
         return loss
 
@@ -268,3 +269,11 @@ class Trainer:
             if self.distillation is not None:
                 loss = loss + self.distillation.extra_loss(inputs, video.video, text)
         return loss
+
+
+def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Each batch with the seconds it was waited for: where they come near a step's own, loading holds up training."""
+    started = time.perf_counter()
+    for batch in batches:
+        yield batch, time.perf_counter() - started
+        started = time.perf_counter()
