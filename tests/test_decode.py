@@ -17,7 +17,7 @@ from videos import moving_frames, write_video
 from openxclip.errors import ConfigError, InputError, VideoError
 from openxclip.video import VideoLimits, VideoReader, read_frames
 from openxclip.video.convert import Filter, Resize
-from openxclip.video.packets import PacketInfo, PacketTable
+from openxclip.video.packets import PacketInfo, PacketTable, Run, share_out
 from openxclip.video.stream import VideoStream
 
 X264_CLOSED = {"x264-params": "keyint=10:min-keyint=10:bframes=3:b-pyramid=normal:open-gop=0:scenecut=0"}
@@ -126,6 +126,64 @@ def test_frames_are_those_of_a_plain_decode(tmp_path: Path, name: str) -> None:
         assert (reader._table is not None) or name not in BY_PACKETS
 
 
+@pytest.fixture
+def side_by_side(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Three decoders wherever there are stretches for them; packets of each share that a second or third decoded."""
+    decoded: list[int] = []
+    decode_share = VideoReader._decode_share
+
+    def counted(reader: VideoReader, table: PacketTable, runs: list[Run], *others: Any) -> Any:
+        decoded.append(sum(run.num_packets for run in runs))
+        return decode_share(reader, table, runs, *others)
+
+    monkeypatch.setattr("openxclip.video.decode._MIN_PACKETS_OF_SHARE", 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr(VideoReader, "_decode_share", counted)
+    return decoded
+
+
+ONE_STRETCH = {"h264_one_key_frame.mp4", "h264_open.mp4", "h264_open.mkv", "h264_open.ts", "hevc_open.mp4"}
+
+
+@pytest.mark.parametrize("name", sorted(BY_PACKETS))
+def test_stretches_decoded_side_by_side_are_exact(tmp_path: Path, name: str, side_by_side: list[int]) -> None:
+    path = write_video(tmp_path / name, **CASES[name])
+    truth = np.stack([rgb(frame) for frame in plain_decode(path)])
+    assert_exact(path, truth)
+    if name not in ONE_STRETCH:  # all frames of an open GOP are one stretch; a few of them may be several
+        assert len(side_by_side) >= 4
+    elif name == "h264_one_key_frame.mp4":
+        assert side_by_side == []
+    side_by_side.clear()
+    assert_exact(path, truth, num_threads=1)
+    assert side_by_side == []
+
+
+def test_side_by_side_every_stretch_is_decoded_once(video: Path, side_by_side: list[int]) -> None:
+    """Key frames every ten frames: four stretches up to the wanted frame for three decoders, two for the first."""
+    truth = np.stack([rgb(frame) for frame in plain_decode(video)])
+    wanted = [39, 9, 28, 19]
+    np.testing.assert_array_equal(read_frames(video, lambda _: wanted).data, truth[wanted])
+    assert len(side_by_side) == 2
+    assert all(9 <= num_packets <= 10 for num_packets in side_by_side)
+    side_by_side.clear()
+    np.testing.assert_array_equal(read_frames(video.read_bytes(), lambda _: wanted).data, truth[wanted])
+    assert len(side_by_side) == 2
+    side_by_side.clear()
+    with video.open("rb") as file:  # has one place to read from
+        np.testing.assert_array_equal(read_frames(file, lambda _: wanted).data, truth[wanted])
+    assert side_by_side == []
+
+
+def test_a_short_video_is_not_opened_twice(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    opened: list[Any] = []
+    open_container = VideoStream._reopen
+    monkeypatch.setattr(VideoStream, "_reopen", lambda *args: opened.append(1) or open_container(*args))
+    read_frames(video, lambda _: [39, 9, 28, 19])
+    assert len(opened) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "stream_index"),
     [
@@ -181,20 +239,33 @@ def test_a_file_cut_off_holds_the_frames_before_the_cut(tmp_path: Path, name: st
         np.testing.assert_array_equal(reader.read([0, len(truth) // 2]).data, truth[[0, len(truth) // 2]])
 
 
-def test_packets_that_promise_too_much_give_way_to_what_decodes(tmp_path: Path) -> None:
-    """The last packets are there, well formed for the container, and hold nothing that decodes."""
-    path = write_video(tmp_path / "video.mp4", options={"x264-params": "keyint=10:bframes=0"})
+def spoil_last_packets(path: Path) -> Path:
+    """The last five packets are there, well formed for the container, and hold nothing that decodes."""
     with av.open(str(path)) as container:
         packets = [p for p in container.demux(video=0) if p.size]
-        spoiled = tmp_path / "spoiled.mkv"
+        spoiled = path.with_name("spoiled.mkv")
         with av.open(str(spoiled), "w") as output:
             stream = output.add_stream_from_template(container.streams.video[0])
             for i, packet in enumerate(packets):
-                data = bytes(packet) if i < 35 else b"\0" * packet.size
+                data = bytes(packet) if i < len(packets) - 5 else b"\0" * packet.size
                 copy = av.Packet(data)
                 copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
                 copy.is_keyframe, copy.stream = packet.is_keyframe, stream
                 output.mux(copy)
+    return spoiled
+
+
+def test_what_a_second_decoder_finds_spoiled_counts_too(tmp_path: Path, side_by_side: list[int]) -> None:
+    path = write_video(tmp_path / "video.mp4", options={"x264-params": "keyint=10:bframes=0"})
+    truth = np.stack([rgb(frame) for frame in plain_decode(path)])
+    frames = read_frames(spoil_last_packets(path), lambda num_frames: [9, 19, num_frames - 1])
+    np.testing.assert_array_equal(frames.data, truth[[9, 19, 34]])
+    assert len(side_by_side) == 2
+
+
+def test_packets_that_promise_too_much_give_way_to_what_decodes(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4", options={"x264-params": "keyint=10:bframes=0"})
+    spoiled = spoil_last_packets(path)
     truth = np.stack([rgb(frame) for frame in plain_decode(path)])
     asked: list[int] = []
 
@@ -232,7 +303,7 @@ def test_facts_of_a_video(video: Path) -> None:
 def test_scaling_is_one_bilinear_pass_of_the_short_side(video: Path) -> None:
     frames = plain_decode(video)
     for short_side, (width, height) in {24: (32, 24), 31: (41, 31), 96: (128, 96), 48: (64, 48)}.items():
-        expected = [frames[i].reformat(width, height, "rgb24", interpolation="BILINEAR") for i in (3, 30)]
+        expected = [frames[i].reformat(width, height, "gbrp", interpolation="BILINEAR") for i in (3, 30)]
         actual = read_frames(video, lambda n: [3, 30], short_side_px=short_side).data
         np.testing.assert_array_equal(actual, np.stack([frame.to_ndarray() for frame in expected]))
 
@@ -242,7 +313,7 @@ def test_scaling_is_one_bilinear_pass_of_the_short_side(video: Path) -> None:
 )
 def test_filter_and_shape_are_those_asked_for(video: Path, filter: Filter, resize: Resize) -> None:
     width = 24 if resize == "squash" else 32
-    expected = plain_decode(video)[3].reformat(width, 24, "rgb24", interpolation=filter.upper()).to_ndarray()
+    expected = plain_decode(video)[3].reformat(width, 24, "gbrp", interpolation=filter.upper()).to_ndarray()
     with VideoReader(video) as reader:
         data = reader.read([3], 24, resize, filter).data
     np.testing.assert_array_equal(data[0], expected)
@@ -472,8 +543,13 @@ def test_decoding_stops_at_the_longest_allowed_length(
     assert (decoded[0] is None) == (name == "no_times.h264")
 
 
-def test_a_damaged_middle_is_an_error_and_not_other_frames(video: Path) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_damaged_middle_is_an_error_and_not_other_frames(
+    video: Path, at_once: bool, request: pytest.FixtureRequest
+) -> None:
     """Wherever the damage lies: either exact frames, or an error; never a crash and never a hang."""
+    if at_once:
+        request.getfixturevalue("side_by_side")
     data = video.read_bytes()
     rng = np.random.default_rng(1)
     for start in range(0, len(data) - 40, len(data) // 25):
@@ -539,3 +615,15 @@ def test_frames_cut_off_by_an_edit_list_are_not_counted() -> None:
 @pytest.mark.parametrize("text", ["", "0 1K", "2K 0 1", "0K 1 1", "0K 5 2K 5", "0KD"])
 def test_packets_that_cannot_be_relied_on_give_no_table(text: str) -> None:
     assert table_of(text) is None
+
+
+def run_of(num_packets: int) -> Run:
+    return Run(0, num_packets, frozenset(), {})
+
+
+def test_shares_are_about_equal_and_the_largest_comes_first() -> None:
+    runs = [run_of(size) for size in (3, 20, 9, 8, 2)]
+    shares = share_out(runs, 2)
+    assert [[run.num_packets for run in share] for share in shares] == [[20, 2], [9, 8, 3]]
+    assert share_out(runs, 1) == [sorted(runs, key=lambda run: -run.num_packets)]
+    assert [len(share) for share in share_out(runs, 9)] == [1] * 5

@@ -67,7 +67,7 @@ def naive_views(path: Path, num_clips: int, num_crops: int, size: int = 32) -> t
         for frame in container.decode(video=0):
             scale = short_side / min(frame.width, frame.height)
             width, height = int(frame.width * scale + 0.5), int(frame.height * scale + 0.5)
-            rgb = frame.reformat(width, height, "rgb24", interpolation="BILINEAR")
+            rgb = frame.reformat(width, height, "gbrp", interpolation="BILINEAR")
             frames.append(torch.from_numpy(rgb.to_ndarray()).permute(2, 0, 1))
     num_samples = TINY.num_frames
     height, width = frames[0].shape[1:]

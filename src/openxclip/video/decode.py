@@ -5,10 +5,15 @@ frame is where, only the stretch from the key frame before each wanted frame is 
 through a plain decode from the start. Pixels are left as stored: nothing is stretched for non-square pixels.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +22,7 @@ import numpy as np
 
 from openxclip.errors import InputError, VideoError
 from openxclip.video.convert import Converter, Filter, Resize, quarter_turns, scaled_size
-from openxclip.video.packets import PacketTable, Run
+from openxclip.video.packets import PacketTable, Run, share_out
 from openxclip.video.source import VideoLimits, VideoSource, video_errors
 from openxclip.video.stream import VideoStream, WrongTableError
 
@@ -27,14 +32,19 @@ _KEEP_BYTES = 128 << 20
 # Decoded frames that wait for their conversion: each holds a picture of full size.
 _MAX_WAITING = 4
 
+# Packets for each decoder side by side: opening the file once more takes as long as decoding some ten of them.
+_MIN_PACKETS_OF_SHARE = 32
+
 Indices = Sequence[int] | np.ndarray
+Convert = Callable[[Converter, Any], np.ndarray]
+"""A decoded frame becomes pixels (3, H, W)."""
 
 
 @dataclass(frozen=True)
 class Frames:
     """Some frames of a video, in the order asked for."""
 
-    data: np.ndarray  # (T, H, W, 3) uint8 RGB
+    data: np.ndarray  # (T, H, W, 3) uint8 RGB, in memory one colour after the other
     pts_seconds: np.ndarray  # (T,) float64, counted from the first frame of the video
 
 
@@ -46,12 +56,14 @@ class VideoReader:
     ) -> None:
         """`num_threads` to work with: 0 takes what the machine has, 1 is best for many workers side by side.
 
-        With 0, frames are also converted in a thread of its own while the decoder goes on.
+        With 0, frames are also converted in a thread of its own while the decoder goes on, and stretches between
+        key frames are decoded side by side.
         """
         if num_threads < 0:
             raise InputError(f"num_threads is {num_threads}; it must be 0 (automatic) or greater")
         self._limits = limits or VideoLimits()
-        self._convert_aside = num_threads == 0
+        self._source = source
+        self._num_threads = num_threads
         self._converter = Converter()
         self._stream = VideoStream(source, num_threads, self._limits)
         self.name = self._stream.name
@@ -142,18 +154,65 @@ class VideoReader:
         return wanted.astype(np.int64)
 
     def _read(self, wanted: np.ndarray, width: int, height: int, filter: Filter) -> Frames:
-        def convert(frame: Any) -> np.ndarray:
+        def convert(converter: Converter, frame: Any) -> np.ndarray:
             if self._turns is None:
                 self._turns = quarter_turns(frame)
-            return self._converter.to_rgb(frame, width, height, self._turns, filter)
+            return converter.to_rgb(frame, width, height, self._turns, filter)
 
-        frames = self._frames_at(wanted)
         data = np.empty(0, np.uint8)
-        for index, pixels in _aside(frames, convert) if self._convert_aside else _each(frames, convert):
+        for index, pixels in self._pixels_at(wanted, convert):
             if not data.size:
                 data = np.empty((len(wanted), *pixels.shape), np.uint8)
             data[wanted == index] = pixels
-        return Frames(data, self._seconds[wanted])
+        return Frames(data.transpose(0, 2, 3, 1), self._seconds[wanted])
+
+    def _pixels_at(self, wanted: np.ndarray, convert: Convert) -> Iterator[tuple[int, np.ndarray]]:
+        """Each wanted frame once, converted, with its index."""
+        if self._table is None:
+            yield from self._converted(self._frames_from_start(frozenset(wanted.tolist())), convert)
+            return
+        shares = self._shares(self._table.plan(wanted))
+        if len(shares) > 1:
+            yield from self._side_by_side(self._table, shares, convert)
+            return
+        self._stream.use_threads(self._num_threads)
+        yield from self._converted(self._frames_of_runs(self._stream, self._table, shares[0]), convert)
+
+    def _converted(
+        self, frames: Iterable[tuple[int, Any]], convert: Convert
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        return (_each if self._num_threads else _aside)(frames, partial(convert, self._converter))
+
+    def _side_by_side(
+        self, table: PacketTable, shares: Sequence[Sequence[Run]], convert: Convert
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The first share by this reader's decoder, the others at the same time by decoders of their own."""
+        num_threads = max(1, (os.cpu_count() or 1) // len(shares))
+        with ThreadPoolExecutor(len(shares) - 1, thread_name_prefix="decode") as pool:
+            others = [
+                pool.submit(self._decode_share, table, share, convert, num_threads) for share in shares[1:]
+            ]
+            self._stream.use_threads(num_threads)
+            yield from self._converted(self._frames_of_runs(self._stream, table, shares[0]), convert)
+            for other in others:
+                yield from other.result()
+
+    def _shares(self, runs: Sequence[Run]) -> list[list[Run]]:
+        """The runs in as many parts as there should be decoders."""
+        can_open_again = isinstance(self._source, str | Path | bytes)
+        if self._num_threads or not can_open_again:
+            return [list(runs)]
+        worth = sum(run.num_packets for run in runs) // _MIN_PACKETS_OF_SHARE
+        return share_out(runs, max(1, min(os.cpu_count() or 1, worth)))
+
+    def _decode_share(
+        self, table: PacketTable, runs: Sequence[Run], convert: Convert, num_threads: int
+    ) -> list[tuple[int, np.ndarray]]:
+        """The frames of some runs, by a decoder of their own."""
+        converter = Converter()
+        with closing(VideoStream(self._source, num_threads, self._limits)) as stream:
+            frames = self._frames_of_runs(stream, table, runs)
+            return [(index, convert(converter, frame)) for index, frame in frames]
 
     def _upright_turns(self) -> int:
         if self._turns is None:  # only a decoded frame tells
@@ -226,14 +285,6 @@ class VideoReader:
             self._seconds = (ticks - ticks[0]) * self._stream.time_base
         self._limits.check_seconds(self.name, float(self._seconds[-1]))
 
-    def _frames_at(self, wanted: np.ndarray) -> Iterator[tuple[int, Any]]:
-        """Each wanted frame once, with its index."""
-        if self._table is None:
-            yield from self._frames_from_start(frozenset(wanted.tolist()))
-        else:
-            for run in self._table.plan(wanted):
-                yield from self._frames_of_run(self._table, run)
-
     def _frames_from_start(self, wanted: frozenset[int]) -> Iterator[tuple[int, Any]]:
         frames = self._kept or self._decode_all()
         last = max(wanted)
@@ -243,10 +294,15 @@ class VideoReader:
             if index == last:
                 return
 
-    def _frames_of_run(self, table: PacketTable, run: Run) -> Iterator[tuple[int, Any]]:
+    def _frames_of_runs(
+        self, stream: VideoStream, table: PacketTable, runs: Iterable[Run]
+    ) -> Iterator[tuple[int, Any]]:
+        return chain.from_iterable(self._frames_of_run(stream, table, run) for run in runs)
+
+    def _frames_of_run(self, stream: VideoStream, table: PacketTable, run: Run) -> Iterator[tuple[int, Any]]:
         missing = dict(run.index_of_pts)
         try:
-            for frame in self._stream.decode_run(table, run):
+            for frame in stream.decode_run(table, run):
                 index = missing.pop(frame.pts, None)
                 if index is not None:
                     # FFmpeg patches up a damaged frame from those it decoded before: it needs all of them.

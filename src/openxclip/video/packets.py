@@ -40,6 +40,11 @@ class Run:
     positions: frozenset[int]  # wanted packets
     index_of_pts: dict[int, int]  # wanted frames
 
+    @property
+    def num_packets(self) -> int:
+        """What there is to decode."""
+        return self.stop - self.start
+
     def joined(self, following: "Run") -> "Run":
         """This run and one that starts later, without a break."""
         return Run(
@@ -107,3 +112,15 @@ class PacketTable:
         positions = self.positions[wanted]
         index_of_pts = dict(zip(self.pts[wanted].tolist(), wanted.tolist(), strict=True))
         return Run(start, int(positions.max()) + 1, frozenset(positions.tolist()), index_of_pts)
+
+
+def share_out(runs: Sequence[Run], num_shares: int) -> list[list[Run]]:
+    """The runs in at most so many shares, about equal in packets, the largest first: for decoders side by side."""
+    shares: list[list[Run]] = [[] for _ in range(min(num_shares, len(runs)))]
+    for run in sorted(runs, key=lambda run: run.num_packets, reverse=True):
+        min(shares, key=_num_packets).append(run)
+    return sorted(shares, key=_num_packets, reverse=True)
+
+
+def _num_packets(runs: Iterable[Run]) -> int:
+    return sum(run.num_packets for run in runs)

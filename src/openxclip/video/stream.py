@@ -74,11 +74,24 @@ class VideoStream:
         self._container = open_container(self._file)
         self._stream = choose_stream(self._container, self.name)
         self._decoder = self._stream.codec_context
-        self._decoder.thread_count = num_threads or self._automatic_threads()
+        self._set_threads(num_threads)
         self._decoder.thread_type = "AUTO"
         # Stops a frame larger than its header told before memory is taken for it.
         self._decoder.options = {"max_pixels": str(self._limits.max_frame_px)}
         return self
+
+    def use_threads(self, num_threads: int) -> None:
+        """Decode with so many from now on."""
+        if num_threads == self._num_threads:
+            return
+        self._num_threads = num_threads
+        if self._decoder.is_open:
+            self._reopen(num_threads)
+        else:
+            self._set_threads(num_threads)
+
+    def _set_threads(self, num_threads: int) -> None:
+        self._decoder.thread_count = num_threads or self._automatic_threads()
 
     def _automatic_threads(self) -> int:
         """How many decode where nobody says so; 0 lets FFmpeg decide.

@@ -267,7 +267,9 @@ def _channels_first(frames: np.ndarray) -> torch.Tensor:
         raise InputError(
             f"frames have shape {frames.shape} and type {frames.dtype}; they must be (T, H, W, 3) of uint8"
         )
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    if min(frames.strides) < 0:  # mirrored or turned in place, of which torch knows nothing
+        frames = np.ascontiguousarray(frames)
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
 def _check_num_crops(num_crops: int) -> None:
