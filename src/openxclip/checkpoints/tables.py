@@ -145,7 +145,9 @@ def build(state: Mapping[str, Tensor], config: XCLIPConfig, table: Table, source
     """A float32 model in eval mode with exactly these weights; no time goes into initial values."""
     ours = from_theirs(state, config, table, source)
     model = _skeleton(config)
-    model.load_state_dict({name: tensor.float() for name, tensor in ours.items()}, strict=True, assign=True)
+    # Copied: tensors of a file are views into it, and any of them keeps all of it in memory.
+    weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in ours.items()}
+    model.load_state_dict(weights, strict=True, assign=True)
     return model.eval()
 
 
