@@ -16,7 +16,7 @@ from benchmarks.report import Section, write_report
 from openxclip.errors import MissingExtraError, OpenXCLIPError
 
 Suite = Literal[
-    "forward", "text", "end_to_end", "decoding", "training", "startup", "ceiling", "curves", "gpu"
+    "forward", "text", "end_to_end", "decoding", "loading", "training", "startup", "ceiling", "curves", "gpu"
 ]
 SUITES: tuple[Suite, ...] = (
     "startup",
@@ -24,6 +24,7 @@ SUITES: tuple[Suite, ...] = (
     "ceiling",
     "end_to_end",
     "decoding",
+    "loading",
     "training",
     "curves",
     "gpu",
@@ -34,6 +35,7 @@ SUITES: tuple[Suite, ...] = (
 PEERS: dict[Suite, tuple[str, ...]] = {
     "decoding": ("cv2", "decord", "torchcodec"),
     "startup": (),
+    "loading": (),
     "curves": (),
 }
 """What a suite compares with; where nothing is said, transformers alone."""

@@ -19,7 +19,7 @@ from benchmarks.harness import Timing, command, duration, interleave
 from benchmarks.laws import fit_line, fit_power
 from benchmarks.options import Options
 from benchmarks.report import Section
-from benchmarks.shortlist import shortlist_table
+from benchmarks.shortcuts import shortcut_table
 from benchmarks.weights import write_model
 from openxclip import load
 from openxclip.checkpoints.load import Loaded, resolve_dtype
@@ -66,7 +66,7 @@ def run(options: Options) -> Section:
     for curve in curves:
         curve.draw(PICTURES / f"performance-{curve.key}.png")
         timings |= curve.timings()
-    tables = [stages, *(curve.table(SUITE) for curve in curves), shortlist_table(SUITE)]
+    tables = [stages, *(curve.table(SUITE) for curve in curves), shortcut_table(SUITE)]
     return Section(suite=SUITE, tables=tuple(tables), timings=timings)
 
 

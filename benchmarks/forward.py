@@ -18,13 +18,14 @@ from benchmarks.transformers_way import COMPILE_NOTE, load_theirs, their_tokens
 from benchmarks.weights import write_model
 from openxclip import load
 from openxclip.evaluation.table import Table
+from openxclip.inference.int8 import use_int8
 from openxclip.models import XCLIPConfig, preset
 
 SUITE = "forward"
 MODEL = "B/16-8"
 LABELS = ("surfing water", "playing piano", "archery", "juggling balls", "making tea")
 
-AUTO, COMPILED = "ours, auto", "ours, auto, compiled"
+AUTO, COMPILED, INT8 = "ours, auto", "ours, auto, compiled", "ours, int8, compiled"
 REFERENCE, PEER_BFLOAT16 = "transformers, float32", "transformers, bfloat16"
 
 Forward = Callable[[Tensor], Tensor]
@@ -42,7 +43,7 @@ def measure(folder: Path, config: XCLIPConfig, options: Options) -> Section:
     forwards = variants(folder)
     inputs = [random_clip(config, seed) for seed in range(max(options.num_inputs, options.num_rounds))]
     timings = interleave(forwards, inputs[: options.num_rounds], "forward").timings
-    compared = {name: forwards[name] for name in (REFERENCE, AUTO, COMPILED, PEER_BFLOAT16)}
+    compared = {name: forwards[name] for name in (REFERENCE, AUTO, COMPILED, INT8, PEER_BFLOAT16)}
     outputs = interleave(compared, inputs[: options.num_inputs], "agreement").outputs
     logits = {name: torch.cat(of_inputs) for name, of_inputs in outputs.items()}
     agreements = {name: Agreement.of(own, logits[REFERENCE]) for name, own in logits.items()}
@@ -65,15 +66,18 @@ def variants(folder: Path) -> dict[str, Forward]:
         "ours, float32": ours(folder, "float32"),
         AUTO: ours(folder, "auto"),
         COMPILED: ours(folder, "auto", compiled=True),
+        INT8: ours(folder, "auto", compiled=True, int8=True),
         REFERENCE: theirs(folder, torch.float32),
         PEER_BFLOAT16: theirs(folder, torch.bfloat16),
         "transformers, bfloat16, compiled": theirs(folder, torch.bfloat16, compiled=True),
     }
 
 
-def ours(folder: Path, dtype: str, compiled: bool = False) -> Forward:
+def ours(folder: Path, dtype: str, compiled: bool = False, int8: bool = False) -> Forward:
     """Our model, as `openxclip.load` gives it."""
     model, tokenizer, _ = load(folder, device="cpu", dtype=dtype)
+    if int8:
+        use_int8(model)
     tokens = tokenizer(LABELS)
     encode_video = torch.compile(model.encode_video) if compiled else model.encode_video
 

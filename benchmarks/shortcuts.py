@@ -1,9 +1,10 @@
-"""What the shortlist of labels changes, on a learned model: openxclip-tiny on clips of classes it never saw.
+"""What shortcuts change, on a learned model: openxclip-tiny on clips of classes it never saw.
 
 Shapes: B videos, T frames, S input side, K labels.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -25,8 +26,8 @@ LIST = "test-novel"
 TOP_K = 5
 
 
-def shortlist_table(suite: str) -> Table:
-    """Agreement of shortlists of several lengths with prompts for all labels, among few and many candidates."""
+def shortcut_table(suite: str) -> Table:
+    """Agreement with float32 and prompts for all labels, among few and many candidates."""
     loaded = load(MODEL, device="cpu", dtype="float32")  # agreement must not depend on the processor
     test = shapes_manifest(LIST)
     pixels, truth = _read(loaded, test)
@@ -35,9 +36,9 @@ def shortlist_table(suite: str) -> Table:
         row for labels in (test.labels, everything) for row in agreement_rows(loaded, labels, pixels, truth)
     ]
     return Table(
-        title=f"Shortlist against prompts for all labels: {MODEL}, {len(truth)} clips of {LIST}",
+        title=f"Shortcuts against float32 without any: {MODEL}, {len(truth)} clips of {LIST}",
         command=command(suite),
-        columns=("labels", "shortlist", "same best label", "same five best", "top-1", "top-5"),
+        columns=("labels", "shortcut", "same best label", "same five best", "top-1", "top-5"),
         rows=tuple(rows),
         notes=(
             f"{len(test.labels)} labels are the clips' own classes, {len(everything)} also those of the training. "
@@ -49,24 +50,34 @@ def shortlist_table(suite: str) -> Table:
 def agreement_rows(
     loaded: Loaded, labels: Sequence[str], pixels: Tensor, truth: Tensor
 ) -> list[tuple[str, ...]]:
-    """A row for all labels, then one for each shortlist that is shorter; pixels (B, 1, T, 3, S, S), truth (B,)."""
+    """A row without shortcut, then one for each; pixels (B, 1, T, 3, S, S), truth (B,)."""
     full = Recognizer(*loaded, labels=labels).probabilities_of(pixels)
-    rows = [_row(len(labels), "all", full, full, truth)]
-    for size in SIZES:
-        if size < len(labels):
-            short = Recognizer(*loaded, labels=labels, shortcuts=Shortcuts(shortlist=size))
-            rows.append(_row(len(labels), str(size), short.probabilities_of(pixels), full, truth))
+    rows = [_row(len(labels), "none", full, full, truth)]
+    for name, model, shortcuts in _shortcuts(loaded, len(labels)):
+        found = Recognizer(*model, labels=labels, shortcuts=shortcuts).probabilities_of(pixels)
+        rows.append(_row(len(labels), name, found, full, truth))
     return rows
 
 
-def _row(num_labels: int, size: str, found: Tensor, full: Tensor, truth: Tensor) -> tuple[str, ...]:
+def _shortcuts(loaded: Loaded, num_labels: int) -> Iterator[tuple[str, Loaded, Shortcuts]]:
+    """Name, model and settings of each: fewer bits, then the shortlists that are shorter than the labels."""
+    half = loaded._replace(model=copy.deepcopy(loaded.model).bfloat16())
+    yield "bfloat16", half, Shortcuts()
+    yield "int8", loaded, Shortcuts(int8=True)
+    yield "bfloat16 and int8", half, Shortcuts(int8=True)
+    for size in SIZES:
+        if size < num_labels:
+            yield f"shortlist of {size}", loaded, Shortcuts(shortlist=size)
+
+
+def _row(num_labels: int, name: str, found: Tensor, full: Tensor, truth: Tensor) -> tuple[str, ...]:
     shares = (
         same_best(found, full),
         same_top(found, full, TOP_K),
         top_k_accuracy(found, truth, 1),
         top_k_accuracy(found, truth, TOP_K),
     )
-    return str(num_labels), size, *(f"{share:.1%}" for share in shares)
+    return str(num_labels), name, *(f"{share:.1%}" for share in shares)
 
 
 def same_best(found: Tensor, expected: Tensor) -> float:
@@ -85,7 +96,7 @@ def _read(loaded: Loaded, test: Manifest) -> tuple[Tensor, Tensor]:
     recognizer = Recognizer(*loaded, labels=test.labels)
     clips = []
     with progress_bar() as bar:
-        task = bar.add_task("shortlist", total=len(test.items), note="")
+        task = bar.add_task("shortcuts", total=len(test.items), note="")
         for item in test.items:
             clips.append(recognizer.read(item.open(), Views()))
             bar.advance(task)

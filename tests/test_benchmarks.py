@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import ceiling, end_to_end, forward, gpu, text, training
+from benchmarks import ceiling, end_to_end, forward, gpu, loading, text, training
 from benchmarks.breakdown import REST, kind_of, seconds_by_kind
 from benchmarks.clips import HEIGHT_PX, KINDS, WIDTH_PX, write_clip
 from benchmarks.decoding import Outcome, clip_thumbnails, outcome_of, share_exact
@@ -31,6 +31,7 @@ from tiny import TINY
 from videos import write_video
 
 from openxclip import Recognizer, load
+from openxclip.data.manifest import read_manifest
 from openxclip.errors import InputError
 from openxclip.models.flops import count_cost
 from openxclip.video.decode import read_frames
@@ -226,9 +227,8 @@ def test_the_documented_loop_ranks_as_ours_does(folder: Path, clips: list[Path])
 
 
 def test_end_to_end(folder: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(
-        torch, "compile", lambda function: function
-    )  # it takes a minute, and changes no result
+    # Compiling takes a minute, and changes no result.
+    monkeypatch.setattr(torch, "compile", lambda function, mode: function)
     section = end_to_end.measure(folder, clips * 3)  # two rounds, the second a short one
     assert {len(timing.seconds) for timing in section.timings.values()} == {2}
     assert section.figures["end_to_end"] > 0
@@ -340,6 +340,25 @@ def test_libraries_get_their_plain_names(tmp_path: Path):
 
 
 # Processes, training, the ceiling
+
+
+def test_every_number_of_workers_loads_every_clip(tmp_path: Path):
+    for i in range(8):
+        folder = tmp_path / "clips" / f"class{i % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_video(folder / f"{i}.mp4", num_frames=9)
+    section = loading.measure(read_manifest(tmp_path / "clips"), num_clips=16)
+    assert {len(timing.seconds) for timing in section.timings.values()} == {8}
+    stages, loaders = section.tables
+    assert [row[0] for row in stages.rows] == list(loading.STAGES)
+    assert sum(float(row[2].rstrip("%")) for row in stages.rows) == pytest.approx(100, abs=1)
+    assert [row[0] for row in loaders.rows] == list(loading.NUM_WORKERS)
+    assert all(float(row[1]) > 0 for row in loaders.rows)
+
+
+def test_without_its_list_loading_is_left_out(tmp_path: Path):
+    with pytest.raises(UnavailableError, match=r"train_16shot\.txt"):
+        loading.run(Options(data=tmp_path))
 
 
 def build_counter(start: int, num_bytes: int) -> Step:

@@ -310,7 +310,7 @@ def test_predict_with_every_option(call, model, bare_model, videos, tmp_path):
         "--descriptions", str(tmp_path / "texts.json"),
         "--frames", "6", "--max-seconds", "0.4", "--max-frame-px", "3072",
         "--interpolate", "1", "--image-model", str(bare_model),
-        "--shortlist", "2", "--text-cache", str(tmp_path / "cache"),
+        "--shortlist", "2", "--int8", "--text-cache", str(tmp_path / "cache"),
     ]  # fmt: skip
     assert options(arguments) | {"--compile"} == options_in_help(call, "predict")
     outcome = call(*arguments)
@@ -323,7 +323,7 @@ def test_predict_with_every_option(call, model, bare_model, videos, tmp_path):
         dtype="bfloat16",
         num_frames=6,
         descriptions=texts,
-        shortcuts=Shortcuts(shortlist=2),
+        shortcuts=Shortcuts(shortlist=2, int8=True),
     )
     expected = recognizer.predict(videos / "one.mp4", views="2x3", top_k=2).scores
     assert good == {

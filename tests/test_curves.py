@@ -22,7 +22,7 @@ from benchmarks.curves import (
 )
 from benchmarks.harness import Timing
 from benchmarks.laws import Law, fit_line, fit_power
-from benchmarks.shortlist import agreement_rows, same_best, same_top
+from benchmarks.shortcuts import agreement_rows, same_best, same_top
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import TINY, tiny_model, tiny_tokenizer
@@ -179,7 +179,7 @@ def test_models_differ_only_in_what_is_asked():
     assert torch.equal(model.visual.patch_embedding.weight, model_of(TINY).visual.patch_embedding.weight)
 
 
-# Shortlists
+# Shortcuts
 
 
 def test_agreement_against_loops():
@@ -196,12 +196,13 @@ def test_agreement_against_loops():
     assert same_top(found, expected, 3) == pytest.approx(sum(shared) / 40)
 
 
-def test_shortlists_of_the_shipped_model():
+def test_shortcuts_of_the_shipped_model():
     loaded = openxclip.load("openxclip-tiny", device="cpu", dtype="float32")
     test = shapes_manifest("test-novel")
     items = test.items[:3]
     pixels = torch.stack([read_views(item.open(), loaded.preprocess, 8, Views()) for item in items])
     rows = agreement_rows(loaded, test.labels[:12], pixels, torch.tensor([item.label for item in items]))
-    assert [row[:2] for row in rows] == [("12", "all"), ("12", "5"), ("12", "10")]
+    names = ["none", "bfloat16", "int8", "bfloat16 and int8", "shortlist of 5", "shortlist of 10"]
+    assert [row[:2] for row in rows] == [("12", name) for name in names]
     assert rows[0][2:4] == ("100.0%", "100.0%")
-    assert rows[2][2] == "100.0%"
+    assert rows[-1][2] == "100.0%"

@@ -1,4 +1,4 @@
-"""What makes recognition cheaper and must not change it: folded normalisation, kept text features, the shortlist."""
+"""What makes recognition cheaper and must not change it: folding, integers, kept text features, the shortlist."""
 
 import dataclasses
 from pathlib import Path
@@ -9,13 +9,17 @@ from safetensors.torch import load_file
 from tiny import TINY, tiny_model, tiny_tokenizer, tiny_tokens
 from torch.testing import assert_close
 
+from openxclip.checkpoints.load import load
+from openxclip.data.shapes.splits import shapes_manifest
 from openxclip.errors import InputError
 from openxclip.inference.folding import fold_normalisation
+from openxclip.inference.int8 import Int8Linear, to_int8, use_int8
 from openxclip.inference.labels import label_features
 from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.shortcuts import Shortcuts, cache_folder
 from openxclip.inference.shortlist import cosine, shortlist_logits
 from openxclip.inference.text_cache import cached, text_key
+from openxclip.inference.views import Views
 from openxclip.models import XCLIP
 from openxclip.models.xclip import VideoFeatures
 from openxclip.video.transforms import Preprocessor
@@ -66,10 +70,15 @@ def test_every_pixel_value_is_exact_in_bfloat16() -> None:
 def test_a_compiled_recognizer_says_the_same() -> None:
     labels = ["ba de", "ki", "lo mu"]
     loaded = tiny_model(), tiny_tokenizer(), PREPROCESSORS[0]
-    plain = Recognizer(*loaded, labels)
-    compiled = Recognizer(*loaded, labels, shortcuts=Shortcuts(compile=True))
     pixels = raw_pixels()
-    assert_close(compiled.probabilities(pixels), plain.probabilities(pixels), rtol=0, atol=1e-5)
+    for int8 in (False, True):
+        plain, compiled = (
+            Recognizer(*loaded, labels, shortcuts=Shortcuts(compile=compile, int8=int8))
+            for compile in (False, True)
+        )
+        # A number that lies between two integers may be rounded to the other one.
+        tolerance = 2e-3 if int8 else 1e-5
+        assert_close(compiled.probabilities(pixels), plain.probabilities(pixels), rtol=0, atol=tolerance)
 
 
 def test_a_recognizer_keeps_the_features_of_many_labels(tmp_path: Path) -> None:
@@ -98,6 +107,72 @@ def test_texts_come_back_in_their_order_whatever_their_length() -> None:
     features = label_features(model, shuffled, [1] * 12, batch_size=5)
     alone = torch.cat([model.encode_text(text[None]) for text in shuffled])
     assert_close(features, alone, rtol=0, atol=1e-5)
+
+
+# 8-bit integers
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_integer_layer_multiplies_its_rounded_numbers_exactly(dtype: torch.dtype, bias: bool) -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(48, 20, bias=bias).to(dtype)
+    layer = Int8Linear(linear)
+    x = (torch.randn(2, 3, 5, 48) * torch.logspace(-3, 3, 5)[:, None]).to(dtype)  # tokens of all sizes
+    x[0, 0, 0] = 0
+    rows, row_scale = to_int8(x.flatten(0, -2))
+    columns, column_scale = to_int8(linear.weight.detach())
+    expected = (rows.double() * row_scale) @ (columns.double() * column_scale).T
+    if bias:
+        expected = expected + linear.bias.double()
+    with torch.no_grad():
+        found = layer(x)
+    assert found.dtype == dtype
+    assert found.shape == (2, 3, 5, 20)
+    assert_close(
+        found.double().flatten(0, -2), expected, rtol=1e-6 if dtype == torch.float32 else 2**-8, atol=1e-6
+    )
+
+
+def test_rounding_moves_a_number_by_half_a_step_at_most() -> None:
+    x = torch.cat([torch.randn(50, 64) * torch.logspace(-6, 6, 50)[:, None], torch.zeros(1, 64)])
+    whole, scale = to_int8(x)
+    assert whole.dtype == torch.int8
+    assert whole.abs().amax(dim=1).tolist() == [127] * 50 + [0]
+    assert ((whole * scale - x).abs() <= scale * 0.5001).all()
+
+
+def test_integers_change_the_recognisers_copy_alone() -> None:
+    model = tiny_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    labels = ["ba de", "ki", "lo mu"]
+    loaded = model, tiny_tokenizer(), PREPROCESSORS[0]
+    plain = Recognizer(*loaded, labels)
+    integers = Recognizer(*loaded, labels, shortcuts=Shortcuts(int8=True))
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    pixels = raw_pixels()
+    difference = (integers.probabilities(pixels) - plain.probabilities(pixels)).abs().max().item()
+    assert 0 < difference <= 0.02
+
+
+def test_integers_are_for_processors() -> None:
+    with pytest.raises(InputError, match="int8 is a shortcut for CPUs, and the model is on meta"):
+        use_int8(tiny_model().to("meta"))
+
+
+def test_integers_find_the_same_on_a_learned_model() -> None:
+    loaded = load("openxclip-tiny", device="cpu", dtype="float32")
+    manifest = shapes_manifest("test-novel")
+    plain, integers = (
+        Recognizer(*loaded, manifest.labels, shortcuts=Shortcuts(int8=int8)) for int8 in (False, True)
+    )
+    same = []
+    for item in manifest.items[::24]:
+        pixels = plain.read(item.open(), Views())
+        same.append(plain.probabilities(pixels).argmax() == integers.probabilities(pixels).argmax())
+    assert len(same) == 22
+    assert sum(same) >= 21
 
 
 # text features on disk

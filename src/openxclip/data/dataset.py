@@ -5,14 +5,15 @@ So a run gives the same clips with any number of worker processes, and after an 
 Shapes: T frames, H x W video, S input side.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from openxclip.data.manifest import Item, Manifest
 from openxclip.data.shapes.clip import ShapesClip
@@ -149,6 +150,20 @@ def collate(samples: Sequence[Sample]) -> Batch:
     labels = [sample.label for sample in samples if sample.pixels is not None]
     errors = [sample.error for sample in samples if sample.error is not None]
     return Batch(torch.stack(pixels) if pixels else torch.empty(0), torch.tensor(labels), errors)
+
+
+def clip_loader(
+    clips: TrainClips, batches: Sequence[list[SampleKey]], num_workers: int, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """The batches in this order, made by at most so many processes of their own as there are cores; 0 is this one."""
+    # More workers than cores only wait for each other, and torch warns of them.
+    return DataLoader(
+        cast(Dataset[Batch], clips),  # torch's types know nothing of collate_fn
+        batch_sampler=batches,
+        num_workers=min(num_workers, os.cpu_count() or 1),
+        collate_fn=collate,
+        pin_memory=pin_memory,
+    )
 
 
 def epoch_batches(

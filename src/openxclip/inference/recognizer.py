@@ -19,6 +19,7 @@ from openxclip.data.templates import BUILT_IN_TEMPLATES
 from openxclip.errors import CheckpointError, InputError, VideoError
 from openxclip.inference.ahead import read_ahead
 from openxclip.inference.folding import fold_normalisation
+from openxclip.inference.int8 import use_int8
 from openxclip.inference.labels import encode_labels
 from openxclip.inference.shortcuts import Shortcuts
 from openxclip.inference.shortlist import shortlist_logits
@@ -70,6 +71,8 @@ class Recognizer:
             model, tokenizer, self.labels, templates, descriptions=texts, cache=self.shortcuts.text_cache
         )
         folded = fold_normalisation(model, preprocess)
+        if self.shortcuts.int8:
+            use_int8(folded)
         self._encode_video = folded.encode_video
         if self.shortcuts.compile:
             # On a GPU, CUDA graphs send all kernels of a shape seen before at once. Their outputs are overwritten by

@@ -13,6 +13,8 @@ class Shortcuts:
 
     compile: bool = False
     """compile the image tower first, which takes a minute, less the next time, for many videos"""
+    int8: bool = False
+    """multiply in 8-bit integers: for processors without AMX, and above all where the tower is compiled, too"""
     shortlist: int | None = None
     """adapt only so many labels to each video, the best by plain cosine; the others get probability 0"""
     text_cache: Path | None = None

@@ -8,21 +8,19 @@ Shapes: B clips, T frames, S input side, K classes, E joint embedding.
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from openxclip.checkpoints.load import Loaded
 from openxclip.checkpoints.native import write_folder
-from openxclip.data.dataset import Batch, Draw, TrainClips, collate, epoch_batches, generator
+from openxclip.data.dataset import Batch, Draw, TrainClips, clip_loader, epoch_batches, generator
 from openxclip.data.descriptions import parse_descriptions
 from openxclip.errors import TrainingError
 from openxclip.inference.labels import label_encoder
@@ -187,14 +185,8 @@ class Trainer:
             seed=self.config.seed,
             epoch=epoch,
         )
-        # More workers than cores only wait for each other, and torch warns of them.
-        num_workers = min(self.config.data.num_workers, os.cpu_count() or 1)
-        return DataLoader(
-            cast(Dataset[Batch], self.clips),  # torch's types know nothing of collate_fn
-            batch_sampler=keys,
-            num_workers=num_workers,
-            collate_fn=collate,
-            pin_memory=self.device.type == "cuda",
+        return clip_loader(
+            self.clips, keys, self.config.data.num_workers, pin_memory=self.device.type == "cuda"
         )
 
     def _logged_step(self, batch: Batch, step: int, epoch: int, waited_seconds: float) -> float:

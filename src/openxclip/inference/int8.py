@@ -1,0 +1,64 @@
+"""The image tower's products in 8-bit integers: for CPUs, which do four times as many of them as of float32's.
+
+Shapes: ... any leading dims, M rows, D width that is summed over, F width that comes out.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from openxclip.errors import InputError
+from openxclip.models import XCLIP
+
+LARGEST = 127  # of the integers -127 to 127, which lie the same on both sides of 0
+
+
+class Int8Linear(nn.Module):
+    """A linear layer whose weights and inputs are rounded to integers with a scale for each row of either.
+
+    A row of the input is a token and gets its scale when it comes, so that nothing has to be calibrated, and a token
+    with large values costs no other token its precision.
+    """
+
+    weight: Tensor
+    scale: Tensor
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight, scale = to_int8(linear.weight.detach())
+        self.register_buffer("weight", weight.T)  # (D, F)
+        self.register_buffer("scale", scale.T)  # (1, F)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) -> (..., F), in the type of x."""
+        rows, scale = to_int8(x.flatten(0, -2))
+        # Exact: sums of 32 bits hold the products of 130,000 pairs. torch has no public name for this product yet.
+        out = torch._int_mm(rows, self.weight) * (scale * self.scale)
+        if self.bias is not None:
+            out = out + self.bias
+        return out.to(x.dtype).unflatten(0, x.shape[:-1])
+
+
+def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (M, D) -> integers (M, D) and what to multiply them with (M, 1) to have x again, nearly."""
+    scale = x.abs().amax(dim=1, keepdim=True).float() / LARGEST
+    scale = scale.clamp(min=torch.finfo(torch.float32).tiny)  # a row of zeros
+    return (x / scale).round().to(torch.int8), scale
+
+
+def use_int8(model: XCLIP) -> None:
+    """Change the image tower's attention within frames and its MLPs, in place: nearly all of a video's arithmetic.
+
+    Messages stay as they are (a row a frame costs nothing), and so do the projections, the integration transformer,
+    prompting and texts.
+
+    Raises:
+        InputError: the model is not on the CPU.
+    """
+    device = model.logit_scale.device
+    if device.type != "cpu":
+        raise InputError(f"int8 is a shortcut for CPUs, and the model is on {device}; leave it out there")
+    for block in model.visual.blocks:
+        for module, names in ((block.intra_attn, ("qkv", "proj")), (block.mlp, ("fc1", "fc2"))):
+            for name in names:
+                setattr(module, name, Int8Linear(getattr(module, name)))
