@@ -27,7 +27,8 @@ LIST = Path("ucf8") / "test.txt"
 CLIPS_A_ROUND = 8  # ours decodes ahead: turns of single clips would let it work in the peer's time
 PEER_SECONDS = 180.0  # about how long the peer may take in all; beyond, it gets only some clips of each round
 TOP_K = 5
-OURS, COMPILED, PEER = "ours, auto", "ours, auto, compiled", "transformers, documented loop"
+OURS, COMPILED, INT8 = "ours, auto", "ours, auto, compiled", "ours, int8, compiled"
+PEER = "transformers, documented loop"
 
 Paths = Sequence[Path]
 
@@ -48,7 +49,10 @@ def measure(folder: Path, paths: Paths) -> Section:
     loaded = load(folder, device="cpu")
     num_frames = loaded.model.config.num_frames
     recognizer, label_seconds = _recognizer(loaded, labels)
-    compiled = Recognizer(*loaded, labels=labels, shortcuts=Shortcuts(compile=True))
+    compiled, int8 = (
+        Recognizer(*loaded, labels=labels, shortcuts=Shortcuts(compile=True, int8=int8))
+        for int8 in (False, True)
+    )
     recognise, processor = documented_loop(
         folder, labels, lambda length: centred(length, num_frames), min(TOP_K, len(labels))
     )
@@ -57,6 +61,7 @@ def measure(folder: Path, paths: Paths) -> Section:
     variants: dict[str, Callable[[Paths], list[list[str]]]] = {
         OURS: lambda clips: _predict(recognizer, clips),
         COMPILED: lambda clips: _predict(compiled, clips),
+        INT8: lambda clips: _predict(int8, clips),
         PEER: lambda clips: [recognise(path) for path in clips[:num_peer]],
     }
     result = interleave(variants, rounds, "end to end")

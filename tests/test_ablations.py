@@ -20,6 +20,7 @@ from openxclip.data.shapes.splits import WORLD, WORLDS, shapes_manifest
 from openxclip.errors import InputError
 from openxclip.evaluation.curves import plot_lines
 from openxclip.evaluation.table import percent
+from openxclip.evaluation.trade_off import far_points
 from openxclip.experiments import bench
 from openxclip.experiments.ablations import (
     ABLATIONS,
@@ -391,6 +392,14 @@ def test_fine_tuning_leaves_a_table_and_a_trade_off(folder):
     assert {name: tuple(percent([mean]) for mean, _ in axes) for name, axes in points.items()} == cells
     with Image.open(folder / "fine-tuning.png") as image:
         assert image.size == (1032, 552)  # the trade-off, and not the lines of other ablations
+
+
+def test_points_far_from_all_others_do_not_set_the_scale():
+    near = {str(i): ((0.70 + 0.01 * i, 0.1), (0.60 + 0.02 * i, None)) for i in range(4)}
+    far = {"frame mean": ((0.08, 0.01), (0.10, 0.01))}
+    assert far_points(near) == set()
+    assert far_points(near | far) == {"frame mean"}
+    assert far_points(far) == set()
 
 
 def test_another_text_is_another_training_wherever_the_file_lies(folder, tmp_path):

@@ -602,6 +602,12 @@ def test_clip_files_that_do_not_fit(tmp_path: Path):
         load(path)
 
 
+def test_a_loaded_model_lets_go_of_its_file(folder: Path):
+    """Tensors of a file are views into it: one of them would keep all of it in memory."""
+    for name, tensor in load(folder, dtype="float32").model.state_dict().items():
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size(), name
+
+
 def test_loaded_unpacks_in_order(folder: Path):
     model, tokenizer, preprocess = load(folder)
     assert Loaded(model, tokenizer, preprocess).preprocess is preprocess

@@ -175,6 +175,21 @@ def test_side_by_side_every_stretch_is_decoded_once(video: Path, side_by_side: l
     assert side_by_side == []
 
 
+def test_an_open_video_outlives_its_name(
+    tmp_path: Path, side_by_side: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "video.mp4", options=X264_CLOSED)
+    truth = np.stack([rgb(frame) for frame in plain_decode(path)])
+    monkeypatch.chdir(tmp_path)
+    with VideoReader("video.mp4") as reader:
+        monkeypatch.chdir("/")
+        np.testing.assert_array_equal(reader.read([9, 28]).data, truth[[9, 28]])
+        assert len(side_by_side) == 1
+        path.unlink()
+        np.testing.assert_array_equal(reader.read([19, 39]).data, truth[[19, 39]])
+        assert len(side_by_side) == 1
+
+
 def test_a_short_video_is_not_opened_twice(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     opened: list[Any] = []

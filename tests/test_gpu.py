@@ -56,6 +56,24 @@ def test_probabilities_are_close_to_those_of_the_cpu(folder):
     assert (here - there).abs().max().item() <= 0.02
 
 
+@pytest.mark.parametrize("frozen_text", [False, True])
+def test_a_training_step_under_autocast_has_the_gradients_of_float32(frozen_text):
+    gradients = []
+    for enabled in (False, True):
+        model, pixels, tokens = tiny_model().cuda(), tiny_pixels().cuda(), tiny_tokens().cuda()
+        model.text.requires_grad_(not frozen_text)
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=enabled):
+            loss = torch.nn.functional.cross_entropy(model(pixels, tokens), torch.tensor([0, 1]).cuda())
+        loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    exact, rounded = gradients
+    assert exact.keys() == rounded.keys()
+    for name, expected in exact.items():
+        assert rounded[name].dtype == torch.float32
+        largest = expected.abs().max().item()
+        assert (rounded[name] - expected).abs().max().item() <= 0.1 * largest + 1e-5, name
+
+
 @pytest.mark.slow
 def test_cuda_graphs_give_the_same_for_every_shape(folder):
     loaded = load(folder)

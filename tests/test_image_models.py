@@ -103,6 +103,7 @@ SIGLIP_VISION = {"hidden_size": 768, "image_size": 224, "patch_size": 16}
 
 BASE_ORACLES: dict[str, Callable[[], PreTrainedModel]] = {
     "CLIP B/32, GELU": lambda: clip("gelu", BASE_TEXT, BASE_VISION),
+    "CLIP B/32, QuickGELU": lambda: clip("quick_gelu", BASE_TEXT, BASE_VISION),
     "SigLIP B/16": lambda: siglip(SIGLIP_TEXT, SIGLIP_VISION),
 }
 

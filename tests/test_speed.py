@@ -1,6 +1,7 @@
 """What makes recognition cheaper and must not change it: folding, integers, kept text features, the shortlist."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from openxclip.inference.folding import fold_normalisation
 from openxclip.inference.int8 import Int8Linear, to_int8, use_int8
 from openxclip.inference.labels import label_features
 from openxclip.inference.recognizer import Recognizer
-from openxclip.inference.shortcuts import Shortcuts, cache_folder
+from openxclip.inference.shortcuts import Shortcuts, cache_folder, keep_compiled_code
 from openxclip.inference.shortlist import cosine, shortlist_logits
 from openxclip.inference.text_cache import cached, text_key
 from openxclip.inference.views import Views
@@ -156,8 +157,16 @@ def test_integers_change_the_recognisers_copy_alone() -> None:
     assert 0 < difference <= 0.02
 
 
+def test_nearly_all_of_the_towers_arithmetic_is_in_integers() -> None:
+    model = tiny_model()
+    use_int8(model)
+    changed = {name for name, module in model.named_modules() if isinstance(module, Int8Linear)}
+    names = ("intra_attn.qkv", "intra_attn.proj", "mlp.fc1", "mlp.fc2")
+    assert changed == {f"visual.blocks.{i}.{name}" for i in range(2) for name in names}
+
+
 def test_integers_are_for_processors() -> None:
-    with pytest.raises(InputError, match="int8 is a shortcut for CPUs, and the model is on meta"):
+    with pytest.raises(InputError, match="int8 is a shortcut for CPUs, and the model is to run on meta"):
         use_int8(tiny_model().to("meta"))
 
 
@@ -222,6 +231,43 @@ def test_whatever_features_depend_on_is_in_their_key() -> None:
     with torch.no_grad():
         other_video.visual.proj.weight += 1
     assert key(other_video) == key(model)
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    features = cached(tmp_path / "file", "key", lambda: torch.ones(2))
+    assert torch.equal(features, torch.ones(2))
+    assert "text features cannot be kept for the next time" in caplog.text
+
+
+def test_compiled_code_is_kept_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    variable = "TORCHINDUCTOR_CACHE_DIR"
+    monkeypatch.setenv(variable, "")
+    monkeypatch.delenv(variable)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("OPENXCLIP_CACHE", str(tmp_path / "file"))
+    keep_compiled_code()
+    assert variable not in os.environ
+    monkeypatch.setenv("OPENXCLIP_CACHE", str(tmp_path / "new"))
+    keep_compiled_code()
+    assert os.environ[variable] == str(tmp_path / "new" / "compiled")
+    monkeypatch.setenv(variable, "chosen")
+    keep_compiled_code()
+    assert os.environ[variable] == "chosen"
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENXCLIP_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")  # what pathlib says
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert cache_folder() is None
+    keep_compiled_code()
 
 
 def test_where_features_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

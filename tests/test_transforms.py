@@ -100,6 +100,14 @@ def test_other_frames_are_resized_by_their_short_side() -> None:
     assert torch.equal(crops[0], whole[..., 4:36, 14:46])
 
 
+def test_frames_turned_in_place_are_taken() -> None:
+    """Views that torch has no word for: mirrored, and turned by a quarter."""
+    frames = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), np.uint8)
+    preprocess = Preprocessor.official(32)
+    for view in (frames[:, :, ::-1], np.rot90(frames, 1, axes=(1, 2)), frames[::-1]):
+        assert torch.equal(preprocess.crops(view), preprocess.crops(view.copy()))
+
+
 @pytest.mark.parametrize("num_crops", [1, 3])
 @pytest.mark.parametrize("upright", [False, True])
 def test_squash_shows_the_whole_frame_once(upright: bool, num_crops: int) -> None:

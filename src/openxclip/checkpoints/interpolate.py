@@ -1,6 +1,8 @@
 """Between the image model and the fine-tuned one (WiSE-FT, Wortsman et al. 2022).
 
 Fine-tuning wins on its own data and loses some of the image model's breadth; weights between the two often keep both.
+With CLIP and ImageNet the paper reports 1.6 points more on ImageNet and 4 to 6 more under five distribution shifts than
+fine-tuning before it.
 """
 
 import torch

@@ -9,6 +9,7 @@ token is looked at. SigLIP's have no start, and its text tower reads the padding
 
 import gzip
 import json
+import logging
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ import torch
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers, processors, trainers
 
 from openxclip.errors import InputError, TokenizerError
+
+logger = logging.getLogger(__name__)
 
 START = "<|startoftext|>"
 END = "<|endoftext|>"
@@ -75,9 +78,19 @@ class Tokenizer:
             )
         ids = torch.full((len(texts), self.context_length), self.pad_id, dtype=torch.int64)
         start = [] if self.start_id is None else [self.start_id]
+        too_long = []
         for row, text in zip(ids, texts, strict=True):
-            tokens = [*start, *self._encode(text)][: self.context_length - 1]
+            tokens = [*start, *self._encode(text)]
+            if len(tokens) >= self.context_length:
+                too_long.append(text)
+                tokens = tokens[: self.context_length - 1]
             row[: len(tokens) + 1] = torch.tensor([*tokens, self.end_id])
+        if too_long:
+            logger.warning(
+                "%d of %d texts are longer than the model's context of %d tokens and are cut, so that some may become "
+                "the same; write them shorter. The first: %r",
+                len(too_long), len(texts), self.context_length, too_long[0],
+            )  # fmt: skip
         return ids
 
     def _check_end(self) -> None:

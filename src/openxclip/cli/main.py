@@ -22,7 +22,6 @@ from openxclip.cli.render import render
 from openxclip.cli.report import report
 from openxclip.cli.train import train
 from openxclip.errors import ConfigError, InputError, OpenXCLIPError
-from openxclip.inference.shortcuts import cache_folder
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
@@ -49,8 +48,6 @@ def main() -> None:
     # Before torch is imported: while the model waits for decoder threads, or for other programs on the same
     # cores, its idle threads must not spin (a training step took 20 times as long beside a busy process).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # What --compile compiles is there for the next time; torch's own place for it goes with the next restart.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold what an encoding cannot express
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="openxclip: %(message)s")  # warnings, to stderr

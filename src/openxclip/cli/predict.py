@@ -23,7 +23,7 @@ from openxclip.cli.options import (
     TokenizerSource,
     ViewsText,
 )
-from openxclip.inference.shortcuts import Shortcuts, cache_folder
+from openxclip.inference.shortcuts import Shortcuts, cache_folder, keep_compiled_code
 
 if TYPE_CHECKING:
     from openxclip.data.descriptions import Descriptions
@@ -69,6 +69,8 @@ def predict(
     from openxclip.data.labels import parse_labels
     from openxclip.data.templates import parse_templates
 
+    if shortcuts.compile:
+        keep_compiled_code()
     _check(top_k, views)
     names, prompts, paths = parse_labels(labels), parse_templates(templates), _find_videos(videos)
     texts = _described(names, descriptions)

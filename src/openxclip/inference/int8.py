@@ -46,8 +46,22 @@ def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x / scale).round().to(torch.int8), scale
 
 
+def check_device(device: torch.device) -> None:
+    """Refuse what is no CPU.
+
+    Raises:
+        InputError: it is none.
+    """
+    if device.type != "cpu":
+        raise InputError(
+            f"int8 is a shortcut for CPUs, and the model is to run on {device}; leave it out there"
+        )
+
+
 def use_int8(model: XCLIP) -> None:
     """Change the image tower's attention within frames and its MLPs, in place: nearly all of a video's arithmetic.
+
+    For inference alone, without gradients.
 
     Messages stay as they are (a row a frame costs nothing), and so do the projections, the integration transformer,
     prompting and texts.
@@ -55,9 +69,7 @@ def use_int8(model: XCLIP) -> None:
     Raises:
         InputError: the model is not on the CPU.
     """
-    device = model.logit_scale.device
-    if device.type != "cpu":
-        raise InputError(f"int8 is a shortcut for CPUs, and the model is on {device}; leave it out there")
+    check_device(model.logit_scale.device)
     for block in model.visual.blocks:
         for module, names in ((block.intra_attn, ("qkv", "proj")), (block.mlp, ("fc1", "fc2"))):
             for name in names:

@@ -11,7 +11,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from openxclip.checkpoints.load import load
+from openxclip.checkpoints.load import load, resolve_device
 from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.data.descriptions import check_descriptions
 from openxclip.data.labels import check_labels
@@ -19,7 +19,7 @@ from openxclip.data.templates import BUILT_IN_TEMPLATES
 from openxclip.errors import CheckpointError, InputError, VideoError
 from openxclip.inference.ahead import read_ahead
 from openxclip.inference.folding import fold_normalisation
-from openxclip.inference.int8 import use_int8
+from openxclip.inference.int8 import check_device, use_int8
 from openxclip.inference.labels import encode_labels
 from openxclip.inference.shortcuts import Shortcuts
 from openxclip.inference.shortlist import shortlist_logits
@@ -98,6 +98,8 @@ class Recognizer:
         shortcuts: Shortcuts | None = None,
     ) -> "Recognizer":
         """Load a model (see `openxclip.load`) and make a recognizer of it."""
+        if shortcuts is not None and shortcuts.int8:
+            check_device(resolve_device(device))  # before a large model is loaded
         loaded = load(
             source,
             device=device,

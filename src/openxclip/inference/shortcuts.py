@@ -25,9 +25,29 @@ class Shortcuts:
             raise InputError(f"shortlist must be at least 1, or None for all labels, got {self.shortlist}")
 
 
-def cache_folder() -> Path:
-    """Where the command keeps what it can compute again: $OPENXCLIP_CACHE, or the user's cache folder."""
+def cache_folder() -> Path | None:
+    """Where the command keeps what it can compute again: $OPENXCLIP_CACHE, or the user's cache folder, if any."""
     given = os.environ.get("OPENXCLIP_CACHE")
     if given:
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openxclip"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openxclip"
+    except RuntimeError:  # a user without a home
+        return None
+
+
+def keep_compiled_code() -> None:
+    """Let torch keep what it compiles in the cache folder: its own place for it goes with the next restart.
+
+    Call it before torch is imported. Where the folder cannot be written, torch's own place has to do.
+    """
+    folder = cache_folder()
+    if folder is None:
+        return
+    compiled = folder / "compiled"
+    try:
+        compiled.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(compiled, os.W_OK):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))

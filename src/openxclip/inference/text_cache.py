@@ -1,6 +1,7 @@
 """Text features kept on disk, one file for each (text tower, sentences): the next run need not encode them again."""
 
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from openxclip.files import atomic_write
 from openxclip.models import XCLIP
+
+logger = logging.getLogger(__name__)
 
 VERSION = b"1"  # of what is computed from the same weights and tokens
 
@@ -23,9 +26,16 @@ def cached(folder: Path, key: str, compute: Callable[[], Tensor]) -> Tensor:
     except (OSError, SafetensorError, KeyError):
         pass  # not there yet, or damaged: both are mended by what follows
     features = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
-        save_file({"features": features.contiguous().cpu()}, temporary)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            save_file({"features": features.contiguous().cpu()}, temporary)
+    except (OSError, SafetensorError) as error:
+        logger.warning(
+            "text features cannot be kept for the next time in %s (%s); give another folder",
+            path.parent,
+            error,
+        )
     return features
 
 

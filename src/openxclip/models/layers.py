@@ -60,23 +60,24 @@ class _NormedLinear(torch.autograd.Function):
         ctx.save_for_backward(x, norm_weight, norm_bias, weight)
         ctx.eps = eps
         dtype = _product_dtype(x)
-        normed = F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias, eps)
+        # Under autocast x may be of a smaller type than the norm, which not every device's kernel takes.
+        normed = F.layer_norm(x.to(norm_weight.dtype), x.shape[-1:], norm_weight, norm_bias, eps)
         return F.linear(normed.to(dtype), weight.to(dtype), bias.to(dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, norm_weight, norm_bias, weight = ctx.saved_tensors
-        shape = x.shape[-1:]
+        dtype, x, shape = x.dtype, x.to(norm_weight.dtype), x.shape[-1:]
         normed, mean, rstd = torch.native_layer_norm(x, shape, norm_weight, norm_bias, ctx.eps)
         wants = ctx.needs_input_grad
         grad = grad.flatten(0, -2)
         grad_weight, grad_bias = _linear_grads(grad, normed.to(grad.dtype).flatten(0, -2), weight, wants[3:5])
         grad_normed = (grad @ weight.to(grad.dtype)).to(x.dtype).view_as(x)
-        of_norm = torch.ops.aten.native_layer_norm_backward(
+        grad_x, *of_norm = torch.ops.aten.native_layer_norm_backward(
             grad_normed, x, shape, mean, rstd, norm_weight, norm_bias, wants[:3]
         )
-        return *of_norm, grad_weight, grad_bias, None
+        return None if grad_x is None else grad_x.to(dtype), *of_norm, grad_weight, grad_bias, None
 
 
 class _ActivatedLinear(torch.autograd.Function):
@@ -108,7 +109,7 @@ class _ActivatedLinear(torch.autograd.Function):
 def _product_dtype(x: Tensor) -> torch.dtype:
     """What a linear layer computes in: autocast's type where that is on. Casts by hand are not kept, as autocast's."""
     device = x.device.type
-    if device != "meta" and torch.is_autocast_enabled(device):
+    if device != "meta" and x.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return x.dtype
 

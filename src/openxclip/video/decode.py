@@ -62,7 +62,7 @@ class VideoReader:
         if num_threads < 0:
             raise InputError(f"num_threads is {num_threads}; it must be 0 (automatic) or greater")
         self._limits = limits or VideoLimits()
-        self._source = source
+        self._source = Path(source).absolute() if isinstance(source, str | Path) else source
         self._num_threads = num_threads
         self._converter = Converter()
         self._stream = VideoStream(source, num_threads, self._limits)
@@ -199,7 +199,8 @@ class VideoReader:
 
     def _shares(self, runs: Sequence[Run]) -> list[list[Run]]:
         """The runs in as many parts as there should be decoders."""
-        can_open_again = isinstance(self._source, str | Path | bytes)
+        source = self._source
+        can_open_again = source.is_file() if isinstance(source, Path) else isinstance(source, bytes)
         if self._num_threads or not can_open_again:
             return [list(runs)]
         worth = sum(run.num_packets for run in runs) // _MIN_PACKETS_OF_SHARE
