@@ -665,7 +665,7 @@ def test_evaluate_has_no_accuracy_where_nothing_can_be_read(call, model, data, t
     outcome = call("evaluate", "supervised", "--model", model, "--data", tmp_path)
     assert outcome.status == 1
     assert outcome.out == ""
-    message = f"openxclip: {tmp_path.name}/test.txt: no video of it can be read; the first: there is no such"
+    message = f"openxclip: {tmp_path.name}/test.txt: no video of it can be read, 1 are missing or damaged"
     assert message in outcome.err
 
 

@@ -40,7 +40,7 @@ def test_kinetics_recipes_differ_in_weights_and_frames_alone(name: str) -> None:
 
 
 def test_all_seven_models_are_there() -> None:
-    assert {f"k400_{model}" for model in SETTINGS} <= set(RECIPES)
+    assert {f"{data}_{model}" for data in ("k400", "k600") for model in SETTINGS} <= set(RECIPES)
 
 
 def test_settings_of_the_three_regimes() -> None:

@@ -126,7 +126,12 @@ def evaluate(
                 videos[-1] |= {"predicted": manifest.labels[best], "probability": scores[-1][best].item()}
             on_video()
     if not scores:
-        raise VideoError(manifest.name, f"no video of it can be read; the first: {videos[0]['error']}")
+        first = videos[0]
+        raise VideoError(
+            manifest.name,
+            f"no video of it can be read, {len(videos)} are missing or damaged; the first, {first['path']}: "
+            f"{first['error']}",
+        )
     return _summarise(manifest, views, torch.stack(scores), torch.tensor(truth), videos)
 
 

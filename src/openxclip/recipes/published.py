@@ -59,6 +59,16 @@ def k400_l14_336_16() -> TrainConfig:
     )
 
 
+def k600_b32_8() -> TrainConfig:
+    """Kinetics-600, B/32 with 8 frames: none published."""
+    return dataclasses.replace(k400_b32_8(), recipe="k600_b32_8")
+
+
+def k600_b32_16() -> TrainConfig:
+    """Kinetics-600, B/32 with 16 frames: none published."""
+    return dataclasses.replace(k400_b32_16(), recipe="k600_b32_16")
+
+
 def k600_b16_8() -> TrainConfig:
     """Kinetics-600, B/16 with 8 frames: 85.3 %."""
     return dataclasses.replace(k400_b16_8(), recipe="k600_b16_8")
@@ -69,9 +79,19 @@ def k600_b16_16() -> TrainConfig:
     return dataclasses.replace(k400_b16_16(), recipe="k600_b16_16")
 
 
+def k600_b16_32() -> TrainConfig:
+    """Kinetics-600, B/16 with 32 frames: none published."""
+    return dataclasses.replace(k400_b16_32(), recipe="k600_b16_32")
+
+
 def k600_l14_8() -> TrainConfig:
     """Kinetics-600, L/14 with 8 frames: 88.3 %."""
     return dataclasses.replace(k400_l14_8(), recipe="k600_l14_8")
+
+
+def k600_l14_336_16() -> TrainConfig:
+    """Kinetics-600, L/14 with 16 frames of 336 pixels: none published."""
+    return dataclasses.replace(k400_l14_336_16(), recipe="k600_l14_336_16")
 
 
 def few_shot() -> TrainConfig:
@@ -107,8 +127,12 @@ KINETICS = (
     k400_b16_32,
     k400_l14_8,
     k400_l14_336_16,
+    k600_b32_8,
+    k600_b32_16,
     k600_b16_8,
     k600_b16_16,
+    k600_b16_32,
     k600_l14_8,
+    k600_l14_336_16,
 )
 """Full supervision of every model."""
