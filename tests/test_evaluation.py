@@ -213,7 +213,9 @@ def test_labels_of_something_else_are_refused(recognizer, manifest):
 def test_nothing_readable_is_an_error_that_says_why(recognizer):
     items = tuple(Item(path=f"{i}.mp4", label=i, source=Path(f"/nowhere/{i}.mp4")) for i in range(3))
     lost = Manifest(name="lost", labels=LABELS, items=items)
-    message = r"lost: no video of it can be read, 3 are missing or damaged; the first, 0\.mp4: there is no such"
+    message = (
+        r"lost: no video of it can be read, 3 are missing or damaged; the first, 0\.mp4: there is no such"
+    )
     with pytest.raises(VideoError, match=message):
         evaluate(recognizer, lost, Views())
 
