@@ -265,8 +265,18 @@ def test_small_vocabulary_is_no_larger_than_its_texts_need() -> None:
         train_small_tokenizer(["ab"], vocab_size=500)
 
 
-def test_long_texts_are_cut_and_still_end(small: Tokenizer) -> None:
+def test_long_texts_are_cut_with_a_warning_and_still_end(
+    small: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = small(["a", "piano"])
+    longest = int((ids[1] != small.pad_id).sum())
+    assert caplog.text == ""
+    fitting = Tokenizer(small.backend, context_length=longest)
+    assert fitting(["piano"])[0, -1] == small.end_id
+    assert caplog.text == "", "it fits to the last position"
     ids = small(["piano " * 100, "a"])
+    assert "1 of 2 texts are longer than the model's context of 32 tokens and are cut" in caplog.text
+    assert "The first: 'piano piano" in caplog.text
     assert ids[0, -1] == small.end_id
     assert (ids[0] == small.end_id).sum() == 1
     assert ids[1].tolist() == [small.start_id, ids[1, 1].item(), small.end_id] + [0] * 29
