@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.harness import command, duration
-from openxclip.evaluation.table import Table
+from openxclip.reports.table import Table
 
 NUM_RUNS = 3
 KINDS = (

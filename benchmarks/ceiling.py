@@ -19,9 +19,9 @@ from benchmarks.options import Options
 from benchmarks.report import Section
 from benchmarks.weights import write_model
 from openxclip import load
-from openxclip.evaluation.table import Table
 from openxclip.models import XCLIPConfig, preset
 from openxclip.models.flops import count_cost
+from openxclip.reports.table import Table
 
 SUITE = "ceiling"
 MODEL = "B/16-8"

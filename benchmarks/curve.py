@@ -9,8 +9,8 @@ import numpy as np
 from benchmarks.harness import Timing, command, duration, interleave
 from benchmarks.laws import Law
 from openxclip.errors import InputError, MissingExtraError
-from openxclip.evaluation.table import Table
 from openxclip.files import atomic_write
+from openxclip.reports.table import Table
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg

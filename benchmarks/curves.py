@@ -23,14 +23,14 @@ from benchmarks.shortcuts import shortcut_table
 from benchmarks.weights import write_model
 from openxclip import load
 from openxclip.checkpoints.load import Loaded, resolve_dtype
-from openxclip.data.labels import built_in_labels
-from openxclip.data.templates import BUILT_IN_TEMPLATES
-from openxclip.evaluation.table import Table
 from openxclip.inference.labels import MIN_KEPT_SENTENCES, encode_labels
 from openxclip.inference.shortlist import shortlist_logits
 from openxclip.inference.views import Views, read_views
 from openxclip.models import XCLIP, XCLIPConfig, preset
 from openxclip.models.config import TextConfig
+from openxclip.reports.table import Table
+from openxclip.text.labels import built_in_labels
+from openxclip.text.templates import BUILT_IN_TEMPLATES
 from openxclip.video.transforms import Preprocessor
 
 SUITE = "curves"

@@ -18,7 +18,7 @@ from benchmarks.harness import Timing, command, duration, interleave
 from benchmarks.options import Options
 from benchmarks.readers import OURS, READERS, Job, Reader
 from benchmarks.report import Section
-from openxclip.evaluation.table import Table
+from openxclip.reports.table import Table
 from openxclip.video.convert import scaled_size
 
 SUITE = "decoding"

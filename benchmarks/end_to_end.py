@@ -15,10 +15,10 @@ from benchmarks.transformers_way import documented_loop
 from benchmarks.weights import write_model
 from openxclip import Recognizer, load
 from openxclip.checkpoints.load import Loaded
-from openxclip.data.labels import built_in_labels
 from openxclip.data.manifest import read_manifest
 from openxclip.inference.shortcuts import Shortcuts
 from openxclip.models import preset
+from openxclip.text.labels import built_in_labels
 from openxclip.video.sampling import centred
 
 SUITE = "end_to_end"

@@ -17,9 +17,9 @@ from benchmarks.report import Section
 from benchmarks.transformers_way import COMPILE_NOTE, load_theirs, their_tokens
 from benchmarks.weights import write_model
 from openxclip import load
-from openxclip.evaluation.table import Table
-from openxclip.inference.int8 import use_int8
 from openxclip.models import XCLIPConfig, preset
+from openxclip.reports.table import Table
+from openxclip.runtimes.int8 import use_int8
 
 SUITE = "forward"
 MODEL = "B/16-8"

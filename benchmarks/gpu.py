@@ -18,10 +18,10 @@ from benchmarks.transformers_way import load_theirs, their_tokens
 from benchmarks.weights import write_model
 from benchmarks.worker import Builder, Step, Turns, take_turns
 from openxclip import load
-from openxclip.data.labels import built_in_labels
-from openxclip.evaluation.table import Table
 from openxclip.models import XCLIPConfig, preset
 from openxclip.models.flops import count_cost
+from openxclip.reports.table import Table
+from openxclip.text.labels import built_in_labels
 
 SUITE = "gpu"
 INFERENCE = {"B/16-8": 32, "B/16-16": 16, "L/14-8": 16}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from openxclip.errors import InputError
-from openxclip.evaluation.table import Table
 from openxclip.progress import progress_bar
+from openxclip.reports.table import Table
 
 Item = TypeVar("Item")
 

@@ -14,7 +14,7 @@ from benchmarks.options import Options, UnavailableError
 from benchmarks.report import Section
 from openxclip.data.dataset import DecodedFrames, TrainClips, clip_loader, epoch_batches
 from openxclip.data.manifest import Item, Manifest, read_manifest
-from openxclip.evaluation.table import Table
+from openxclip.reports.table import Table
 from openxclip.video.sampling import sparse_train
 from openxclip.video.transforms import TrainTransform
 

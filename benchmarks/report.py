@@ -10,8 +10,8 @@ from benchmarks.harness import Timing
 from benchmarks.machine import Machine
 from benchmarks.targets import TARGETS, target_table
 from openxclip.errors import InputError
-from openxclip.evaluation.table import Table
 from openxclip.files import atomic_write
+from openxclip.reports.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from openxclip.checkpoints.load import Loaded
 from openxclip.data.items import Manifest
 from openxclip.data.shapes.splits import WORLDS, shapes_manifest
 from openxclip.evaluation.metrics import top_k_accuracy
-from openxclip.evaluation.table import Table
 from openxclip.inference.shortcuts import Shortcuts
 from openxclip.inference.views import Views
 from openxclip.progress import progress_bar
+from openxclip.reports.table import Table
 
 SIZES = (5, 10, 20, 50, 100)
 MODEL = "openxclip-tiny"

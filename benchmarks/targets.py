@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from openxclip.evaluation.table import Table
+from openxclip.reports.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from benchmarks.report import Section
 from benchmarks.transformers_way import load_theirs, their_tokens
 from benchmarks.weights import write_model
 from openxclip import load
-from openxclip.data.labels import built_in_labels
 from openxclip.models import preset
+from openxclip.text.labels import built_in_labels
 
 SUITE = "text"
 MODEL = "B/16-8"

@@ -17,9 +17,9 @@ from benchmarks.report import Section
 from benchmarks.weights import write_model
 from benchmarks.worker import Builder, Step, take_turns
 from openxclip import load
-from openxclip.data.labels import built_in_labels
-from openxclip.evaluation.table import Table
 from openxclip.models import preset
+from openxclip.reports.table import Table
+from openxclip.text.labels import built_in_labels
 from openxclip.training.config import LearningRates
 from openxclip.training.optim import freeze
 

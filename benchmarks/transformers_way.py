@@ -10,8 +10,8 @@ import torch
 from transformers import AutoProcessor, XCLIPModel
 from transformers.utils import logging as transformers_logging
 
-from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.models.text import trim
+from openxclip.text.tokenizer import MissingTokenizer, Tokenizer
 
 COMPILE_NOTE = "compiled as its documentation recommends, with torch.compile(model)"
 

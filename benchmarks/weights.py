@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from openxclip import save_as
-from openxclip.checkpoints.tokenizer import Tokenizer, train_small_tokenizer
-from openxclip.data.labels import BUILT_IN_LABEL_SETS, built_in_labels
 from openxclip.models import XCLIP, XCLIPConfig
+from openxclip.text.labels import BUILT_IN_LABEL_SETS, built_in_labels
+from openxclip.text.tokenizer import Tokenizer, train_small_tokenizer
 from openxclip.video.transforms import Preprocessor
 
 SCALE = 100.0  # of the logits: where trained models stand; a smaller one would hide differences

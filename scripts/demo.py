@@ -14,7 +14,7 @@ from pathlib import Path
 from openxclip import Recognizer
 from openxclip.data.shapes.clip import ShapesClip
 from openxclip.data.shapes.splits import shapes_manifest
-from openxclip.evaluation.contact_sheet import SheetRow, write_contact_sheet
+from openxclip.reports.contact_sheet import SheetRow, write_contact_sheet
 from openxclip.video.decode import read_frames
 from openxclip.video.sampling import centred
 

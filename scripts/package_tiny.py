@@ -7,10 +7,11 @@ them apart from new ones. A model card (README.md) that lies in the output folde
 import argparse
 from pathlib import Path
 
-from openxclip.checkpoints.checkpoint import CONFIG_FILE, read_json
+from openxclip.checkpoints.checkpoint import CONFIG_FILE
 from openxclip.checkpoints.load import load
 from openxclip.checkpoints.save import save_as
 from openxclip.checkpoints.shipped import TRAINING_LABELS_FILE
+from openxclip.files import read_json
 
 CARD = "README.md"
 

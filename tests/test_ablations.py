@@ -18,9 +18,6 @@ from openxclip.data.manifest import Manifest, read_manifest
 from openxclip.data.shapes.files import write_shapes
 from openxclip.data.shapes.splits import WORLD, WORLDS, shapes_manifest
 from openxclip.errors import InputError
-from openxclip.evaluation.curves import plot_lines
-from openxclip.evaluation.table import percent
-from openxclip.evaluation.trade_off import far_points
 from openxclip.experiments import bench
 from openxclip.experiments.ablations import (
     ABLATIONS,
@@ -44,6 +41,9 @@ from openxclip.experiments.study import Study, Variant
 from openxclip.inference.labels import encode_labels
 from openxclip.inference.views import Views
 from openxclip.recipes import recipe
+from openxclip.reports.curves import plot_lines
+from openxclip.reports.table import percent
+from openxclip.reports.trade_off import far_points
 from openxclip.training.config import TrainConfig
 from openxclip.training.start import starting_point
 

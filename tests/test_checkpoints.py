@@ -14,18 +14,18 @@ from safetensors.torch import load_file, save_file
 from tiny import TINY, tiny_model, tiny_pixels, tiny_tokenizer, tiny_tokens
 from torch import Tensor, nn
 
-from openxclip.checkpoints import huggingface, native
-from openxclip.checkpoints.expand import clip_only
-from openxclip.checkpoints.huggingface import read_config, to_huggingface_config
+from openxclip.checkpoints.formats import huggingface, native
+from openxclip.checkpoints.formats.huggingface import read_config, to_huggingface_config
+from openxclip.checkpoints.formats.official import infer_config
 from openxclip.checkpoints.load import Loaded, load, load_with_report, resolve_device, resolve_dtype
 from openxclip.checkpoints.names import HUGGINGFACE, NATIVE, OFFICIAL, OPENAI_CLIP
-from openxclip.checkpoints.official import infer_config
 from openxclip.checkpoints.save import save_as
 from openxclip.checkpoints.tables import Table, from_theirs, to_theirs
-from openxclip.checkpoints.tokenizer import MissingTokenizer
 from openxclip.errors import CheckpointError, ConfigError, FrameCountError, InputError, TokenizerError
 from openxclip.models import XCLIP, XCLIPConfig, preset
 from openxclip.models.config import PRESETS
+from openxclip.models.expand import clip_only
+from openxclip.text.tokenizer import MissingTokenizer
 from openxclip.video.transforms import Preprocessor
 
 TABLES = {"native": NATIVE, "official": OFFICIAL, "huggingface": HUGGINGFACE}

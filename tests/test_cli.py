@@ -28,11 +28,11 @@ import openxclip
 from openxclip.cli.evaluate import PROTOCOLS
 from openxclip.cli.main import COMMANDS, main, run
 from openxclip.data.shapes.splits import LISTS
-from openxclip.data.templates import BUILT_IN_TEMPLATES
 from openxclip.experiments.ablations import ABLATIONS
 from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.shortcuts import Shortcuts
 from openxclip.models.config import PRESETS
+from openxclip.text.templates import BUILT_IN_TEMPLATES
 from openxclip.video import Preprocessor
 
 OPENXCLIP = [sys.executable, "-m", "openxclip"]
@@ -954,7 +954,7 @@ def test_wrong_use_of_evaluate(call, data, tmp_path, protocol):
 def test_evaluate_misses_matplotlib_before_the_work_and_not_after(call, data, tmp_path, monkeypatch):
     for name in ("matplotlib", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)  # the import machinery's own way to say: not there
-    monkeypatch.delitem(sys.modules, "openxclip.evaluation.plots", raising=False)
+    monkeypatch.delitem(sys.modules, "openxclip.reports.plots", raising=False)
     output = tmp_path / "report"
     base = ("evaluate", "supervised", "--model", "./no such model", "--data", data)
     outcome = call(*base, "--output", output)

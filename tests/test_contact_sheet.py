@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from openxclip.errors import InputError
-from openxclip.evaluation.contact_sheet import DPI, SheetRow, film_strip, write_contact_sheet
+from openxclip.reports.contact_sheet import DPI, SheetRow, film_strip, write_contact_sheet
 
 GREEN_FILL, GREY_FILL = (134, 239, 172), (203, 213, 225)
 

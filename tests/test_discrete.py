@@ -12,13 +12,13 @@ from tiny import TINY, tiny_model, tiny_pixels, tiny_tokenizer, tiny_tokens
 
 from openxclip.checkpoints.load import load
 from openxclip.checkpoints.save import save_as
-from openxclip.checkpoints.tokenizer import MissingTokenizer
 from openxclip.errors import CheckpointError, ConfigError, InputError
 from openxclip.inference.labels import encode_labels
 from openxclip.inference.recognizer import Recognizer
 from openxclip.models import XCLIP, XCLIPConfig
+from openxclip.models.parts import group_of
+from openxclip.text.tokenizer import MissingTokenizer
 from openxclip.training.config import ExpansionConfig, OptimConfig, TrainConfig
-from openxclip.training.optim import part_of
 from openxclip.training.start import starting_point
 from openxclip.video.transforms import Preprocessor
 
@@ -57,7 +57,7 @@ def test_the_table_starts_small_and_learns_as_a_new_part() -> None:
     torch.manual_seed(0)
     model = XCLIP(DISCRETE)
     assert float(table(model).detach().std()) == pytest.approx(0.02, rel=4 / math.sqrt(2 * 5 * 128))
-    assert part_of("discrete.table") == "new"
+    assert group_of("discrete.table") == "new"
     F.cross_entropy(
         model.logits(model.encode_video(tiny_pixels()), table(model)), torch.tensor([0, 3])
     ).backward()

@@ -19,8 +19,8 @@ from openxclip.data.manifest import Item, Manifest, read_manifest
 from openxclip.errors import InputError, MissingExtraError, VideoError
 from openxclip.evaluation.evaluate import Evaluation, evaluate
 from openxclip.evaluation.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
-from openxclip.evaluation.plots import plot_confusion
 from openxclip.inference.views import Views
+from openxclip.reports.plots import plot_confusion
 from openxclip.video import Preprocessor
 
 LABELS = ("running", "zo ve", "ki", "jumping", "de", "lo mu", "nobody does this")
@@ -252,7 +252,7 @@ def test_without_matplotlib_the_error_names_the_extra():
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"  # import machinery's own way to say: not there
         "from openxclip.errors import MissingExtraError\n"
-        "try: import openxclip.evaluation.plots\n"
+        "try: import openxclip.reports.plots\n"
         "except MissingExtraError as error: print(error)\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

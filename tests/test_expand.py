@@ -7,12 +7,12 @@ import pytest
 import torch
 from tiny import TINY, tiny_model, tiny_pixels, tiny_tokens
 
-from openxclip.checkpoints.expand import clip_only, expand, shared_parts_differ
 from openxclip.errors import CheckpointError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig
+from openxclip.models.expand import clip_only, expand, shared_parts_differ
 from openxclip.models.integration import interpolate_positions
-from openxclip.training.optim import part_of
+from openxclip.models.parts import group_of
 
 IMAGE = dataclasses.replace(clip_only(TINY), num_frames=1)
 CONTEXT = dataclasses.replace(TINY, text=dataclasses.replace(TINY.text, num_context_vectors=3))
@@ -48,7 +48,7 @@ def test_an_image_model_becomes_any_variant(config: XCLIPConfig) -> None:
     assert model.config == config
     assert not model.training
     after = model.state_dict()
-    assert {name for name in after if name in before} == {n for n in after if part_of(n) != "new"}
+    assert {name for name in after if name in before} == {n for n in after if group_of(n) != "new"}
     assert all(torch.equal(after[name], before[name]) for name in after if name in before)
     assert num_new(new_parts) == sum(after[name].numel() for name in after if name not in before)
     video = model.encode_video(tiny_pixels(config))
@@ -60,11 +60,11 @@ def test_new_parts_come_from_the_seed_alone() -> None:
     image = tiny_model(IMAGE)
     first, again, other = (expand(image, TINY, seed)[0].state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    differ = {part_of(name) for name in first if not torch.equal(first[name], other[name])}
+    differ = {group_of(name) for name in first if not torch.equal(first[name], other[name])}
     assert differ == {"new"}
     torch.manual_seed(3)
     fresh = XCLIP(TINY).state_dict()
-    assert all(torch.equal(first[name], fresh[name]) for name in first if part_of(name) == "new")
+    assert all(torch.equal(first[name], fresh[name]) for name in first if group_of(name) == "new")
 
 
 @pytest.mark.parametrize("config", [TINY, DISCRETE, CONTEXT])

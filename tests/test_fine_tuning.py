@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from videos import write_video
 
 import openxclip
-from openxclip.checkpoints.expand import clip_only, expand
 from openxclip.checkpoints.save import save_as
 from openxclip.configuration import with_overrides
 from openxclip.errors import ConfigError
 from openxclip.models import XCLIP
+from openxclip.models.expand import clip_only, expand
 from openxclip.recipes import recipe
 from openxclip.recipes.fine_tuning import EVERYTHING, FINE_TUNING, FRAME_MEAN
 from openxclip.training import loop

@@ -98,7 +98,7 @@ def test_impossible_figures_are_refused(wrong: dict) -> None:
 def test_a_picture_needs_a_png_name_and_matplotlib(tmp_path, capsys, monkeypatch) -> None:
     assert run(["flops", "--plot", str(tmp_path / "flops.pdf")]) == 2
     assert "ends in .png" in capsys.readouterr().err
-    monkeypatch.delitem(sys.modules, "openxclip.evaluation.cost_plot", raising=False)
+    monkeypatch.delitem(sys.modules, "openxclip.reports.cost_plot", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
     assert run(["flops", "--plot", str(tmp_path / "flops.png")]) == 1
     error = capsys.readouterr().err

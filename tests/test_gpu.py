@@ -8,9 +8,9 @@ from tiny import TINY, tiny_model, tiny_pixels, tiny_tokens
 
 from openxclip.checkpoints.load import Loaded, load, resolve_dtype
 from openxclip.checkpoints.save import save_as
-from openxclip.checkpoints.tokenizer import train_small_tokenizer
 from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.shortcuts import Shortcuts
+from openxclip.text.tokenizer import train_small_tokenizer
 from openxclip.video.transforms import Preprocessor
 
 pytestmark = [

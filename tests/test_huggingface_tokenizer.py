@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tiny import tiny_tokenizer
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from openxclip.checkpoints.huggingface_tokenizer import read_huggingface_tokenizer
-from openxclip.checkpoints.tokenizer import Tokenizer
 from openxclip.errors import InputError, TokenizerError
+from openxclip.text.tokenizer import Tokenizer
+from openxclip.text.tokenizer_folder import read_huggingface_tokenizer
 
 CONTEXT_LENGTH = 16
 CORPUS = [

@@ -26,18 +26,18 @@ from transformers import (
     SiglipModel,
 )
 
-from openxclip.checkpoints.expand import clip_only, expand
 from openxclip.checkpoints.load import load_with_report
 from openxclip.checkpoints.names import OPENAI_CLIP, open_clip_timm
 from openxclip.checkpoints.save import save_as
 from openxclip.checkpoints.tables import to_theirs
-from openxclip.checkpoints.tokenizer import MissingTokenizer
 from openxclip.cli.main import run
 from openxclip.errors import CheckpointError, InputError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig, image_model
+from openxclip.models.expand import clip_only, expand
 from openxclip.models.rotary import patch_angles, rotate
 from openxclip.models.vision import FrameBlock
+from openxclip.text.tokenizer import MissingTokenizer
 from openxclip.video.transforms import Preprocessor
 
 PERCEPTION_ENCODER = Path(__file__).parent / "goldens" / "perception_encoder"

@@ -15,11 +15,11 @@ from videos import moving_frames, write_video
 
 import openxclip
 from openxclip import Prediction, Recognizer, VideoError
-from openxclip.data.templates import BUILT_IN_TEMPLATES
 from openxclip.errors import CheckpointError, InputError
 from openxclip.inference.ahead import read_ahead
 from openxclip.inference.labels import encode_labels
 from openxclip.inference.views import Views, read_views
+from openxclip.text.templates import BUILT_IN_TEMPLATES
 from openxclip.video import Preprocessor, VideoLimits
 
 LABELS = ["playing piano", "surfing", "juggling balls", "ba", "de ki", "brushing teeth", "zovezo"]

@@ -9,7 +9,8 @@ import torch
 
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig
-from openxclip.models.initialisation import NEW, TABLE, enlarge_new_parts, initialise, rules_for
+from openxclip.models.initialisation import TABLE, enlarge_new_parts, initialise, rules_for
+from openxclip.models.parts import is_added
 
 SWITCHES = list(itertools.product((True, False), repeat=3))
 FULL = (True, True, True)
@@ -189,7 +190,7 @@ def test_only_matrices_and_positions_of_new_parts_are_enlarged(fresh: XCLIP, enl
     changed = {
         name for name, p in fresh.named_parameters() if not torch.equal(p, enlarged.get_parameter(name))
     }
-    new = {name: p for name, p in fresh.named_parameters() if re.fullmatch(NEW, name)}
+    new = {name: p for name, p in fresh.named_parameters() if is_added(name)}
     assert changed == {name for name, p in new.items() if p.ndim > 1}
     assert {name.rpartition(".")[2] for name in new.keys() - changed} == {"weight", "bias", "alpha"}
 

@@ -9,8 +9,6 @@ import torch
 from tiny import TINY, tiny_model, tiny_tokenizer
 from videos import write_video
 
-from openxclip.checkpoints.expand import clip_only
-from openxclip.checkpoints.interpolate import interpolate_weights
 from openxclip.checkpoints.load import load, load_with_report
 from openxclip.checkpoints.names import OPENAI_CLIP
 from openxclip.checkpoints.save import save_as
@@ -19,7 +17,9 @@ from openxclip.cli.main import run as command
 from openxclip.errors import CheckpointError, InputError
 from openxclip.inference.recognizer import Recognizer
 from openxclip.models import XCLIP
-from openxclip.training.optim import part_of
+from openxclip.models.expand import clip_only
+from openxclip.models.interpolate import interpolate_weights
+from openxclip.models.parts import group_of
 from openxclip.video.transforms import Preprocessor
 
 IMAGE = dataclasses.replace(clip_only(TINY), num_frames=1)
@@ -49,7 +49,7 @@ def test_shared_weights_are_between_the_two_and_the_others_kept(run: Path, share
     model = load(run, device="cpu", dtype="float32", interpolate=share).model
     fine_tuned, start = tiny_model().state_dict(), tiny_model(IMAGE, seed=1).state_dict()
     for name, tensor in model.state_dict().items():
-        if part_of(name) == "new":
+        if group_of(name) == "new":
             assert torch.equal(tensor, fine_tuned[name]), name
         else:
             expected = (1 - share) * start[name] + share * fine_tuned[name]

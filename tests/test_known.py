@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from openxclip.checkpoints.known import known_families
+from openxclip.checkpoints.catalogue import known_families
 from openxclip.cli.main import run
 from openxclip.models import XCLIP
 

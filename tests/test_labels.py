@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from paths import DATA, needs_data
 
-from openxclip.data.labels import (
+from openxclip.errors import InputError
+from openxclip.text.labels import (
     BUILT_IN_LABEL_SETS,
     built_in_labels,
     check_labels,
     parse_labels,
     read_label_file,
 )
-from openxclip.errors import InputError
 
 
 def official(file_name: str) -> list[str]:

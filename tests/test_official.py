@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from paths import DATA, needs_data
 
 from openxclip.data.items import Manifest
-from openxclip.data.labels import built_in_labels, read_label_file
 from openxclip.data.manifest import read_manifest
 from openxclip.data.official import read_zero_shot_labels
 from openxclip.data.subsets import few_shot, restrict
 from openxclip.errors import InputError
+from openxclip.text.labels import built_in_labels, read_label_file
 
 SPLITS = DATA / "splits"
 HEADER = "label,youtube_id,time_start,time_end,split\n"

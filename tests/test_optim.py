@@ -10,14 +10,15 @@ from tiny import TINY, tiny_model
 
 from openxclip.errors import ConfigError
 from openxclip.models import XCLIP
+from openxclip.models.parts import group_of
 from openxclip.training.config import LearningRates, OptimConfig
-from openxclip.training.optim import build_optimizer, decays, freeze, part_of, schedule, set_learning_rate
+from openxclip.training.optim import build_optimizer, decays, freeze, schedule, set_learning_rate
 
 ALL = LearningRates(new=10.0, visual=1.0, text=0.5, logit_scale=0.1)
 
 
 def test_every_parameter_belongs_to_exactly_one_part():
-    parts = {name: part_of(name) for name, _ in XCLIP(TINY).named_parameters()}
+    parts = {name: group_of(name) for name, _ in XCLIP(TINY).named_parameters()}
     assert parts["visual.blocks.1.message_proj.weight"] == "new"
     assert parts["visual.blocks.0.cross_norm.bias"] == "new"
     assert parts["visual.blocks.0.cross_attn.qkv.weight"] == "new"
@@ -28,12 +29,12 @@ def test_every_parameter_belongs_to_exactly_one_part():
     assert parts["prompting.layers.0.cross_attn.query.weight"] == "new"
     assert parts["text.token_embedding.weight"] == "text"
     assert parts["logit_scale"] == "logit_scale"
-    assert part_of("text.context.vectors") == part_of("discrete.table") == "new"
+    assert group_of("text.context.vectors") == group_of("discrete.table") == "new"
 
 
 def test_an_unknown_parameter_is_refused():
     with pytest.raises(ConfigError, match="exactly one"):
-        part_of("something.else")
+        group_of("something.else")
 
 
 def test_decay_spares_biases_norms_vectors_and_positions():
@@ -55,14 +56,14 @@ def test_groups_hold_each_trained_parameter_once_with_its_rate():
     factors = dataclasses.asdict(ALL)
     for name, parameter in model.named_parameters():
         decay = 0.3 if decays(name, parameter) else 0.0
-        assert rate[id(parameter)] == (pytest.approx(0.1 * factors[part_of(name)]), decay), name
+        assert rate[id(parameter)] == (pytest.approx(0.1 * factors[group_of(name)]), decay), name
 
 
 def test_a_factor_of_zero_freezes():
     model = tiny_model()
     freeze(model, LearningRates())
-    frozen = {part_of(name) for name, p in model.named_parameters() if not p.requires_grad}
-    trained = {part_of(name) for name, p in model.named_parameters() if p.requires_grad}
+    frozen = {group_of(name) for name, p in model.named_parameters() if not p.requires_grad}
+    trained = {group_of(name) for name, p in model.named_parameters() if p.requires_grad}
     assert (frozen, trained) == ({"text", "logit_scale"}, {"new", "visual"})
     nothing = LearningRates(new=0, visual=0)
     freeze(model, nothing)

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, XCLIPModel
 from transformers import XCLIPConfig as HFConfig
 
-from openxclip.checkpoints.huggingface import read_config, to_huggingface_config
+from openxclip.checkpoints.formats.huggingface import read_config, to_huggingface_config
 from openxclip.checkpoints.load import load, load_with_report
 from openxclip.checkpoints.names import HUGGINGFACE
 from openxclip.checkpoints.save import save_as

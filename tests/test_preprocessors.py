@@ -10,7 +10,7 @@ import pytest
 import torch
 from videos import moving_frames
 
-from openxclip.checkpoints.preprocessors import (
+from openxclip.checkpoints.formats.preprocessors import (
     read_huggingface_preprocessor,
     read_open_clip_preprocessor,
     read_preprocessor,

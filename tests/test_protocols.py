@@ -19,19 +19,19 @@ from videos import moving_frames, write_video
 from openxclip import Recognizer
 from openxclip.checkpoints.load import Loaded, load
 from openxclip.checkpoints.save import save_as
-from openxclip.data.labels import built_in_labels
 from openxclip.data.manifest import Item, Manifest, read_manifest
 from openxclip.errors import InputError
 from openxclip.evaluation import protocols
 from openxclip.evaluation.backgrounds import background, foreground, frozen, partners, with_background_of
-from openxclip.evaluation.curves import plot_lines
 from openxclip.evaluation.evaluate import Evaluation
 from openxclip.evaluation.metrics import harmonic_mean
 from openxclip.evaluation.protocols import Score, scorer
-from openxclip.evaluation.table import Table, mean_std, percent
-from openxclip.evaluation.trade_off import plot_trade_off
 from openxclip.experiments.few_shot import FewShot, listed, run_few_shot, sampled, with_targets
 from openxclip.inference.views import Views
+from openxclip.reports.curves import plot_lines
+from openxclip.reports.table import Table, mean_std, percent
+from openxclip.reports.trade_off import plot_trade_off
+from openxclip.text.labels import built_in_labels
 from openxclip.training.config import DataConfig, LearningRates, OptimConfig, TrainConfig
 from openxclip.video import Preprocessor
 

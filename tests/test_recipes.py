@@ -11,12 +11,12 @@ from paths import DATA, needs_data
 
 from openxclip.checkpoints.hub import is_hub_id
 from openxclip.cli.main import run
-from openxclip.data.labels import built_in_labels
 from openxclip.data.manifest import read_manifest
 from openxclip.errors import InputError
 from openxclip.recipes import IMAGE_MODELS, PRETRAIN_RECIPES, RECIPES, check_start, recipe
 from openxclip.recipes.fine_tuning import FINE_TUNING, froster, open_vclip, vifi_clip
 from openxclip.recipes.published import KINETICS, REGIMES, few_shot, supervised, zero_shot
+from openxclip.text.labels import built_in_labels
 from openxclip.training.config import DistillationConfig, InterpolatedConfig, MixConfig, OptimConfig
 
 PAGE = (Path(__file__).parents[1] / "docs" / "published.md").read_text(encoding="utf-8")

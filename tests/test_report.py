@@ -22,13 +22,13 @@ from openxclip.data.manifest import Manifest, read_manifest
 from openxclip.data.shapes.splits import shapes_manifest
 from openxclip.errors import CheckpointError, InputError
 from openxclip.evaluation.backgrounds import frozen
-from openxclip.evaluation.contact_sheet import film_strip
 from openxclip.evaluation.evaluate import Alter, Evaluation, evaluate
-from openxclip.evaluation.plots import Curve, draw_curves, thin
-from openxclip.evaluation.report import choose_examples, write_report
-from openxclip.evaluation.table import Table
 from openxclip.inference.views import Views
 from openxclip.recipes import pretrain_recipe
+from openxclip.reports.contact_sheet import film_strip
+from openxclip.reports.plots import Curve, draw_curves, thin
+from openxclip.reports.report import choose_examples, write_report
+from openxclip.reports.table import Table
 from openxclip.training.config import DataConfig, OptimConfig, TrainConfig
 from openxclip.training.contrastive import pretrain
 from openxclip.training.train import train

@@ -13,8 +13,6 @@ from torch.testing import assert_close
 from openxclip.checkpoints.load import load
 from openxclip.data.shapes.splits import shapes_manifest
 from openxclip.errors import InputError
-from openxclip.inference.folding import fold_normalisation
-from openxclip.inference.int8 import Int8Linear, to_int8, use_int8
 from openxclip.inference.labels import label_features
 from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.shortcuts import Shortcuts, cache_folder, keep_compiled_code
@@ -23,6 +21,8 @@ from openxclip.inference.text_cache import cached, text_key
 from openxclip.inference.views import Views
 from openxclip.models import XCLIP
 from openxclip.models.xclip import VideoFeatures
+from openxclip.runtimes.folding import fold_normalisation
+from openxclip.runtimes.int8 import Int8Linear, to_int8, use_int8
 from openxclip.video.transforms import Preprocessor
 
 PREPROCESSORS = [

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from openxclip.data.templates import BUILT_IN_TEMPLATES, fill, parse_templates
 from openxclip.errors import InputError
+from openxclip.text.templates import BUILT_IN_TEMPLATES, fill, parse_templates
 
 
 def test_built_in_templates_fill() -> None:

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import DATA, needs_data
 
-from openxclip.checkpoints.tokenizer import (
+from openxclip.errors import InputError, TokenizerError
+from openxclip.text.tokenizer import (
     BYTES,
     END,
     NUM_CLIP_MERGES,
@@ -28,7 +29,6 @@ from openxclip.checkpoints.tokenizer import (
     clip_tokenizer_from_merges,
     train_small_tokenizer,
 )
-from openxclip.errors import InputError, TokenizerError
 
 MERGES_FILE = DATA / "tokenizer" / "bpe_simple_vocab_16e6.txt.gz"
 LABEL_FILES = DATA / "splits" / "labels"
@@ -250,7 +250,7 @@ def test_small_encodes_any_text_without_loss(text: str, small: Tokenizer) -> Non
 
 def test_small_is_the_same_in_every_process(small: Tokenizer) -> None:
     program = (
-        "from openxclip.checkpoints.tokenizer import train_small_tokenizer as t;"
+        "from openxclip.text.tokenizer import train_small_tokenizer as t;"
         "x=t(['playing piano','playing guitar','surfing the wave']*3, vocab_size=560);"
         "import sys; sys.stdout.buffer.write(x.backend.to_str().encode())"
     )

@@ -14,7 +14,6 @@ from tiny import TINY, tiny_model, tiny_tokenizer
 from videos import write_video
 
 import openxclip
-from openxclip.checkpoints.expand import clip_only
 from openxclip.checkpoints.names import OPENAI_CLIP
 from openxclip.checkpoints.save import save_as
 from openxclip.checkpoints.tables import to_theirs
@@ -22,6 +21,7 @@ from openxclip.configuration import with_overrides
 from openxclip.data import dataset
 from openxclip.data.manifest import Manifest, read_manifest
 from openxclip.errors import CheckpointError, ConfigError, InputError, OpenXCLIPError, TrainingError
+from openxclip.models.expand import clip_only
 from openxclip.recipes import recipe
 from openxclip.training import loop
 from openxclip.training.config import (

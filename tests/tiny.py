@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from openxclip.checkpoints.tokenizer import Tokenizer, train_small_tokenizer
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig
+from openxclip.text.tokenizer import Tokenizer, train_small_tokenizer
 
 TINY = XCLIPConfig(
     embed_dim=128,

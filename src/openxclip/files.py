@@ -4,11 +4,15 @@ This guards against an interrupted process, not against a machine that loses pow
 """
 
 import glob
+import json
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from openxclip.errors import CheckpointError
 
 
 @contextmanager
@@ -66,6 +70,26 @@ def existing_folder(path: Path) -> Path | None:
         return path if path.is_dir() else None
     previous = _previous(path)
     return previous if previous.is_dir() else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: the file is missing or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, not a {type(values).__name__}")
+    return values
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Indented, for people to read."""
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _beside(path: Path) -> Path:

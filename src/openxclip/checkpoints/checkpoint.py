@@ -1,6 +1,5 @@
 """What every reader gives, and what readers share."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -17,7 +16,6 @@ T = TypeVar("T")
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-TOKENIZER_FILE = "tokenizer.json"
 
 
 class Checkpoint(NamedTuple):
@@ -27,26 +25,6 @@ class Checkpoint(NamedTuple):
     preprocess: Preprocessor
     notes: tuple[str, ...] = ()
     """What is worth knowing about how the file was read."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        CheckpointError: the file is missing or holds something else.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, not a {type(values).__name__}")
-    return values
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Indented, for people to read."""
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def parse(build: Callable[[dict[str, Any]], T], values: dict[str, Any], path: Path) -> T:

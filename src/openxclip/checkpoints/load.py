@@ -7,32 +7,32 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from openxclip.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, read_json
-from openxclip.checkpoints.hub import download_model, download_tokenizer, is_hub_id
-from openxclip.checkpoints.huggingface import MODEL_TYPE, read_huggingface
-from openxclip.checkpoints.huggingface_clip import TABLES as LANGUAGE_IMAGE_MODELS
-from openxclip.checkpoints.huggingface_clip import read_huggingface_clip
-from openxclip.checkpoints.huggingface_tokenizer import CONFIG_FILE as TOKENIZER_CONFIG_FILE
-from openxclip.checkpoints.huggingface_tokenizer import FILES as TOKENIZER_FILES
-from openxclip.checkpoints.huggingface_tokenizer import read_huggingface_tokenizer
-from openxclip.checkpoints.interpolate import check_share, interpolate_weights
-from openxclip.checkpoints.native import read_native
-from openxclip.checkpoints.official import is_official, read_official
-from openxclip.checkpoints.open_clip import (
+from openxclip.checkpoints.checkpoint import CONFIG_FILE, Checkpoint
+from openxclip.checkpoints.formats.huggingface import MODEL_TYPE, read_huggingface
+from openxclip.checkpoints.formats.huggingface_clip import TABLES as LANGUAGE_IMAGE_MODELS
+from openxclip.checkpoints.formats.huggingface_clip import read_huggingface_clip
+from openxclip.checkpoints.formats.native import read_native
+from openxclip.checkpoints.formats.official import is_official, read_official
+from openxclip.checkpoints.formats.open_clip import (
     OPEN_CLIP_CONFIG_FILE,
     OPEN_CLIP_WEIGHTS_FILES,
     cleaning_of,
     read_open_clip,
 )
-from openxclip.checkpoints.openai_clip import read_openai_clip
+from openxclip.checkpoints.formats.openai_clip import read_openai_clip
+from openxclip.checkpoints.hub import download_model, download_tokenizer, is_hub_id
 from openxclip.checkpoints.shipped import SHIPPED, shipped_folder
-from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.checkpoints.unpickle import TorchFile, tensors_of
 from openxclip.checkpoints.weights import WEIGHTS_FILES, find_weights
 from openxclip.errors import CheckpointError, InputError, TokenizerError
-from openxclip.files import existing_folder
+from openxclip.files import existing_folder, read_json
 from openxclip.models import XCLIP
 from openxclip.models.config import TextConfig
+from openxclip.models.interpolate import check_share, interpolate_weights
+from openxclip.text.tokenizer import MissingTokenizer, Tokenizer
+from openxclip.text.tokenizer_folder import CONFIG_FILE as TOKENIZER_CONFIG_FILE
+from openxclip.text.tokenizer_folder import FILES as TOKENIZER_FILES
+from openxclip.text.tokenizer_folder import read_huggingface_tokenizer
 from openxclip.video.transforms import Preprocessor
 
 logger = logging.getLogger(__name__)

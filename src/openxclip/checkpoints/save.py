@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
-from openxclip.checkpoints import huggingface, native
 from openxclip.checkpoints.checkpoint import WEIGHTS_FILE
-from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
+from openxclip.checkpoints.formats import huggingface, native
 from openxclip.errors import InputError
 from openxclip.files import atomic_folder
 from openxclip.models import XCLIP
+from openxclip.text.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.video.transforms import Preprocessor
 
 WRITERS = {"openxclip": native.write_folder, "huggingface": huggingface.write_folder}

@@ -3,9 +3,10 @@
 from importlib import resources
 from pathlib import Path
 
-from openxclip.checkpoints.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
-from openxclip.checkpoints.native import PREPROCESSOR_FILE
+from openxclip.checkpoints.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from openxclip.checkpoints.formats.native import PREPROCESSOR_FILE
 from openxclip.errors import CheckpointError
+from openxclip.text.tokenizer_folder import TOKENIZER_FILE
 
 SHIPPED = ("openxclip-tiny",)
 """Names that `openxclip.load` takes without any download."""

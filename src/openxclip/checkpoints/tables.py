@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from openxclip.errors import CheckpointError
 from openxclip.models import XCLIP, XCLIPConfig
+from openxclip.models.parts import ADDED_PARTS, AddedPart
 
 PLACEHOLDERS = {"*": r"(\d+)", "@": r"(weight|bias)", "#": r"(.+)"}
 """In a row's patterns: a layer's number, weight or bias, anything."""
@@ -79,34 +79,6 @@ class Table:
         found = [(row.op, names) for row in self.rows if (names := row.names(ours)) is not None]
         (hit,) = found  # a parameter that two rows name, or none, is a mistake in this file
         return hit
-
-
-class Part(NamedTuple):
-    """A part of the model that a configuration can leave out."""
-
-    name: str
-    switch: str
-    """What leaves it out."""
-    pattern: str
-    """Regular expression of its parameters' names, in any format."""
-
-
-PARTS = (
-    Part("video-specific prompting", "prompting=None", r"prompt(s_\w+|ing)\b.*"),
-    Part("the multi-frame integration transformer", "integration=None", r"(mit|integration)\..*"),
-    Part(
-        "message tokens",
-        "vision.message_tokens=False",
-        r"vis\w+\..*\.(message_\w+|cross_norm|cross_attn)\..*",
-    ),
-    Part("learnable context", "text.num_context_vectors=None", r"text\.context\..*"),
-    Part("discrete labels", "num_discrete_labels=None", r"discrete\..*"),
-)
-
-
-def part_of(name: str) -> str:
-    """Which part of `PARTS` a parameter belongs to, by its name in any format."""
-    return next(part.name for part in PARTS if re.fullmatch(part.pattern, name))
 
 
 def from_theirs(
@@ -203,12 +175,12 @@ def _differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], tabl
         f"the file has no {_listed(missing)}" if missing else "",
         f"the model has no {_listed(unexpected)}" if unexpected else "",
         f"other shapes: {_listed(shapes)}" if shapes else "",
-        *(_advice(part, found, wanted) for part in PARTS),
+        *(_advice(part, found, wanted) for part in ADDED_PARTS),
     ]
     return [sentence for sentence in sentences if sentence]
 
 
-def _advice(part: Part, found: Collection[str], wanted: Collection[str]) -> str:
+def _advice(part: AddedPart, found: Collection[str], wanted: Collection[str]) -> str:
     """Names the switch to set where one side has a whole part that the other lacks."""
     in_file, in_model = (any(re.fullmatch(part.pattern, name) for name in names) for names in (found, wanted))
     if in_model and not in_file:

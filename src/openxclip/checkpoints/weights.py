@@ -5,9 +5,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from openxclip.checkpoints.checkpoint import WEIGHTS_FILE, read_json, read_safetensors
+from openxclip.checkpoints.checkpoint import WEIGHTS_FILE, read_safetensors
 from openxclip.checkpoints.unpickle import read_torch_tensors
 from openxclip.errors import CheckpointError
+from openxclip.files import read_json
 
 WEIGHTS_FILES = (WEIGHTS_FILE, "pytorch_model.bin")
 """What transformers writes: today's name, then the one of before."""

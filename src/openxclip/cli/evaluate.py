@@ -207,8 +207,8 @@ def _splits(options: Options, lists: Sequence[str], label_splits: Path | None) -
 
 def training_labels(models: Sequence[str], given: str | None) -> tuple[str, ...] | None:
     """The class names that were trained: those given, or those that stand with the models; None if unknown."""
-    from openxclip.data.labels import parse_labels
     from openxclip.data.subsets import union
+    from openxclip.text.labels import parse_labels
 
     if given is not None:
         return tuple(parse_labels(given))
@@ -223,9 +223,10 @@ def training_labels(models: Sequence[str], given: str | None) -> tuple[str, ...]
 
 def _recorded_labels(model: str) -> list[str] | None:
     """Of the shipped model and its copies, of a run folder, or of its `best` or `last`."""
-    from openxclip.checkpoints.checkpoint import CONFIG_FILE, read_json
+    from openxclip.checkpoints.checkpoint import CONFIG_FILE
     from openxclip.checkpoints.shipped import SHIPPED, TRAINING_LABELS_FILE, shipped_folder
-    from openxclip.data.labels import read_label_file
+    from openxclip.files import read_json
+    from openxclip.text.labels import read_label_file
 
     folder = Path(model)
     if model in SHIPPED and not folder.exists():

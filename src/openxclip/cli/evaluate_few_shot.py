@@ -141,8 +141,8 @@ def few_shot(options: Annotated[FewShotOptions, tyro.conf.OmitArgPrefixes, tyro.
     experiment = options.experiment(lists)
     prepare(options.output)
 
-    from openxclip.evaluation.curves import plot_lines
     from openxclip.experiments.few_shot import few_shot_points, few_shot_table, run_few_shot
+    from openxclip.reports.curves import plot_lines
     from openxclip.training.train import data_name
 
     outcome = run_few_shot(

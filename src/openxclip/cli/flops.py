@@ -9,7 +9,7 @@ import tyro
 from openxclip.cli.options import Json
 
 if TYPE_CHECKING:
-    from openxclip.evaluation.table import Table
+    from openxclip.reports.table import Table
 
 OURS = "counted"
 THEIRS = "published"
@@ -28,7 +28,7 @@ def flops(
     if plot is not None:
         check_output_file(plot, "--plot", ".png")
 
-        import openxclip.evaluation.cost_plot  # noqa: F401  a missing extra is said before the work
+        import openxclip.reports.cost_plot  # noqa: F401  a missing extra is said before the work
 
     facts = {OURS: _counted(), THEIRS: _published()}
     if plot is not None:
@@ -85,7 +85,7 @@ def _published() -> list[dict[str, Any]]:
 
 
 def _table_of_ours(rows: list[dict[str, Any]]) -> "Table":
-    from openxclip.evaluation.table import Table
+    from openxclip.reports.table import Table
 
     return Table(
         title="X-CLIP: G multiply-adds of one view, and top-1 on Kinetics-400 as published",
@@ -116,7 +116,7 @@ def _table_of_ours(rows: list[dict[str, Any]]) -> "Table":
 
 
 def _table_of_others(rows: list[dict[str, Any]]) -> "Table":
-    from openxclip.evaluation.table import Table
+    from openxclip.reports.table import Table
 
     return Table(
         title="Other models on Kinetics-400: every figure as published, none counted or measured by us",
@@ -138,7 +138,7 @@ def _table_of_others(rows: list[dict[str, Any]]) -> "Table":
 
 
 def _draw(path: Path, facts: dict[str, list[dict[str, Any]]]) -> None:
-    from openxclip.evaluation.cost_plot import Point, plot_costs
+    from openxclip.reports.cost_plot import Point, plot_costs
 
     points = {
         kind: [

@@ -9,8 +9,8 @@ import tyro
 from openxclip.cli.options import Json
 
 if TYPE_CHECKING:
-    from openxclip.checkpoints.known import Family
-    from openxclip.evaluation.table import Table
+    from openxclip.checkpoints.catalogue import Family
+    from openxclip.reports.table import Table
 
 COLUMNS = ("model", "family", "parameters, M", "GMACs a view", "frames x px", "licence", "paper")
 
@@ -42,7 +42,7 @@ def models(
     if output is not None:
         check_output_file(output, "--output", ".md")
 
-    from openxclip.checkpoints.known import known_families
+    from openxclip.checkpoints.catalogue import known_families
 
     rows = _rows(known_families())
     table = _table(rows)
@@ -77,7 +77,7 @@ def _rows(families: "tuple[Family, ...]") -> list[dict[str, Any]]:
 
 
 def _table(rows: list[dict[str, Any]]) -> "Table":
-    from openxclip.evaluation.table import Table
+    from openxclip.reports.table import Table
 
     return Table(
         title="Models that can be loaded by name",

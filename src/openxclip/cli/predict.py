@@ -66,8 +66,8 @@ def predict(
     A video that cannot be read gets its error in its row, the others go on, and the exit status is 1. With
     --json, each video is one line: {"path", "scores": [[label, probability], ...], "error"}.
     """
-    from openxclip.data.labels import parse_labels
-    from openxclip.data.templates import parse_templates
+    from openxclip.text.labels import parse_labels
+    from openxclip.text.templates import parse_templates
 
     if shortcuts.compile:
         keep_compiled_code()

@@ -30,7 +30,7 @@ def report(
     if not path.parent.is_dir():
         raise InputError(f"--output {path}: there is no folder {path.parent}; create it, or choose another")
 
-    from openxclip.evaluation.report import write_report
+    from openxclip.reports.report import write_report
 
     write_report(folder, path)
     print(path)

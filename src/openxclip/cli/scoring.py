@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from openxclip.data.manifest import Manifest
     from openxclip.evaluation.evaluate import Evaluation
     from openxclip.evaluation.protocols import Result, Score
-    from openxclip.evaluation.table import Table
     from openxclip.inference.views import Views
+    from openxclip.reports.table import Table
 
 MAX_NAMED_VIDEOS = 20
 EVALUATION_FILES = ("evaluation.json", "confusion.png")
@@ -88,9 +88,9 @@ def measure(
 ) -> int:
     """Run a protocol with each model and put out what it found -> exit status."""
     from openxclip.data.descriptions import parse_descriptions
-    from openxclip.data.templates import parse_templates
     from openxclip.errors import InputError
     from openxclip.inference.views import Views
+    from openxclip.text.templates import parse_templates
 
     if not options.model:
         raise InputError("no model given; name at least one with --model")
@@ -144,7 +144,7 @@ def _result(
 
 
 def _table(name: str, models: Sequence[str], results: Sequence["Result"], notes: Sequence[str]) -> "Table":
-    from openxclip.evaluation.table import Table, percent
+    from openxclip.reports.table import Table, percent
 
     rows = []
     for figure in results[0].figures:
@@ -186,7 +186,7 @@ def check_once(option: str, values: Sequence[object]) -> None:
 
 def prepare(output: Path) -> None:
     """Miss now what would be missing at the end."""
-    import openxclip.evaluation.plots  # noqa: F401
+    import openxclip.reports.plots  # noqa: F401
     from openxclip.errors import InputError
 
     if output.exists() and not output.is_dir():
@@ -210,7 +210,7 @@ def _write(name: str, output: Path, table: "Table", results: Sequence["Result"])
 
 def write_evaluation(evaluation: "Evaluation", folder: Path) -> None:
     """All of it as JSON, and the confusion matrix as a picture."""
-    from openxclip.evaluation.plots import plot_confusion
+    from openxclip.reports.plots import plot_confusion
 
     folder.mkdir(parents=True, exist_ok=True)
     values, picture = (folder / file for file in EVALUATION_FILES)

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openxclip.data.labels import is_file
 from openxclip.data.shapes.splits import WORLD, is_world
 from openxclip.data.shapes.words import ALL_CLASSES, PARAPHRASES, SYNONYMS, ShapesClass
 from openxclip.errors import InputError
+from openxclip.text.labels import is_file
 
 Descriptions = Mapping[str, Sequence[str]]
 """Label -> its texts."""

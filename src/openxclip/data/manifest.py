@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from openxclip.data.items import Item, Manifest, find_media, find_media_root
-from openxclip.data.labels import check_labels, parse_labels, read_label_file, read_lines
 from openxclip.data.official import recognise
 from openxclip.data.shapes.splits import is_world, shapes_manifest
 from openxclip.errors import InputError
+from openxclip.text.labels import check_labels, parse_labels, read_label_file, read_lines
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({

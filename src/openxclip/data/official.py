@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from openxclip.data.items import Item, Manifest, Media, find_media
-from openxclip.data.labels import built_in_labels, read_label_file, read_lines
 from openxclip.errors import InputError
+from openxclip.text.labels import built_in_labels, read_label_file, read_lines
 
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from openxclip.data.items import Manifest
-from openxclip.data.labels import check_labels
 from openxclip.errors import InputError
+from openxclip.text.labels import check_labels
 
 logger = logging.getLogger(__name__)
 

@@ -8,14 +8,14 @@ UCF-101).
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from openxclip.data.templates import BUILT_IN_TEMPLATES
 from openxclip.errors import InputError
-from openxclip.evaluation.curves import Point
-from openxclip.evaluation.table import Table, mean_std, percent
-from openxclip.evaluation.trade_off import MeanStd
 from openxclip.experiments.few_shot import with_targets
 from openxclip.experiments.study import Regime, Study, Variant
 from openxclip.inference.views import Views
+from openxclip.reports.curves import Point
+from openxclip.reports.table import Table, mean_std, percent
+from openxclip.reports.trade_off import MeanStd
+from openxclip.text.templates import BUILT_IN_TEMPLATES
 from openxclip.training.config import (
     AveragingConfig,
     DistillationConfig,

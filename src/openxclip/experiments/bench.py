@@ -14,14 +14,14 @@ from openxclip.data.shapes.splits import shapes_manifest
 from openxclip.data.shapes.words import MOTIONS
 from openxclip.data.subsets import few_shot, missing_text, present, restrict
 from openxclip.errors import InputError
-from openxclip.evaluation.curves import plot_lines
 from openxclip.evaluation.protocols import check_disjoint, occurring, of_trained_classes
-from openxclip.evaluation.table import Table
-from openxclip.evaluation.trade_off import plot_trade_off
 from openxclip.experiments.ablations import Ablation, Result
 from openxclip.experiments.study import Regime, Regimes, Study
 from openxclip.progress import progress_bar
 from openxclip.recipes import pretrain_recipe, recipe
+from openxclip.reports.curves import plot_lines
+from openxclip.reports.table import Table
+from openxclip.reports.trade_off import plot_trade_off
 from openxclip.training.config import TrainConfig
 from openxclip.training.contrastive import PretrainConfig, pretrain
 

@@ -7,7 +7,6 @@ from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from openxclip.checkpoints.checkpoint import read_json
 from openxclip.checkpoints.load import load, load_with_report
 from openxclip.data.descriptions import parse_descriptions
 from openxclip.data.manifest import Manifest
@@ -15,9 +14,10 @@ from openxclip.data.subsets import few_shot
 from openxclip.errors import InputError
 from openxclip.evaluation.evaluate import Evaluation, views_text
 from openxclip.evaluation.protocols import scorer
-from openxclip.evaluation.table import Table, mean_std, percent
+from openxclip.files import read_json
 from openxclip.inference.views import Views
 from openxclip.progress import progress_bar
+from openxclip.reports.table import Table, mean_std, percent
 from openxclip.training.config import ExpansionConfig, TrainConfig
 from openxclip.training.train import train_on
 

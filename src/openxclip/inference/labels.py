@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.data.descriptions import Descriptions, texts_of
-from openxclip.data.templates import fill
 from openxclip.errors import InputError
 from openxclip.inference.text_cache import cached, text_key
 from openxclip.models import XCLIP
 from openxclip.models.discrete import DiscreteLabels
+from openxclip.text.templates import fill
+from openxclip.text.tokenizer import MissingTokenizer, Tokenizer
 
 MIN_KEPT_SENTENCES = 200  # encoding fewer takes no longer than to find out whether they are kept
 

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from openxclip.checkpoints.load import load, resolve_device
-from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.data.descriptions import check_descriptions
-from openxclip.data.labels import check_labels
-from openxclip.data.templates import BUILT_IN_TEMPLATES
 from openxclip.errors import CheckpointError, InputError, VideoError
 from openxclip.inference.ahead import read_ahead
-from openxclip.inference.folding import fold_normalisation
-from openxclip.inference.int8 import check_device, use_int8
 from openxclip.inference.labels import encode_labels
 from openxclip.inference.shortcuts import Shortcuts
 from openxclip.inference.shortlist import shortlist_logits
 from openxclip.inference.views import Views, read_views
 from openxclip.models import XCLIP
+from openxclip.runtimes.folding import fold_normalisation
+from openxclip.runtimes.int8 import check_device, use_int8
+from openxclip.text.labels import check_labels
+from openxclip.text.templates import BUILT_IN_TEMPLATES
+from openxclip.text.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.video.decode import VideoLimits, VideoSource
 from openxclip.video.transforms import Preprocessor
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from openxclip.models.parts import ADDED, is_added
+
 Rule = Callable[[Tensor, int], object]
 """Fills a parameter in place; the second argument is the depth of the tower it stands in."""
 
@@ -47,9 +49,6 @@ def _small(parameter: Tensor, _: int) -> None:
 _TOWER = r"(visual|text)"
 _BLOCK = rf"{_TOWER}\.blocks\.\d+"
 
-NEW = r"(visual\.blocks\.\d+\.(message_proj|cross_norm|cross_attn)|integration|prompting|discrete|text\.context)\..*"
-"""Pattern of the parameters that X-CLIP, and what it is compared with, add to CLIP."""
-
 TABLE: tuple[tuple[str, Rule], ...] = (
     (r".*norm\.weight", _constant(1.0)),
     (r".*\.bias", _constant(0.0)),
@@ -67,7 +66,7 @@ TABLE: tuple[tuple[str, Rule], ...] = (
     (rf"{_BLOCK}\.mlp\.fc1\.weight", _fan_in(2**-0.5)),
     (rf"{_BLOCK}\.mlp\.fc2\.weight", _fan_in(2.0, by_depth=True)),
     (rf"{_TOWER}\.proj\.weight", _fan_in(1.0)),
-    (rf"(?={NEW}).*(?<!norm)\.weight", _small),
+    (rf"(?={ADDED}).*(?<!norm)\.weight", _small),
     (r"integration\.position_embedding", _small),
     (r"prompting\.alpha", _constant(0.1)),
     (r"text\.context\.vectors", _normal(0.02)),
@@ -89,7 +88,7 @@ def enlarge_new_parts(model: nn.Module, gain: float) -> None:
     towers this narrow, gain / 2.
     """
     for name, parameter in model.named_parameters():
-        if not re.fullmatch(NEW, name) or parameter.ndim < 2 or name.startswith("text."):
+        if not is_added(name) or parameter.ndim < 2 or name.startswith("text."):
             continue  # context vectors are words among words: as small as those
         is_position = name == "integration.position_embedding"
         parameter.mul_((gain / 2 if is_position else gain / math.sqrt(parameter.shape[-1])) / NEW_STD)

@@ -9,8 +9,8 @@ docs/published.md.
 
 import dataclasses
 
-from openxclip.data.templates import SLOT
 from openxclip.recipes.published import zero_shot
+from openxclip.text.templates import SLOT
 from openxclip.training.config import (
     AveragingConfig,
     DataConfig,

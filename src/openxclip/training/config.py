@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from openxclip.configuration import require
-from openxclip.data.templates import SLOT
 from openxclip.models.config import IntegrationConfig, PromptingConfig, XCLIPConfig
+from openxclip.text.templates import SLOT
 
 MAX_SEED = 2**63 - 1  # what torch's generators take
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded
-from openxclip.checkpoints.native import write_folder
 from openxclip.data.dataset import Batch, Draw, TrainClips, clip_loader, epoch_batches, generator
 from openxclip.data.descriptions import parse_descriptions
 from openxclip.errors import TrainingError

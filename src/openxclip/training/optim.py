@@ -2,34 +2,13 @@
 
 import dataclasses
 import math
-import re
 
 import torch
 from torch import nn
 
 from openxclip.errors import ConfigError
-from openxclip.models.initialisation import NEW
+from openxclip.models.parts import group_of
 from openxclip.training.config import LearningRates, OptimConfig
-
-PARTS: dict[str, str] = {
-    "new": NEW,
-    "visual": rf"(?!{NEW})visual\..*",
-    "text": rf"(?!{NEW})text\..*",
-    "logit_scale": r"logit_(scale|bias)",
-}
-"""Part of the model -> pattern of its parameters' names; every parameter matches exactly one."""
-
-
-def part_of(name: str) -> str:
-    """The part a parameter belongs to.
-
-    Raises:
-        ConfigError: no pattern, or more than one, matches the name.
-    """
-    matches = [part for part, pattern in PARTS.items() if re.fullmatch(pattern, name)]
-    if len(matches) != 1:
-        raise ConfigError(f"parameter {name!r} must match exactly one of {list(PARTS)}, it matches {matches}")
-    return matches[0]
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
@@ -40,16 +19,16 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 def freeze(model: nn.Module, factors: LearningRates) -> None:
     """Switch off the gradients of the parts whose factor is 0, and on those of the others."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(getattr(factors, part_of(name)) != 0)
+        parameter.requires_grad_(getattr(factors, group_of(name)) != 0)
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW with a group for each (part, decays or not); a group keeps its peak rate as `peak_lr`."""
+    """AdamW with a group for each (group of parts, decays or not); a group keeps its peak rate as `peak_lr`."""
     factors = dataclasses.asdict(config.factors)
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((part_of(name), decays(name, parameter)), []).append(parameter)
+            groups.setdefault((group_of(name), decays(name, parameter)), []).append(parameter)
     if not groups:
         raise ConfigError("every part is frozen; set one of optim.factors above 0")
     return torch.optim.AdamW(

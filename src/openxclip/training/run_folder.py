@@ -25,10 +25,9 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from openxclip.checkpoints.checkpoint import read_json
 from openxclip.configuration import from_dict
 from openxclip.errors import ConfigError, InputError
-from openxclip.files import atomic_folder, atomic_write, recover_folder
+from openxclip.files import atomic_folder, atomic_write, read_json, recover_folder
 
 LOCK_FILE = ".lock"
 

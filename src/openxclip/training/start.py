@@ -7,13 +7,13 @@ from typing import TypeVar
 
 import torch
 
-from openxclip.checkpoints.expand import expand
 from openxclip.checkpoints.load import Loaded, load_with_report, log_report, resolve_device
-from openxclip.checkpoints.tokenizer import train_small_tokenizer
-from openxclip.data.labels import BUILT_IN_LABEL_SETS, built_in_labels
 from openxclip.errors import InputError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig
+from openxclip.models.expand import expand
+from openxclip.text.labels import BUILT_IN_LABEL_SETS, built_in_labels
+from openxclip.text.tokenizer import train_small_tokenizer
 from openxclip.training.config import ExpansionConfig, TrainConfig
 from openxclip.video.transforms import Preprocessor
 

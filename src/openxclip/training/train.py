@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from openxclip.checkpoints.expand import clip_only, expand
+from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded, load, load_with_report
-from openxclip.checkpoints.native import write_folder
 from openxclip.data.dataset import CachedFrames, DecodedFrames, FrameSource, TrainClips
 from openxclip.data.descriptions import fingerprint, parse_descriptions
 from openxclip.data.manifest import Manifest, read_manifest
@@ -17,6 +16,7 @@ from openxclip.evaluation.evaluate import evaluate
 from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.views import Views
 from openxclip.models import XCLIP
+from openxclip.models.expand import clip_only, expand
 from openxclip.training.config import DataConfig, TrainConfig
 from openxclip.training.loop import Trainer, Validate
 from openxclip.training.run_folder import RunFolder, TrainingState

@@ -5,22 +5,15 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from openxclip.checkpoints.checkpoint import (
-    CONFIG_FILE,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    Checkpoint,
-    parse,
-    read_json,
-    read_safetensors,
-    write_json,
-)
+from openxclip.checkpoints.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, parse, read_safetensors
 from openxclip.checkpoints.names import NATIVE
 from openxclip.checkpoints.tables import build
-from openxclip.checkpoints.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.configuration import require
 from openxclip.errors import CheckpointError
+from openxclip.files import read_json, write_json
 from openxclip.models import XCLIP, XCLIPConfig
+from openxclip.text.tokenizer import MissingTokenizer, Tokenizer
+from openxclip.text.tokenizer_folder import TOKENIZER_FILE
 from openxclip.video.transforms import Preprocessor
 
 FORMAT = "openxclip"

@@ -7,9 +7,9 @@ fine-tuning before it.
 
 import torch
 
-from openxclip.checkpoints.expand import shared_parts_differ
 from openxclip.errors import CheckpointError, InputError
 from openxclip.models import XCLIP
+from openxclip.models.expand import shared_parts_differ
 
 
 def check_share(share: float) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from openxclip.checkpoints.checkpoint import Checkpoint
+from openxclip.checkpoints.formats.official import infer_towers
 from openxclip.checkpoints.names import OPENAI_CLIP
-from openxclip.checkpoints.official import infer_towers
 from openxclip.checkpoints.tables import build
 from openxclip.video.transforms import Preprocessor
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from openxclip.checkpoints.checkpoint import parse, read_json
+from openxclip.checkpoints.checkpoint import parse
 from openxclip.errors import ConfigError
+from openxclip.files import read_json
 from openxclip.video.convert import Filter
 from openxclip.video.transforms import Preprocessor, Triple
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from openxclip.data.labels import is_file, read_lines
 from openxclip.errors import InputError
+from openxclip.text.labels import is_file, read_lines
 
 SLOT = "{}"
 

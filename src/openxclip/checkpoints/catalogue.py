@@ -6,7 +6,7 @@ For tables, without a download: loading reads the configuration that comes with 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from openxclip.checkpoints.native import read_native
+from openxclip.checkpoints.formats.native import read_native
 from openxclip.checkpoints.shipped import SHIPPED, shipped_folder
 from openxclip.models.config import PRESETS, Activation, TextConfig, VisionConfig, XCLIPConfig
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from openxclip.checkpoints.tables import part_of
 from openxclip.errors import CheckpointError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.initialisation import enlarge_new_parts
+from openxclip.models.parts import part_of
 
 
 def expand(
@@ -94,5 +94,5 @@ def _new_parts(model: XCLIP, kept: Collection[str]) -> tuple[str, ...]:
     counts: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         if name not in kept:
-            counts[part_of(name)] += parameter.numel()
+            counts[part_of(name).name] += parameter.numel()
     return tuple(f"{part} ({count:,} parameters)" for part, count in counts.items())

@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from openxclip.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, parse, read_json
-from openxclip.checkpoints.huggingface import section
+from openxclip.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, parse
+from openxclip.checkpoints.formats.huggingface import section
+from openxclip.checkpoints.formats.preprocessors import (
+    read_huggingface_preprocessor,
+    square_side_px,
+    squash_note,
+)
 from openxclip.checkpoints.names import HUGGINGFACE_CLIP, HUGGINGFACE_SIGLIP, HUGGINGFACE_SIGLIP2
-from openxclip.checkpoints.preprocessors import read_huggingface_preprocessor, square_side_px, squash_note
 from openxclip.checkpoints.tables import build
 from openxclip.checkpoints.weights import WEIGHTS_FILES, read_weights
 from openxclip.errors import ConfigError
+from openxclip.files import read_json
 from openxclip.models import XCLIPConfig
 from openxclip.models.config import Activation, TextConfig, VisionConfig, image_model
 from openxclip.video.transforms import Preprocessor

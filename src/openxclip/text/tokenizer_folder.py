@@ -7,11 +7,12 @@ from typing import Any, Literal, get_args
 import tokenizers
 from tokenizers import AddedToken, Regex, normalizers, processors
 
-from openxclip.checkpoints.checkpoint import TOKENIZER_FILE, read_json
-from openxclip.checkpoints.sentencepiece import read_sentencepiece
-from openxclip.checkpoints.tokenizer import Tokenizer, read_tokenizer_json
 from openxclip.errors import CheckpointError, TokenizerError
+from openxclip.files import read_json
+from openxclip.text.sentencepiece import read_sentencepiece
+from openxclip.text.tokenizer import Tokenizer, read_tokenizer_json
 
+TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 SENTENCEPIECE_FILE = "spiece.model"
 MERGES_FILES = ("merges.txt", "bpe_simple_vocab_16e6.txt.gz")

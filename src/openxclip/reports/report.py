@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from openxclip.checkpoints.checkpoint import CONFIG_FILE, parse, read_json
+from openxclip.checkpoints.checkpoint import CONFIG_FILE, parse
 from openxclip.configuration import from_dict
 from openxclip.data.shapes.clip import ShapesClip
 from openxclip.errors import InputError, VideoError
-from openxclip.evaluation import page
-from openxclip.evaluation.contact_sheet import MAX_FRAMES, film_strip
-from openxclip.evaluation.plots import Curve, draw_curves, encode_jpeg
-from openxclip.evaluation.table import Table
+from openxclip.files import read_json
+from openxclip.reports import page
+from openxclip.reports.contact_sheet import MAX_FRAMES, film_strip
+from openxclip.reports.plots import Curve, draw_curves, encode_jpeg
+from openxclip.reports.table import Table
 from openxclip.video.decode import read_frames
 from openxclip.video.sampling import centred
 

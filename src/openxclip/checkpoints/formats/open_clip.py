@@ -7,16 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
-from openxclip.checkpoints.checkpoint import Checkpoint, parse, read_json
-from openxclip.checkpoints.huggingface_tokenizer import Cleaning
+from openxclip.checkpoints.checkpoint import Checkpoint, parse
+from openxclip.checkpoints.formats.official import num_blocks
+from openxclip.checkpoints.formats.preprocessors import read_open_clip_preprocessor
 from openxclip.checkpoints.names import OPENAI_CLIP, open_clip_timm
-from openxclip.checkpoints.official import num_blocks
-from openxclip.checkpoints.preprocessors import read_open_clip_preprocessor
 from openxclip.checkpoints.tables import Table, build
 from openxclip.checkpoints.weights import read_weights
 from openxclip.errors import CheckpointError, ConfigError
+from openxclip.files import read_json
 from openxclip.models import XCLIPConfig
 from openxclip.models.config import HEAD_WIDTH, Activation, TextConfig, VisionConfig, image_model
+from openxclip.text.tokenizer_folder import Cleaning
 
 OPEN_CLIP_CONFIG_FILE = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

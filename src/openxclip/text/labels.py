@@ -34,7 +34,7 @@ def built_in_labels(name: str) -> list[str]:
         raise InputError(
             f"There is no built-in label set {name!r}. Use one of {', '.join(BUILT_IN_LABEL_SETS)}."
         )
-    text = resources.files("openxclip.data").joinpath("label_sets", f"{name}.txt").read_text(encoding="utf-8")
+    text = resources.files("openxclip.text").joinpath("label_sets", f"{name}.txt").read_text(encoding="utf-8")
     return check_labels(text.splitlines(), name)
 
 

@@ -12,7 +12,7 @@ from openxclip.files import atomic_write
 
 def write_page(path: Path, title: str, subtitle: str, sections: Sequence[str]) -> None:
     """Write one file: a heading and sections of HTML."""
-    template = Template(files("openxclip.evaluation").joinpath("page.html").read_text(encoding="utf-8"))
+    template = Template(files("openxclip.reports").joinpath("page.html").read_text(encoding="utf-8"))
     page = template.substitute(title=escape(title), subtitle=escape(subtitle), body="\n".join(sections))
     with atomic_write(path) as temporary:
         # File names may hold what no encoding can express.

@@ -6,26 +6,18 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from openxclip.checkpoints.checkpoint import (
-    CONFIG_FILE,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    Checkpoint,
-    parse,
-    read_json,
-    write_json,
-)
-from openxclip.checkpoints.names import HUGGINGFACE
-from openxclip.checkpoints.preprocessors import (
+from openxclip.checkpoints.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, parse
+from openxclip.checkpoints.formats.preprocessors import (
     PREPROCESSOR_FILE,
     read_huggingface_preprocessor,
     square_side_px,
     to_huggingface_preprocessor,
 )
+from openxclip.checkpoints.names import HUGGINGFACE
 from openxclip.checkpoints.tables import build, to_theirs
-from openxclip.checkpoints.tokenizer import END, START, MissingTokenizer, Tokenizer
 from openxclip.checkpoints.weights import WEIGHTS_FILES, read_weights
 from openxclip.errors import CheckpointError, ConfigError
+from openxclip.files import read_json, write_json
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import (
     HEAD_WIDTH,
@@ -35,6 +27,8 @@ from openxclip.models.config import (
     TextConfig,
     VisionConfig,
 )
+from openxclip.text.tokenizer import END, START, MissingTokenizer, Tokenizer
+from openxclip.text.tokenizer_folder import TOKENIZER_FILE
 from openxclip.video.transforms import Preprocessor
 
 MODEL_TYPE = "xclip"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from openxclip.checkpoints.checkpoint import Checkpoint
 from openxclip.checkpoints.names import OFFICIAL
-from openxclip.checkpoints.tables import PARTS, build
+from openxclip.checkpoints.tables import build
 from openxclip.errors import CheckpointError, ConfigError
 from openxclip.models import XCLIPConfig
 from openxclip.models.config import (
@@ -22,6 +22,7 @@ from openxclip.models.config import (
     VisionConfig,
     image_model,
 )
+from openxclip.models.parts import is_added
 from openxclip.video.transforms import Preprocessor
 
 TOWER_SHAPES = {
@@ -36,7 +37,7 @@ TOWER_SHAPES = {
 
 def is_official(names: Iterable[str]) -> bool:
     """Whether these are the names of an X-CLIP rather than of a plain CLIP: they have a part that X-CLIP adds."""
-    return any(re.fullmatch(part.pattern, name) for name in names for part in PARTS)
+    return any(map(is_added, names))
 
 
 def read_official(state: Mapping[str, Tensor], path: Path) -> Checkpoint:

@@ -1,0 +1,1 @@
+"""The image tower as an interchangeable part."""

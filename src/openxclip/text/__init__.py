@@ -1,0 +1,1 @@
+"""Words in, tokens out: tokenizers, label sets, prompt templates."""
