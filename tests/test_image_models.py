@@ -552,7 +552,7 @@ def test_without_a_class_token_a_message_is_drawn_from_the_mean_of_the_patches()
     drawn = block.message_proj(
         torch.stack([frame.mean(dim=0) for frame in x.flatten(0, 1)]).unflatten(0, (2, 3))
     )
-    assert_close(messages[:, :, 0], drawn + block.cross_attn(drawn, block.cross_norm))
+    assert_close(messages[:, :, 0], drawn + block.cross_attn(block.cross_norm(drawn)))
     shuffled = x[:, :, torch.randperm(16)]
     assert_close(block.messages(shuffled), messages)  # it has no order, as a class token has none
     with_class = FrameBlock(dataclasses.replace(config, class_token=True), drop_path=0.0)

@@ -3,20 +3,38 @@
 Shapes: ... any leading dims, L tokens, D width.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from openxclip.models.activations import ACTIVATIONS, ActivationPair
 from openxclip.models.config import MLP_RATIO, Activation
 from openxclip.models.rotary import rotate
 
 
+QUICK = 1.702
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """CLIP's x * sigmoid(1.702 x), written with silu(z) = z sigmoid(z): one tensor less to keep for the backward pass."""
+    return F.silu(QUICK * x) * (1 / QUICK)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """The tanh approximation of GELU."""
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": F.gelu,
+    "gelu_tanh": gelu_tanh,
+}
+
+
 class MLP(nn.Module):
-    """Linear (D -> hidden, 4D where nothing else is said), activation, Linear (hidden -> D)."""
+    """Linear (D -> hidden, by default 4D), activation, Linear (hidden -> D)."""
 
     def __init__(self, width: int, hidden: int | None = None, activation: Activation = "quick_gelu") -> None:
         super().__init__()
@@ -25,102 +43,9 @@ class MLP(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.fc2 = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """x (..., D) -> (..., D), from the normalised x."""
-        hidden = normed_linear(norm, self.fc1, x)
-        if torch.is_grad_enabled():
-            return _ActivatedLinear.apply(hidden, self.fc2.weight, self.fc2.bias, self.activation)
-        return self.fc2(self.activation.forward(hidden))
-
-
-def normed_linear(norm: nn.LayerNorm, linear: nn.Linear, x: Tensor) -> Tensor:
-    """linear(norm(x)), x (..., D)."""
-    if torch.is_grad_enabled():
-        return _NormedLinear.apply(x, norm.weight, norm.bias, linear.weight, linear.bias, norm.eps)
-    return linear(norm(x))
-
-
-class _NormedLinear(torch.autograd.Function):
-    """Layer norm and the linear layer behind it, in training.
-
-    Of all that lies in between, nothing is kept: the normalised tokens are computed again in the backward pass, and
-    under autocast the weights are cast again.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        norm_weight: Tensor,
-        norm_bias: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        eps: float,
-    ) -> Tensor:
-        ctx.save_for_backward(x, norm_weight, norm_bias, weight)
-        ctx.eps = eps
-        dtype = _product_dtype(x)
-        # Under autocast x may be of a smaller type than the norm, which not every device's kernel takes.
-        normed = F.layer_norm(x.to(norm_weight.dtype), x.shape[-1:], norm_weight, norm_bias, eps)
-        return F.linear(normed.to(dtype), weight.to(dtype), bias.to(dtype))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, norm_weight, norm_bias, weight = ctx.saved_tensors
-        dtype, x, shape = x.dtype, x.to(norm_weight.dtype), x.shape[-1:]
-        normed, mean, rstd = torch.native_layer_norm(x, shape, norm_weight, norm_bias, ctx.eps)
-        wants = ctx.needs_input_grad
-        grad = grad.flatten(0, -2)
-        grad_weight, grad_bias = _linear_grads(grad, normed.to(grad.dtype).flatten(0, -2), weight, wants[3:5])
-        grad_normed = (grad @ weight.to(grad.dtype)).to(x.dtype).view_as(x)
-        grad_x, *of_norm = torch.ops.aten.native_layer_norm_backward(
-            grad_normed, x, shape, mean, rstd, norm_weight, norm_bias, wants[:3]
-        )
-        return None if grad_x is None else grad_x.to(dtype), *of_norm, grad_weight, grad_bias, None
-
-
-class _ActivatedLinear(torch.autograd.Function):
-    """Activation and the linear layer behind it, in training.
-
-    The activations, which are as wide as what goes in, are not kept but computed again in the backward pass, and their
-    memory then takes the gradient. So a whole block needs a fifth less memory, and takes less time, too: memory of
-    this size comes fresh from the system each time, page by page.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, activation: ActivationPair) -> Tensor:
-        ctx.save_for_backward(hidden, weight)
-        ctx.activation = activation
-        dtype = _product_dtype(hidden)
-        return F.linear(activation.forward(hidden).to(dtype), weight.to(dtype), bias.to(dtype))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight = ctx.saved_tensors
-        grad = grad.flatten(0, -2)
-        activated = ctx.activation.forward(hidden).to(grad.dtype).flatten(0, -2)
-        grad_weight, grad_bias = _linear_grads(grad, activated, weight, ctx.needs_input_grad[1:3])
-        grad_activated = torch.mm(grad, weight.to(grad.dtype), out=activated).to(hidden.dtype).view_as(hidden)
-        return ctx.activation.backward_(grad_activated, hidden), grad_weight, grad_bias, None
-
-
-def _product_dtype(x: Tensor) -> torch.dtype:
-    """What a linear layer computes in: autocast's type where that is on. Casts by hand are not kept, as autocast's."""
-    device = x.device.type
-    if device != "meta" and x.dtype != torch.float64 and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return x.dtype
-
-
-def _linear_grads(
-    grad: Tensor, x: Tensor, weight: Tensor, wants: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of a linear layer's weight and bias, where wanted, from that of its output (M, F) and input (M, D)."""
-    of_weight = (grad.T @ x).to(weight.dtype) if wants[0] else None
-    of_bias = grad.sum(dim=0).to(weight.dtype) if wants[1] else None
-    return of_weight, of_bias
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) -> (..., D)."""
+        return self.fc2(self.activation(self.fc1(x)))
 
 
 class Attention(nn.Module):
@@ -132,14 +57,12 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(
-        self, x: Tensor, norm: nn.LayerNorm, causal: bool = False, angles: Tensor | None = None
-    ) -> Tensor:
-        """x (..., L, D) -> (..., L, D), from the normalised x.
+    def forward(self, x: Tensor, causal: bool = False, angles: Tensor | None = None) -> Tensor:
+        """x (..., L, D) -> (..., L, D).
 
-        causal lets a token see itself and those before it; angles (L, D/H/2) rotate queries and keys (see `rotary`).
+        With `causal`, a token sees itself and those before it; angles (L, D/H/2) rotate queries and keys (see `rotary`).
         """
-        q, k, v = normed_linear(norm, self.qkv, x).flatten(0, -3).chunk(3, dim=-1)  # (prod(...), L, D) each
+        q, k, v = self.qkv(x).flatten(0, -3).chunk(3, dim=-1)  # (prod(...), L, D) each
         if angles is not None:
             q, k = (rotate(tensor, angles, self.num_heads) for tensor in (q, k))
         out = attend(q, k, v, self.num_heads, causal)
@@ -160,7 +83,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, causal: bo
     q, k, v = (
         x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value)
     )  # (B, H, L, D/H)
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+    if q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16:
         out = _two_products(q, k, v, causal)
     else:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
@@ -170,8 +93,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, causal: bo
 def _two_products(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """`scaled_dot_product_attention` of (B, H, L, D/H) as two plain products.
 
-    For bfloat16 on a CPU torch's own kernel is made for long sequences: with the tokens of a frame or of a class name
-    these products take about two thirds of its time, and a third to a tenth of it in the backward pass.
+    In bfloat16 on a CPU, torch's kernel has a slow backward pass for sequences as short as a frame's: with it a
+    training step of B/32-8 takes 29 % longer, one of B/16-8 10 % (`python -m benchmarks shortcuts`).
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, H, Lq, Lk)
     if causal:
@@ -198,8 +121,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
         """x (..., L, D) -> (..., L, D)."""
-        x = x + self.attn(x, self.attn_norm, causal)
-        return x + self.mlp(x, self.mlp_norm)
+        x = x + self.attn(self.attn_norm(x), causal)
+        return x + self.mlp(self.mlp_norm(x))
 
 
 class DropPath(nn.Module):

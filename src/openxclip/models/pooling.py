@@ -24,4 +24,4 @@ class AttentionPooling(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (..., L, D) -> (..., D)."""
         found = self.attn.one_query(self.probe, tokens)
-        return found + self.mlp(found, self.mlp_norm)
+        return found + self.mlp(self.mlp_norm(found))

@@ -40,7 +40,7 @@ class PromptingLayer(nn.Module):
     def forward(self, text: Tensor, context: Tensor) -> Tensor:
         """text (B, K, E), context (B, N, E) -> (B, K, E)."""
         text = text + self.cross_attn(self.query_norm(text), context)
-        return text + self.mlp(text, self.mlp_norm)
+        return text + self.mlp(self.mlp_norm(text))
 
 
 class VideoSpecificPrompting(nn.Module):

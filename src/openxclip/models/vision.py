@@ -53,7 +53,7 @@ class FrameBlock(nn.Module):
         """
         summary = x[:, :, 0] if self.class_token else x.mean(dim=2)
         message = self.message_proj(summary)  # (B, T, D)
-        message = message + self.drop_path(self.cross_attn(message, self.cross_norm))
+        message = message + self.drop_path(self.cross_attn(self.cross_norm(message)))
         return message.unsqueeze(2)
 
     def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
@@ -64,9 +64,9 @@ class FrameBlock(nn.Module):
             if angles is not None:  # a message has no place in the frame: it is not turned
                 angles = torch.cat([angles, angles.new_zeros(1, angles.shape[1])])
         # intra-frame diffusion attention
-        x = x + self.drop_path(self.intra_attn(x, self.intra_norm, angles=angles))
+        x = x + self.drop_path(self.intra_attn(self.intra_norm(x), angles=angles))
         x = x[:, :, :num_tokens]  # the message has been read; it does not live on
-        return x + self.drop_path(self.mlp(x, self.mlp_norm))
+        return x + self.drop_path(self.mlp(self.mlp_norm(x)))
 
 
 class VisionTransformer(nn.Module):
