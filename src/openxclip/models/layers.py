@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from openxclip.models.config import MLP_RATIO, Activation
 from openxclip.models.rotary import rotate
 
-
 QUICK = 1.702
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """CLIP's x * sigmoid(1.702 x), written with silu(z) = z sigmoid(z): one tensor less to keep for the backward pass."""
+    """CLIP's x * sigmoid(1.702 x), by silu(z) = z sigmoid(z): the backward pass keeps one tensor less."""
     return F.silu(QUICK * x) * (1 / QUICK)
 
 
@@ -60,7 +59,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, causal: bool = False, angles: Tensor | None = None) -> Tensor:
         """x (..., L, D) -> (..., L, D).
 
-        With `causal`, a token sees itself and those before it; angles (L, D/H/2) rotate queries and keys (see `rotary`).
+        With `causal`, a token sees itself and those before it. Angles (L, D/H/2) rotate queries and keys.
         """
         q, k, v = self.qkv(x).flatten(0, -3).chunk(3, dim=-1)  # (prod(...), L, D) each
         if angles is not None:
