@@ -16,8 +16,10 @@ from benchmarks.weights import write_model
 from openxclip import Recognizer, load
 from openxclip.checkpoints.load import Loaded
 from openxclip.data.manifest import read_manifest
-from openxclip.inference.shortcuts import Shortcuts
+from openxclip.inference.engine import Engine
+from openxclip.inference.options import InferenceOptions
 from openxclip.models import preset
+from openxclip.runtimes.options import RuntimeOptions
 from openxclip.text.labels import built_in_labels
 from openxclip.video.sampling import centred
 
@@ -50,7 +52,7 @@ def measure(folder: Path, paths: Paths) -> Section:
     num_frames = loaded.model.config.num_frames
     recognizer, label_seconds = _recognizer(loaded, labels)
     compiled, int8 = (
-        Recognizer(*loaded, labels=labels, shortcuts=Shortcuts(compile=True, int8=int8))
+        Recognizer(Engine(loaded, InferenceOptions(runtime=RuntimeOptions(compile=True, int8=int8))), labels)
         for int8 in (False, True)
     )
     recognise, processor = documented_loop(
@@ -82,7 +84,7 @@ def measure(folder: Path, paths: Paths) -> Section:
 def _recognizer(loaded: Loaded, labels: Sequence[str]) -> tuple[Recognizer, float]:
     """Ours, and how long its labels took."""
     started = time.perf_counter()
-    recognizer = Recognizer(*loaded, labels=labels)
+    recognizer = Recognizer(Engine(loaded), labels)
     return recognizer, time.perf_counter() - started
 
 

@@ -15,10 +15,12 @@ from openxclip.checkpoints.load import Loaded
 from openxclip.data.items import Manifest
 from openxclip.data.shapes.splits import WORLDS, shapes_manifest
 from openxclip.evaluation.metrics import top_k_accuracy
-from openxclip.inference.shortcuts import Shortcuts
+from openxclip.inference.engine import Engine
+from openxclip.inference.options import InferenceOptions
 from openxclip.inference.views import Views
 from openxclip.progress import progress_bar
 from openxclip.reports.table import Table
+from openxclip.runtimes.options import RuntimeOptions
 
 SIZES = (5, 10, 20, 50, 100)
 MODEL = "openxclip-tiny"
@@ -51,23 +53,24 @@ def agreement_rows(
     loaded: Loaded, labels: Sequence[str], pixels: Tensor, truth: Tensor
 ) -> list[tuple[str, ...]]:
     """A row without shortcut, then one for each; pixels (B, 1, T, 3, S, S), truth (B,)."""
-    full = Recognizer(*loaded, labels=labels).probabilities_of(pixels)
+    full = Recognizer(Engine(loaded), labels).probabilities_of(pixels)
     rows = [_row(len(labels), "none", full, full, truth)]
-    for name, model, shortcuts in _shortcuts(loaded, len(labels)):
-        found = Recognizer(*model, labels=labels, shortcuts=shortcuts).probabilities_of(pixels)
+    for name, model, options in _shortcuts(loaded, len(labels)):
+        found = Recognizer(Engine(model, options), labels).probabilities_of(pixels)
         rows.append(_row(len(labels), name, found, full, truth))
     return rows
 
 
-def _shortcuts(loaded: Loaded, num_labels: int) -> Iterator[tuple[str, Loaded, Shortcuts]]:
+def _shortcuts(loaded: Loaded, num_labels: int) -> Iterator[tuple[str, Loaded, InferenceOptions]]:
     """Name, model and settings of each: fewer bits, then the shortlists that are shorter than the labels."""
+    integers = InferenceOptions(runtime=RuntimeOptions(int8=True))
     half = loaded._replace(model=copy.deepcopy(loaded.model).bfloat16())
-    yield "bfloat16", half, Shortcuts()
-    yield "int8", loaded, Shortcuts(int8=True)
-    yield "bfloat16 and int8", half, Shortcuts(int8=True)
+    yield "bfloat16", half, InferenceOptions()
+    yield "int8", loaded, integers
+    yield "bfloat16 and int8", half, integers
     for size in SIZES:
         if size < num_labels:
-            yield f"shortlist of {size}", loaded, Shortcuts(shortlist=size)
+            yield f"shortlist of {size}", loaded, InferenceOptions(shortlist=size)
 
 
 def _row(num_labels: int, name: str, found: Tensor, full: Tensor, truth: Tensor) -> tuple[str, ...]:
@@ -93,7 +96,7 @@ def same_top(found: Tensor, expected: Tensor, k: int) -> float:
 
 def _read(loaded: Loaded, test: Manifest) -> tuple[Tensor, Tensor]:
     """All clips (B, 1, T, 3, S, S) and their labels (B,)."""
-    recognizer = Recognizer(*loaded, labels=test.labels)
+    recognizer = Recognizer(Engine(loaded), test.labels)
     clips = []
     with progress_bar() as bar:
         task = bar.add_task("shortcuts", total=len(test.items), note="")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import label_features_of
 from videos import write_video
 
 from openxclip.data.manifest import Manifest, read_manifest
@@ -38,7 +39,6 @@ from openxclip.experiments.bench import (
     shapes_regimes,
 )
 from openxclip.experiments.study import Study, Variant
-from openxclip.inference.labels import encode_labels
 from openxclip.inference.views import Views
 from openxclip.recipes import recipe
 from openxclip.reports.curves import plot_lines
@@ -148,7 +148,7 @@ def test_every_variant_has_a_model_with_room_for_the_class_names(changed, name):
     if config.expansion.discrete_labels:
         assert model.config.num_discrete_labels == len(names)
         return
-    features = encode_labels(model, tokenizer, names, config.templates)
+    features = label_features_of(model, tokenizer, names, config.templates)
     assert len({tuple(row) for row in features.tolist()}) == len(names), "no two names are cut to the same"
     with torch.inference_mode():
         assert model.logits(model.encode_video(video), features).shape == (2, len(names))

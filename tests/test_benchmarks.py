@@ -33,6 +33,7 @@ from videos import write_video
 from openxclip import Recognizer, load
 from openxclip.data.manifest import read_manifest
 from openxclip.errors import InputError
+from openxclip.inference.engine import Engine
 from openxclip.models.flops import count_cost
 from openxclip.video.decode import read_frames
 from openxclip.video.sampling import centred
@@ -219,7 +220,7 @@ def test_the_documented_loop_ranks_as_ours_does(folder: Path, clips: list[Path])
     labels = ["archery", "surfing", "biking"]
     recognise, processor = documented_loop(folder, labels, lambda length: centred(length, 4), top_k=3)
     assert "VideoMAE" in processor
-    recognizer = Recognizer(*load(folder, device="cpu", dtype="float32"), labels=labels)
+    recognizer = Recognizer(Engine(load(folder, device="cpu", dtype="float32")), labels)
     for clip in clips:
         ranked = [label for label, _ in recognizer.predict(clip).scores]
         assert sorted(recognise(clip)) == sorted(labels)

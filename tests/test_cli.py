@@ -25,13 +25,15 @@ from tiny import TINY, tiny_model, tiny_pixels, tiny_tokenizer, tiny_tokens
 from videos import moving_frames, write_video
 
 import openxclip
+from openxclip.checkpoints.source import ModelSource
 from openxclip.cli.evaluate import PROTOCOLS
 from openxclip.cli.main import COMMANDS, main, run
 from openxclip.data.shapes.splits import LISTS
 from openxclip.experiments.ablations import ABLATIONS
+from openxclip.inference.options import InferenceOptions
 from openxclip.inference.recognizer import Recognizer
-from openxclip.inference.shortcuts import Shortcuts
 from openxclip.models.config import PRESETS
+from openxclip.runtimes.options import RuntimeOptions
 from openxclip.text.templates import BUILT_IN_TEMPLATES
 from openxclip.video import Preprocessor
 
@@ -317,13 +319,11 @@ def test_predict_with_every_option(call, model, bare_model, videos, tmp_path):
     assert outcome.status == 1
     good, too_long = outcome.rows
     recognizer = Recognizer.from_pretrained(
-        model,
+        ModelSource(source=str(model), dtype="bfloat16", num_frames=6),
         ["climb", "swim, or dive", "ski"],
         ["a clip of {}", "somebody does {}"],
-        dtype="bfloat16",
-        num_frames=6,
         descriptions=texts,
-        shortcuts=Shortcuts(shortlist=2, int8=True),
+        options=InferenceOptions(shortlist=2, runtime=RuntimeOptions(int8=True)),
     )
     expected = recognizer.predict(videos / "one.mp4", views="2x3", top_k=2).scores
     assert good == {
@@ -350,7 +350,7 @@ def test_predict_runs_on_any_number_of_frames(call, model, videos, frames):
         "predict", videos / "one.mp4", "--labels", "a, b", "--model", model, "--frames", frames, "--json"
     )
     assert outcome.status == 0
-    recognizer = Recognizer.from_pretrained(model, ["a", "b"], num_frames=frames)
+    recognizer = Recognizer.from_pretrained(ModelSource(source=str(model), num_frames=frames), ["a", "b"])
     assert dict(outcome.rows[0]["scores"]) == dict(recognizer.predict(videos / "one.mp4").scores)
 
 
@@ -625,7 +625,10 @@ def test_evaluate_with_every_option(call, model, bare_model, data, tmp_path):
     labels = [row["label"] for row in result["classes"]]
     assert labels == ["piano", "waves", "nobody"]
     recognizer = Recognizer.from_pretrained(
-        model, labels, BUILT_IN_TEMPLATES["video"], dtype="bfloat16", num_frames=3, descriptions=texts
+        ModelSource(source=str(model), dtype="bfloat16", num_frames=3),
+        labels,
+        BUILT_IN_TEMPLATES["video"],
+        descriptions=texts,
     )
     for i in (0, 2):
         best, probability = recognizer.predict(media / result["videos"][i]["path"], views="2x1").scores[0]

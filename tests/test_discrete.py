@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import TINY, tiny_model, tiny_pixels, tiny_tokenizer, tiny_tokens
+from tiny import TINY, label_features_of, recognizer_of, tiny_model, tiny_pixels, tiny_tokenizer, tiny_tokens
 
 from openxclip.checkpoints.load import load
 from openxclip.checkpoints.save import save_as
 from openxclip.errors import CheckpointError, ConfigError, InputError
-from openxclip.inference.labels import encode_labels
-from openxclip.inference.recognizer import Recognizer
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.parts import group_of
 from openxclip.text.tokenizer import MissingTokenizer
@@ -73,11 +71,11 @@ def named(model: XCLIP) -> XCLIP:
 
 @pytest.mark.parametrize("model", [tiny_model(DISCRETE), named(tiny_model(DISCRETE))])
 def test_labels_are_counted_and_no_tokenizer_is_needed(model) -> None:
-    assert torch.equal(encode_labels(model, NO_WORDS, LABELS, ("{}",)), table(model))
+    assert torch.equal(label_features_of(model, NO_WORDS, LABELS, ("{}",)), table(model))
     with pytest.raises(InputError, match="4 labels are given, but this model was trained on 5"):
-        encode_labels(model, NO_WORDS, LABELS[:4], ("{}",))
-    with pytest.raises(InputError, match="it knows no texts; leave the descriptions out"):
-        encode_labels(model, NO_WORDS, LABELS, ("{}",), descriptions=dict.fromkeys(LABELS, ("a",)))
+        label_features_of(model, NO_WORDS, LABELS[:4], ("{}",))
+    with pytest.raises(InputError, match="it reads no texts; leave the descriptions out"):
+        label_features_of(model, NO_WORDS, LABELS, ("{}",), descriptions=dict.fromkeys(LABELS, ("a",)))
 
 
 @pytest.mark.parametrize(
@@ -95,8 +93,8 @@ def test_labels_are_counted_and_no_tokenizer_is_needed(model) -> None:
 )
 def test_other_classes_and_another_order_are_refused(labels, difference) -> None:
     with pytest.raises(InputError, match=difference):
-        Recognizer(named(tiny_model(DISCRETE)), NO_WORDS, PREPROCESS, labels)
-    assert Recognizer(tiny_model(DISCRETE), NO_WORDS, PREPROCESS, labels).labels == labels  # without names
+        recognizer_of(named(tiny_model(DISCRETE)), NO_WORDS, PREPROCESS, labels)
+    assert recognizer_of(tiny_model(DISCRETE), NO_WORDS, PREPROCESS, labels).labels == labels  # without names
 
 
 def start_folder(folder, config: XCLIPConfig, labels: tuple[str, ...] | None = None) -> str:
@@ -143,13 +141,13 @@ def test_vectors_are_no_start_for_other_classes(tmp_path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
     start = starting_point(run_from(init), others, "cpu")
     with pytest.raises(InputError, match=r"label 0 .* is 'v', but in this model's training it was 'a'"):
-        encode_labels(start.model, NO_WORDS, others, ("{}",))
+        label_features_of(start.model, NO_WORDS, others, ("{}",))
 
 
 def test_a_recognizer_ranks_the_labels_of_the_training() -> None:
     model = tiny_model(DISCRETE)
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (1, 4, 3, 32, 32), np.uint8))
-    probabilities = Recognizer(model, NO_WORDS, PREPROCESS, LABELS).probabilities(pixels)
+    probabilities = recognizer_of(model, NO_WORDS, PREPROCESS, LABELS).probabilities(pixels)
     with torch.no_grad():
         video = model.encode_video(PREPROCESS.normalise(pixels, torch.float32))
         expected = model.logits(video, table(model))[0].softmax(dim=0)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tiny import TINY, tiny_model, tiny_tokenizer
+from tiny import TINY, recognizer_of, tiny_model, tiny_tokenizer
 from videos import moving_frames, write_video
 
 from openxclip import Recognizer
@@ -28,7 +28,7 @@ LABELS = ("running", "zo ve", "ki", "jumping", "de", "lo mu", "nobody does this"
 
 @pytest.fixture(scope="module")
 def recognizer() -> Recognizer:
-    return Recognizer(
+    return recognizer_of(
         tiny_model(), tiny_tokenizer(), Preprocessor.official(TINY.vision.image_size_px), LABELS
     )
 
@@ -111,14 +111,14 @@ def test_an_evaluation_is_what_single_predictions_add_up_to(recognizer, manifest
     confusion = [[0] * 7 for _ in range(7)]
     hits = {1: 0, 5: 0}
     for item, row in zip(manifest.items, result.videos, strict=True):
-        assert (row["path"], row["label"]) == (item.path, LABELS[item.label])
-        assert Path(row["file"]) == item.source
+        assert (row.path, row.label) == (item.path, LABELS[item.label])
+        assert Path(row.file) == item.source
         if item.path in ("4.mp4", "9.mp4"):
             continue
         scores = recognizer.predict(item.source, top_k=7, views="2x1").scores
         names = [label for label, _ in scores]
-        assert row["predicted"] == scores[0][0]
-        assert row["probability"] == pytest.approx(scores[0][1], abs=1e-5)  # scored beside others there
+        assert row.predicted == scores[0][0]
+        assert row.probability == pytest.approx(scores[0][1], abs=1e-5)  # scored beside others there
         confusion[item.label][LABELS.index(names[0])] += 1
         for k in hits:
             hits[k] += LABELS[item.label] in names[:k]
@@ -136,11 +136,11 @@ def test_an_evaluation_is_what_single_predictions_add_up_to(recognizer, manifest
 
 def test_unreadable_videos_are_counted_and_named(result):
     assert (result.num_videos, result.num_unreadable) == (12, 2)
-    errors = {row["path"]: row["error"] for row in result.videos if "error" in row}
+    errors = {row.path: row.error for row in result.videos if row.error is not None}
     assert set(errors) == {"4.mp4", "9.mp4"}
     assert "damaged" in errors["4.mp4"]
     assert "no such file" in errors["9.mp4"]
-    assert all(("predicted" in row) != ("error" in row) for row in result.videos)
+    assert all((row.predicted is None) != (row.error is None) for row in result.videos)
     assert sum(map(sum, result.confusion)) == 10
 
 
@@ -168,9 +168,11 @@ def test_the_file_holds_everything(result, tmp_path):
         "top1",
         "top5",
         "confusion",
-        "videos",
     ):
         assert values[name] == getattr(result, name), name
+    assert values["videos"] == [video.to_dict() for video in result.videos]
+    unreadable = values["videos"][4]
+    assert unreadable.keys() == {"path", "label", "file", "error"}
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
     assert Evaluation.read(tmp_path / "evaluation.json") == result
 
@@ -194,11 +196,11 @@ def test_scores_do_not_depend_on_the_batch(recognizer, num_videos, num_views):
 def test_videos_may_be_altered_on_the_way(recognizer, manifest, result):
     first = manifest.items[0]
     altered = evaluate(recognizer, manifest, Views(2, 1), alter=lambda item, read: read(first))
-    best, probability = (result.videos[0][key] for key in ("predicted", "probability"))
+    best, probability = (result.videos[0].predicted, result.videos[0].probability)
     assert altered.num_unreadable == 0
-    assert [row["path"] for row in altered.videos] == [item.path for item in manifest.items]
-    assert {row["predicted"] for row in altered.videos} == {best}
-    assert [row["probability"] for row in altered.videos] == pytest.approx([probability] * 12, abs=1e-5)
+    assert [row.path for row in altered.videos] == [item.path for item in manifest.items]
+    assert {row.predicted for row in altered.videos} == {best}
+    assert [row.probability for row in altered.videos] == pytest.approx([probability] * 12, abs=1e-5)
 
 
 def test_labels_of_something_else_are_refused(recognizer, manifest):
@@ -213,9 +215,7 @@ def test_labels_of_something_else_are_refused(recognizer, manifest):
 def test_nothing_readable_is_an_error_that_says_why(recognizer):
     items = tuple(Item(path=f"{i}.mp4", label=i, source=Path(f"/nowhere/{i}.mp4")) for i in range(3))
     lost = Manifest(name="lost", labels=LABELS, items=items)
-    message = (
-        r"lost: no video of it can be read, 3 are missing or damaged; the first, 0\.mp4: there is no such"
-    )
+    message = r"lost: none of its 3 videos can be read, they are missing or damaged; the first, 0\.mp4: there is no"
     with pytest.raises(VideoError, match=message):
         evaluate(recognizer, lost, Views())
 

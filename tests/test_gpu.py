@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 import torch
-from tiny import TINY, tiny_model, tiny_pixels, tiny_tokens
+from tiny import TINY, runtime_options, tiny_model, tiny_pixels, tiny_tokens
 
 from openxclip.checkpoints.load import Loaded, load, resolve_dtype
 from openxclip.checkpoints.save import save_as
+from openxclip.inference.engine import Engine
 from openxclip.inference.recognizer import Recognizer
-from openxclip.inference.shortcuts import Shortcuts
 from openxclip.text.tokenizer import train_small_tokenizer
 from openxclip.video.transforms import Preprocessor
 
@@ -50,7 +50,7 @@ def test_probabilities_are_close_to_those_of_the_cpu(folder):
     )
     loaded: dict[str, Loaded] = {device: load(folder, device=device) for device in ("cpu", "cuda")}
     here, there = (
-        Recognizer(*model, labels=["waves", "blocks"]).probabilities(pixels) for model in loaded.values()
+        Recognizer(Engine(model), ["waves", "blocks"]).probabilities(pixels) for model in loaded.values()
     )
     assert there.device.type == "cpu"
     assert (here - there).abs().max().item() <= 0.02
@@ -78,7 +78,7 @@ def test_a_training_step_under_autocast_has_the_gradients_of_float32(frozen_text
 def test_cuda_graphs_give_the_same_for_every_shape(folder):
     loaded = load(folder)
     plain, compiled = (
-        Recognizer(*loaded, labels=["waves", "blocks"], shortcuts=Shortcuts(compile=compile))
+        Recognizer(Engine(loaded, runtime_options(compile=compile)), ["waves", "blocks"])
         for compile in (False, True)
     )
     generator = torch.Generator().manual_seed(0)

@@ -1,24 +1,26 @@
 """From labels and videos to predictions: against naive loops, and as somebody impatient would use it."""
 
 import threading
-import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tiny import TINY, tiny_model, tiny_tokenizer
+from tiny import TINY, label_features_of, recognizer_of, tiny_model, tiny_tokenizer
 from videos import moving_frames, write_video
 
 import openxclip
 from openxclip import Prediction, Recognizer, VideoError
+from openxclip.checkpoints.load import Loaded
+from openxclip.checkpoints.source import ModelSource
 from openxclip.errors import CheckpointError, InputError
-from openxclip.inference.ahead import read_ahead
-from openxclip.inference.labels import encode_labels
+from openxclip.inference.engine import Engine, cpu_batch_size
+from openxclip.inference.label_set import label_features
+from openxclip.inference.options import InferenceOptions
 from openxclip.inference.views import Views, read_views
+from openxclip.models import preset
 from openxclip.text.templates import BUILT_IN_TEMPLATES
 from openxclip.video import Preprocessor, VideoLimits
 
@@ -38,7 +40,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def recognizer(model, tokenizer) -> Recognizer:
-    return Recognizer(model, tokenizer, PREPROCESS, LABELS)
+    return recognizer_of(model, tokenizer, PREPROCESS, LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -150,17 +152,17 @@ def test_limits_hold_for_views(videos):
 
 
 def test_one_template_gives_the_features_of_the_model_itself(model, tokenizer):
-    features = encode_labels(model, tokenizer, LABELS, ["{}"])
+    features = label_features_of(model, tokenizer, LABELS, ["{}"])
     with torch.no_grad():
         assert torch.equal(features, model.encode_text(tokenizer(LABELS)))
-        other = encode_labels(model, tokenizer, LABELS, ["a video of {}."])
+        other = label_features_of(model, tokenizer, LABELS, ["a video of {}."])
         assert torch.equal(other, model.encode_text(tokenizer([f"a video of {name}." for name in LABELS])))
     assert not torch.equal(features, other)
 
 
 def test_an_ensemble_is_the_mean_direction_at_the_mean_length(model, tokenizer):
     templates = BUILT_IN_TEMPLATES["video"]
-    features = encode_labels(model, tokenizer, LABELS, templates)
+    features = label_features_of(model, tokenizer, LABELS, templates)
     for label, feature in zip(LABELS, features, strict=True):
         directions, lengths = [], []
         for template in templates:
@@ -182,8 +184,8 @@ DESCRIPTIONS = {label: [f"somebody is {label}"] for label in LABELS} | {
 
 @pytest.mark.parametrize("templates", [["{}"], ["a video of {}.", "here: {}"]], ids=len)
 def test_a_described_label_is_the_mean_direction_of_its_texts(model, tokenizer, templates):
-    recognizer = Recognizer(model, tokenizer, PREPROCESS, LABELS, templates, descriptions=DESCRIPTIONS)
-    for label, feature in zip(LABELS, recognizer.text, strict=True):
+    recognizer = recognizer_of(model, tokenizer, PREPROCESS, LABELS, templates, descriptions=DESCRIPTIONS)
+    for label, feature in zip(LABELS, recognizer.label_set.features, strict=True):
         texts = DESCRIPTIONS[label]
         texts = [texts] if isinstance(texts, str) else texts
         sentences = [template.replace("{}", text) for text in texts for template in templates]
@@ -196,13 +198,13 @@ def test_a_described_label_is_the_mean_direction_of_its_texts(model, tokenizer, 
 
 def test_one_text_a_label_gives_the_features_of_the_model_itself(model, tokenizer):
     descriptions = {label: (f"somebody is {label}",) for label in LABELS}
-    features = encode_labels(model, tokenizer, LABELS, ["{}"], descriptions=descriptions)
+    features = label_features_of(model, tokenizer, LABELS, ["{}"], descriptions=descriptions)
     with torch.no_grad():
         assert torch.equal(features, model.encode_text(tokenizer([f"somebody is {name}" for name in LABELS])))
 
 
 def test_a_described_prediction_shows_the_labels(model, tokenizer, recognizer, videos):
-    described = Recognizer(model, tokenizer, PREPROCESS, LABELS, descriptions=DESCRIPTIONS)
+    described = recognizer_of(model, tokenizer, PREPROCESS, LABELS, descriptions=DESCRIPTIONS)
     scores = described.predict(videos[0], top_k=7).scores
     assert sorted(label for label, _ in scores) == sorted(LABELS)
     assert dict(scores) != dict(recognizer.predict(videos[0], top_k=7).scores)
@@ -221,22 +223,25 @@ def test_a_described_prediction_shows_the_labels(model, tokenizer, recognizer, v
 )
 def test_descriptions_that_are_none(model, tokenizer, descriptions, message):
     with pytest.raises(InputError, match=message):
-        Recognizer(model, tokenizer, PREPROCESS, LABELS, descriptions=descriptions)
+        recognizer_of(model, tokenizer, PREPROCESS, LABELS, descriptions=descriptions)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 100])
 def test_the_batch_size_does_not_matter(model, tokenizer, batch_size):
     templates = BUILT_IN_TEMPLATES["video"][:2]
-    whole = encode_labels(model, tokenizer, LABELS, templates)
-    assert torch.allclose(encode_labels(model, tokenizer, LABELS, templates, batch_size), whole, atol=1e-5)
+    whole = label_features_of(model, tokenizer, LABELS, templates)
+    tokens = tokenizer([template.replace("{}", label) for label in LABELS for template in templates])
+    with torch.no_grad():
+        features = label_features(model, tokens, [2] * len(LABELS), batch_size)
+    assert torch.allclose(features, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("templates", "message"), [("a {}", "for one pass"), ([], "at least one"), (["a"], "once")]
+    ("templates", "message"), [("a {}", "for a single one pass"), ([], "at least one"), (["a"], "once")]
 )
 def test_templates_that_are_none(model, tokenizer, templates, message):
     with pytest.raises(InputError, match=message):
-        Recognizer(model, tokenizer, PREPROCESS, LABELS, templates=templates)
+        recognizer_of(model, tokenizer, PREPROCESS, LABELS, templates=templates)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +257,7 @@ def test_templates_that_are_none(model, tokenizer, templates, message):
 )
 def test_labels_that_are_none(model, tokenizer, labels, message):
     with pytest.raises(InputError, match=message):
-        Recognizer(model, tokenizer, PREPROCESS, labels)
+        recognizer_of(model, tokenizer, PREPROCESS, labels)
 
 
 # Recognition
@@ -286,7 +291,7 @@ def rgb_parts(view: torch.Tensor):
 def test_two_recognizers_on_one_model_keep_to_themselves(recognizer, model, tokenizer, videos):
     before = recognizer.predict(videos[0], top_k=9)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    other = Recognizer(model, tokenizer, PREPROCESS, ["zo", "ve"], templates=BUILT_IN_TEMPLATES["video"])
+    other = recognizer_of(model, tokenizer, PREPROCESS, ["zo", "ve"], templates=BUILT_IN_TEMPLATES["video"])
     assert {label for label, _ in other.predict(videos[0]).scores} == {"zo", "ve"}
     assert recognizer.predict(videos[0], top_k=9) == before
     assert not model.training
@@ -311,7 +316,7 @@ def test_equal_scores_come_in_the_order_of_the_labels(videos, tokenizer):
     model = tiny_model()
     with torch.no_grad():
         model.logit_scale.fill_(-100.0)  # exp(-100) of anything: all labels score alike
-    scores = Recognizer(model, tokenizer, PREPROCESS, LABELS).predict(videos[0]).scores
+    scores = recognizer_of(model, tokenizer, PREPROCESS, LABELS).predict(videos[0]).scores
     assert [label for label, _ in scores] == LABELS[:5]
     assert [score for _, score in scores] == pytest.approx([1 / 7] * 5)
 
@@ -333,9 +338,57 @@ def test_a_list_gives_a_list_in_order_with_errors_in_their_places(recognizer, vi
     assert [len(p.scores) for p in predictions] == [0, 5, 5, 0, 5, 0, 5]
     assert "damaged" in predictions[0].error
     assert "no such file" in predictions[3].error
-    assert predictions[1] == predictions[6] == recognizer.predict(videos[0])
+    alone = recognizer.predict(videos[0])
+    for prediction in (predictions[1], predictions[6]):  # beside others in a batch
+        assert [label for label, _ in prediction.scores] == [label for label, _ in alone.scores]
+        assert dict(prediction.scores) == pytest.approx(dict(alone.scores), abs=1e-5)
     assert recognizer.predict([]) == []
-    assert recognizer.predict((videos[0],)) == [predictions[1]]
+    assert recognizer.predict((videos[0],)) == [alone]
+
+
+def test_with_batches_of_one_many_videos_get_exactly_what_each_gets_alone(model, tokenizer, videos):
+    options = InferenceOptions(batch_size=1)
+    recognizer = recognizer_of(model, tokenizer, PREPROCESS, LABELS, options=options)
+    assert recognizer.predict(videos, top_k=7) == [recognizer.predict(path, top_k=7) for path in videos]
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 100])
+@pytest.mark.parametrize("views", ["1x1", "2x3"])
+def test_the_batch_size_changes_nothing_but_rounding(model, tokenizer, recognizer, videos, batch_size, views):
+    options = InferenceOptions(batch_size=batch_size)
+    batched = recognizer_of(model, tokenizer, PREPROCESS, LABELS, options=options)
+    for together, path in zip(batched.predict(videos, top_k=7, views=views), videos, strict=True):
+        alone = recognizer.predict(path, top_k=7, views=views)
+        assert dict(together.scores) == pytest.approx(dict(alone.scores), abs=1e-5)
+
+
+def test_predictions_can_come_in_any_order(recognizer, videos, broken):
+    paths = [*videos, broken]
+    found = {p.path: p for p in recognizer.predict_each(paths, ordered=False)}
+    assert found.keys() == {str(path) for path in paths}
+    assert found[str(broken)].error is not None
+
+
+def test_many_label_sets_share_one_engine(model, tokenizer, videos):
+    engine = Engine(Loaded(model, tokenizer, PREPROCESS))
+    first, second = Recognizer(engine, LABELS[:3]), Recognizer(engine, LABELS[3:])
+    assert first.engine.runtime is second.engine.runtime
+    assert {label for label, _ in first.predict(videos[0]).scores} == set(LABELS[:3])
+    assert {label for label, _ in second.predict(videos[0]).scores} == set(LABELS[3:])
+
+
+@pytest.mark.parametrize("name", ["batch_size", "shortlist"])
+def test_counts_of_options_are_at_least_one(name):
+    with pytest.raises(InputError, match=f"{name} must be at least 1"):
+        InferenceOptions(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "smallest", "largest"), [("B/32-8", 1, 1), ("L/14-8", 1, 1), (None, 16, 16)]
+)
+def test_a_large_tower_gets_one_view_at_once_on_a_cpu_and_a_tiny_one_many(name, smallest, largest):
+    config = TINY if name is None else preset(name)
+    assert smallest <= cpu_batch_size(config) <= largest
 
 
 def test_wrong_views_are_refused_at_the_call_and_not_at_the_first_video(recognizer):
@@ -344,7 +397,7 @@ def test_wrong_views_are_refused_at_the_call_and_not_at_the_first_video(recogniz
 
 
 def test_limits_are_the_recognizers(model, tokenizer, videos):
-    strict = Recognizer(model, tokenizer, PREPROCESS, LABELS, limits=VideoLimits(max_seconds=0.3))
+    strict = recognizer_of(model, tokenizer, PREPROCESS, LABELS, limits=VideoLimits(max_seconds=0.3))
     short, long = strict.predict([videos[2], videos[3]])
     assert short.error is None
     assert "max_seconds=0.3" in long.error
@@ -355,98 +408,24 @@ def test_output_that_is_no_number_is_an_error_and_not_a_score(tokenizer, videos)
     with torch.no_grad():
         model.visual.proj.weight.fill_(float("nan"))
     with pytest.raises(
-        CheckpointError, match=r"not numbers: its weights are damaged, or too large for torch\.float32"
+        CheckpointError, match=r"not numbers: its weights are damaged, or too large for its precision"
     ):
-        Recognizer(model, tokenizer, PREPROCESS, LABELS).predict(videos)
+        recognizer_of(model, tokenizer, PREPROCESS, LABELS).predict(videos)
 
 
 def test_from_pretrained_is_load_and_the_constructor(recognizer, model, tokenizer, videos, tmp_path):
     openxclip.save_as(tmp_path / "model", model, tokenizer, PREPROCESS)
-    loaded = Recognizer.from_pretrained(tmp_path / "model", LABELS, dtype="float32")
+    float32 = ModelSource(source=str(tmp_path / "model"), dtype="float32")
+    loaded = Recognizer.from_pretrained(float32, LABELS)
     assert loaded.predict(videos, views="1x3") == recognizer.predict(videos, views="1x3")
-    other = Recognizer.from_pretrained(
-        str(tmp_path / "model"), LABELS, ["a {}"], device="cpu", dtype="bfloat16", num_frames=6
-    )
-    assert other.text.dtype == torch.bfloat16
+    half = replace(float32, device="cpu", dtype="bfloat16", num_frames=6)
+    other = Recognizer.from_pretrained(half, LABELS, ["a {}"])
+    assert other.label_set.features.dtype == torch.bfloat16
     assert other.read(videos[0], Views(2, 1)).shape == (2, 6, 3, 32, 32)
     assert len(other.predict(videos[0]).scores) == 5
 
 
-# Reading ahead
-
-
-@pytest.mark.parametrize("num_threads", [1, 2, 3])
-def test_reading_ahead_is_lazy_and_bounded(num_threads):
-    started, taken = [], []
-
-    def items():
-        for number in range(50):
-            taken.append(number)
-            yield number
-
-    def read(number: int) -> int:
-        started.append(number)
-        return number * number
-
-    results = read_ahead(items(), read, num_threads)
-    assert (started, taken) == ([], [])
-    for number in range(10):
-        assert next(results) == (number, number * number)
-        assert len(taken) == number + 1 + num_threads + 1
-        assert len(started) <= len(taken)
-    results.close()
-    assert len(taken) == 10 + num_threads + 1
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    outcomes=st.lists(st.sampled_from(["fine", "bad"]), max_size=12),
-    num_threads=st.integers(1, 4),
-)
-def test_reading_ahead_keeps_order_and_puts_errors_in_their_places(outcomes, num_threads):
-    def read(item: tuple[int, str]) -> int:
-        if item[1] == "bad":
-            raise VideoError(str(item[0]), "broken")
-        return -item[0]
-
-    items = list(enumerate(outcomes))
-    results = list(read_ahead(items, read, num_threads))
-    assert [item for item, _ in results] == items
-    for (number, outcome), result in results:
-        assert (str(result) == f"{number}: broken") if outcome == "bad" else (result == -number)
-
-
-def test_reads_run_beside_each_other():
-    meeting = threading.Barrier(3, timeout=30)
-    results = list(read_ahead(range(3), lambda _: meeting.wait() >= 0, num_threads=3))
-    assert results == [(0, True), (1, True), (2, True)]
-
-
-def test_closing_early_stops_the_threads_and_reads_no_more():
-    started = []
-    results = read_ahead(range(1000), lambda number: started.append(number), num_threads=2)
-    next(results)
-    results.close()
-    assert len(started) <= 4
-    assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
-    with pytest.raises(StopIteration):
-        next(results)
-
-
-def test_closing_early_gives_up_what_has_not_begun():
-    started = []
-
-    def read(number: int) -> None:
-        started.append(number)
-        if number == 1:
-            while not results.gi_running:
-                time.sleep(0.01)
-            time.sleep(0.3)  # is being closed: number 2 must not follow
-
-    results = read_ahead(range(9), read, num_threads=1)
-    next(results)
-    results.close()
-    assert started in ([0], [0, 1])
+# Many videos
 
 
 def test_predictions_that_nobody_waits_for_are_not_made(recognizer, videos):
@@ -458,19 +437,6 @@ def test_predictions_that_nobody_waits_for_are_not_made(recognizer, videos):
 
 class UnexpectedError(Exception):
     """Anything but a VideoError."""
-
-
-def test_other_errors_of_a_read_are_not_swallowed():
-    def read(number: int) -> int:
-        if number == 2:
-            raise UnexpectedError(number)
-        return number
-
-    results = read_ahead(range(9), read, num_threads=2)
-    assert [next(results), next(results)] == [(0, 0), (1, 1)]
-    with pytest.raises(UnexpectedError, match="2"):
-        next(results)
-    assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
 
 
 def test_errors_of_the_list_of_videos_are_not_swallowed(recognizer, videos):
@@ -489,6 +455,6 @@ def test_predictions_are_the_same_every_time(recognizer, videos):
 
 
 def test_labels_in_another_order_get_the_same_probabilities(model, tokenizer, videos):
-    forward = Recognizer(model, tokenizer, PREPROCESS, LABELS).predict(videos[0], top_k=7)
-    backward = Recognizer(model, tokenizer, PREPROCESS, LABELS[::-1]).predict(videos[0], top_k=7)
+    forward = recognizer_of(model, tokenizer, PREPROCESS, LABELS).predict(videos[0], top_k=7)
+    backward = recognizer_of(model, tokenizer, PREPROCESS, LABELS[::-1]).predict(videos[0], top_k=7)
     assert dict(forward.scores) == pytest.approx(dict(backward.scores), abs=1e-6)

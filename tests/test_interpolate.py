@@ -12,6 +12,7 @@ from videos import write_video
 from openxclip.checkpoints.load import load, load_with_report
 from openxclip.checkpoints.names import OPENAI_CLIP
 from openxclip.checkpoints.save import save_as
+from openxclip.checkpoints.source import ModelSource
 from openxclip.checkpoints.tables import to_theirs
 from openxclip.cli.main import run as command
 from openxclip.errors import CheckpointError, InputError
@@ -139,7 +140,9 @@ def test_another_architecture_is_refused(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_recognizer_passes_it_on(run: Path, image: str) -> None:
-    model = Recognizer.from_pretrained(run, ["ba"], interpolate=0.0, dtype="float32").model
+    model = Recognizer.from_pretrained(
+        ModelSource(source=str(run), interpolate=0.0, dtype="float32"), ["ba"]
+    ).engine.model
     assert torch.equal(model.visual.proj.weight, tiny_model(IMAGE, seed=1).visual.proj.weight)
 
 

@@ -25,6 +25,7 @@ from openxclip.data.shapes.splits import LISTS, WORLDS, shapes_manifest
 from openxclip.data.shapes.words import OPPOSITES
 from openxclip.errors import CheckpointError
 from openxclip.evaluation.evaluate import evaluate
+from openxclip.inference.engine import Engine
 from openxclip.inference.views import Views
 from openxclip.video.transforms import Preprocessor
 
@@ -172,7 +173,7 @@ def test_the_shipped_model_tells_novel_motions_apart(tmp_path, monkeypatch):
         names = [f"{kind.colour} {kind.shape} {motion}" for motion in (kind.motion, OPPOSITES[kind.motion])]
         path = tmp_path / "clip.mp4"
         path.write_bytes(ShapesClip(kind=kind, key="shipped").encode())
-        num_right += openxclip.Recognizer(*loaded, names).predict(path).scores[0][0] == kind.name
+        num_right += openxclip.Recognizer(Engine(loaded), names).predict(path).scores[0][0] == kind.name
     assert num_right >= 0.8 * len(kinds) > 19
 
 
@@ -185,6 +186,6 @@ def test_the_shipped_model_recognises_compositions_that_it_never_saw(tmp_path, m
     assert trained.isdisjoint(tuple(label.split(" ", 2)[:2]) for label in clips.labels)
     assert len(clips.labels) == 66
     assert clips.items[0].open()[4:8] == b"ftyp"  # how an .mp4 file begins
-    found = evaluate(openxclip.Recognizer(*openxclip.load(NAME), clips.labels), clips, Views())
+    found = evaluate(openxclip.Recognizer(Engine(openxclip.load(NAME)), clips.labels), clips, Views())
     assert (found.num_videos, found.num_unreadable) == (528, 0)
     assert found.top1 >= 0.8

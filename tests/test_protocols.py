@@ -27,10 +27,12 @@ from openxclip.evaluation.evaluate import Evaluation
 from openxclip.evaluation.metrics import harmonic_mean
 from openxclip.evaluation.protocols import Score, scorer
 from openxclip.experiments.few_shot import FewShot, listed, run_few_shot, sampled, with_targets
+from openxclip.inference.engine import Engine
 from openxclip.inference.views import Views
 from openxclip.reports.curves import plot_lines
 from openxclip.reports.table import Table, mean_std, percent
 from openxclip.reports.trade_off import plot_trade_off
+from openxclip.text.label_texts import LabelTexts
 from openxclip.text.labels import built_in_labels
 from openxclip.training.config import DataConfig, LearningRates, OptimConfig, TrainConfig
 from openxclip.video import Preprocessor
@@ -45,7 +47,7 @@ def loaded() -> Loaded:
 
 @pytest.fixture(scope="module")
 def score(loaded) -> Score:
-    return scorer(loaded, ["{}"], Views())
+    return scorer(Engine(loaded), Views())
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def read(data: Path, name: str) -> Manifest:
 
 def best_labels(loaded: Loaded, manifest: Manifest, labels: tuple[str, ...]) -> dict[str, str]:
     """Path -> best label, one video at a time; unreadable ones are left out."""
-    recognizer = Recognizer(*loaded, labels=labels)
+    recognizer = Recognizer(Engine(loaded), labels)
     found = recognizer.predict([item.source for item in manifest.items], top_k=1)
     return {
         item.path: prediction.scores[0][0]
@@ -229,7 +231,7 @@ def test_videos_of_one_class_have_no_partner():
 
 def test_static_bias_of_real_videos(score, loaded, data):
     manifest = read(data, "all.txt")
-    recognizer = Recognizer(*loaded, labels=LABELS)
+    recognizer = Recognizer(Engine(loaded), LABELS)
     result = protocols.static_bias(score, manifest)
     readable = [item for item in manifest.items if item.path != "7.mp4"]
     clips = [recognizer.read(item.open(), Views()) for item in readable]
@@ -247,7 +249,7 @@ def test_static_bias_of_real_videos(score, loaded, data):
     assert result.figures["top-1, frozen middle frame"] == right["frozen"]
     same = sum(map(str.__eq__, best["as-is"], best["other-background"])) / 11
     assert result.figures["same label over both"] == same
-    found = [row["predicted"] for row in result.evaluations["frozen"].videos]
+    found = [row.predicted for row in result.evaluations["frozen"].videos]
     assert found == best["frozen"]
     altered = [evaluation.altered for evaluation in result.evaluations.values()]
     assert altered == ["", "its moving parts over the background of another video", "its middle frame alone"]
@@ -271,12 +273,10 @@ def test_static_bias_of_given_scenes(score, data):
         1,
     )  # 7 is left out; in the place of 1 stands the broken file
     before = {
-        row["path"]: row["predicted"] for row in result.evaluations["as-is"].videos if "predicted" in row
+        row.path: row.predicted for row in result.evaluations["as-is"].videos if row.predicted is not None
     }
     same = [
-        before[row["path"].removeprefix("other ")] == row["predicted"]
-        for row in over.videos
-        if "error" not in row
+        before[row.path.removeprefix("other ")] == row.predicted for row in over.videos if row.error is None
     ]
     assert len(same) == 10
     assert result.figures["same label over both"] == sum(same) / 10
@@ -452,8 +452,10 @@ def test_few_shot_measures_with_the_texts_that_it_trained_with(clips, tmp_path):
     found, _ = run_all(experiment, tmp_path / "runs")
     for folder, evaluation in found.items():
         trained = load(tmp_path / "runs" / folder, device="cpu")
-        assert scorer(trained, RECIPE.templates, Views(), descriptions=texts)(test) == evaluation
-        assert scorer(trained, RECIPE.templates, Views())(test).videos != evaluation.videos
+        engine = Engine(trained)
+        described = scorer(engine, Views(), lambda labels: LabelTexts(labels=labels, descriptions=texts))
+        assert described(test) == evaluation
+        assert scorer(engine, Views())(test).videos != evaluation.videos
 
 
 def test_few_shot_takes_lists_as_they_are(clips, tmp_path):

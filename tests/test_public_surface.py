@@ -8,6 +8,10 @@ import pytest
 import openxclip
 
 PUBLIC = {
+    "Engine": "openxclip.inference.engine",
+    "InferenceOptions": "openxclip.inference.options",
+    "LabelTexts": "openxclip.text.label_texts",
+    "ModelSource": "openxclip.checkpoints.source",
     "OpenXCLIPError": "openxclip.errors",
     "Prediction": "openxclip.inference.recognizer",
     "Recognizer": "openxclip.inference.recognizer",
@@ -52,16 +56,16 @@ def test_arguments_that_users_name():
     def arguments(function: object) -> list[str]:
         return [name for name in inspect.signature(function).parameters if name != "self"]
 
-    shared = ["device", "dtype", "num_frames", "tokenizer"]
-    assert arguments(openxclip.load) == ["source", *shared, "revision", "interpolate", "image_model"]
+    loading = [
+        "source", "device", "dtype", "num_frames", "tokenizer", "revision", "interpolate", "image_model",
+    ]  # fmt: skip
+    assert arguments(openxclip.load) == arguments(openxclip.ModelSource) == loading
     assert arguments(openxclip.save_as) == ["folder", "model", "tokenizer", "preprocess", "format"]
     assert arguments(openxclip.Recognizer.from_pretrained) == [
-        "source", "labels", "templates", *shared, "interpolate", "image_model", "limits", "descriptions",
-        "shortcuts",
+        "source", "labels", "templates", "descriptions", "options", "limits",
     ]  # fmt: skip
-    assert arguments(openxclip.Recognizer) == [
-        "model", "tokenizer", "preprocess", "labels", "templates", "limits", "descriptions", "shortcuts",
-    ]  # fmt: skip
+    assert arguments(openxclip.Recognizer) == ["engine", "labels", "limits"]
+    assert arguments(openxclip.InferenceOptions) == ["runtime", "batch_size", "shortlist", "text_cache"]
     assert arguments(openxclip.Recognizer.predict) == ["videos", "top_k", "views"]
-    assert arguments(openxclip.Recognizer.predict_each) == ["videos", "top_k", "views"]
+    assert arguments(openxclip.Recognizer.predict_each) == ["videos", "top_k", "views", "ordered"]
     assert arguments(openxclip.Prediction) == ["path", "scores", "error"]

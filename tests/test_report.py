@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import TINY, tiny_model, tiny_tokenizer
+from tiny import TINY, recognizer_of, tiny_model, tiny_tokenizer
 from videos import moving_frames, write_video
 
 import openxclip
@@ -360,7 +360,7 @@ def test_runs_of_an_experiment_are_folded(results, tmp_path):
 
 def evaluated(manifest: Manifest, folder: Path, alter: Alter | None = None) -> Evaluation:
     preprocess = openxclip.video.Preprocessor.official(TINY.vision.image_size_px)
-    recognizer = openxclip.Recognizer(tiny_model(), tiny_tokenizer(), preprocess, manifest.labels)
+    recognizer = recognizer_of(tiny_model(), tiny_tokenizer(), preprocess, manifest.labels)
     result = evaluate(recognizer, manifest, Views(), alter=alter)
     result.save(folder / "evaluation.json")
     return result
@@ -374,7 +374,7 @@ def test_rendered_clips_are_rendered_again(tmp_path):
     page = Page(tmp_path / "report.html")
     assert "Not shown" not in page.text
     assert len(page.images) == len(manifest.items) == 6
-    shown = [row["path"] for row in choose_examples(result.videos)]
+    shown = [row["path"] for row in choose_examples([video.to_dict() for video in result.videos])]
     for path, data in zip(shown, page.images, strict=True):
         (item,) = [item for item in manifest.items if item.path == path]
         expected = film_strip(item.source.frames(lambda n: centred(n, 8), 96))

@@ -7,22 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import TINY, tiny_model, tiny_tokenizer, tiny_tokens
+from tiny import TINY, recognizer_of, runtime_options, tiny_model, tiny_tokenizer, tiny_tokens
 from torch.testing import assert_close
 
 from openxclip.checkpoints.load import load
 from openxclip.data.shapes.splits import shapes_manifest
 from openxclip.errors import InputError
-from openxclip.inference.labels import label_features
-from openxclip.inference.recognizer import Recognizer
-from openxclip.inference.shortcuts import Shortcuts, cache_folder, keep_compiled_code
-from openxclip.inference.shortlist import cosine, shortlist_logits
+from openxclip.inference.label_set import label_features
+from openxclip.inference.options import InferenceOptions, cache_folder, keep_compiled_code
+from openxclip.inference.scoring import cosine, shortlist_logits
 from openxclip.inference.text_cache import cached, text_key
 from openxclip.inference.views import Views
 from openxclip.models import XCLIP
 from openxclip.models.xclip import VideoFeatures
-from openxclip.runtimes.folding import fold_normalisation
 from openxclip.runtimes.int8 import Int8Linear, to_int8, use_int8
+from openxclip.runtimes.torch_runtime import fold_normalisation
 from openxclip.video.transforms import Preprocessor
 
 PREPROCESSORS = [
@@ -74,7 +73,7 @@ def test_a_compiled_recognizer_says_the_same() -> None:
     pixels = raw_pixels()
     for int8 in (False, True):
         plain, compiled = (
-            Recognizer(*loaded, labels, shortcuts=Shortcuts(compile=compile, int8=int8))
+            recognizer_of(*loaded, labels, options=runtime_options(compile=compile, int8=int8))
             for compile in (False, True)
         )
         # A number that lies between two integers may be rounded to the other one.
@@ -84,22 +83,22 @@ def test_a_compiled_recognizer_says_the_same() -> None:
 
 def test_a_recognizer_keeps_the_features_of_many_labels(tmp_path: Path) -> None:
     labels = [first + second for first in "abcdefghijklmnop" for second in "abcdefghijklmnop"]
-    shortcuts = Shortcuts(text_cache=tmp_path, shortlist=3)
+    options = InferenceOptions(text_cache=tmp_path, shortlist=3)
     loaded = tiny_model(), tiny_tokenizer(), PREPROCESSORS[0]
-    first, second = (Recognizer(*loaded, labels, shortcuts=shortcuts) for _ in range(2))
+    first, second = (recognizer_of(*loaded, labels, options=options) for _ in range(2))
     (file,) = tmp_path.rglob("*.safetensors")
-    assert torch.equal(first.text, load_file(file)["features"])
-    assert torch.equal(first.text, second.text)
+    assert torch.equal(first.label_set.features, load_file(file)["features"])
+    assert torch.equal(first.label_set.features, second.label_set.features)
     probabilities = first.probabilities(raw_pixels())
     assert 3 <= int((probabilities > 0).sum()) <= 6, "two views, three labels each"
     assert_close(probabilities.sum(), torch.tensor(1.0))
-    Recognizer(*loaded, labels[:5], shortcuts=shortcuts)
+    recognizer_of(*loaded, labels[:5], options=options)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 1, "few labels are not worth a file"
 
 
 def test_a_shortlist_holds_something() -> None:
     with pytest.raises(InputError, match="shortlist must be at least 1"):
-        Shortcuts(shortlist=0)
+        InferenceOptions(shortlist=0)
 
 
 def test_texts_come_back_in_their_order_whatever_their_length() -> None:
@@ -148,8 +147,8 @@ def test_integers_change_the_recognisers_copy_alone() -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     labels = ["ba de", "ki", "lo mu"]
     loaded = model, tiny_tokenizer(), PREPROCESSORS[0]
-    plain = Recognizer(*loaded, labels)
-    integers = Recognizer(*loaded, labels, shortcuts=Shortcuts(int8=True))
+    plain = recognizer_of(*loaded, labels)
+    integers = recognizer_of(*loaded, labels, options=runtime_options(int8=True))
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     pixels = raw_pixels()
@@ -174,7 +173,7 @@ def test_integers_find_the_same_on_a_learned_model() -> None:
     loaded = load("openxclip-tiny", device="cpu", dtype="float32")
     manifest = shapes_manifest("test-novel")
     plain, integers = (
-        Recognizer(*loaded, manifest.labels, shortcuts=Shortcuts(int8=int8)) for int8 in (False, True)
+        recognizer_of(*loaded, manifest.labels, options=runtime_options(int8=int8)) for int8 in (False, True)
     )
     same = []
     for item in manifest.items[::24]:

@@ -1,11 +1,23 @@
 """Tiny models and inputs for tests: every part present, no width equal to another, nothing left at a trivial value."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from openxclip.checkpoints.load import Loaded
+from openxclip.inference.engine import Engine
+from openxclip.inference.label_set import encode_label_set
+from openxclip.inference.options import InferenceOptions
+from openxclip.inference.recognizer import Recognizer
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig
+from openxclip.runtimes.options import RuntimeOptions
+from openxclip.text.label_texts import LabelTexts
 from openxclip.text.tokenizer import Tokenizer, train_small_tokenizer
+from openxclip.video.source import VideoLimits
+from openxclip.video.transforms import Preprocessor
 
 TINY = XCLIPConfig(
     embed_dim=128,
@@ -54,3 +66,36 @@ def tiny_tokenizer(config: XCLIPConfig = TINY) -> Tokenizer:
     sounds = ("ba", "de", "ki", "lo", "mu", "ne", "pi", "ro", "su", "ta", "ve", "zo")
     texts = [first + second for first in sounds for second in sounds]
     return train_small_tokenizer(texts, config.text.vocab_size, config.text.context_length)
+
+
+def recognizer_of(
+    model: XCLIP,
+    tokenizer: Tokenizer,
+    preprocess: Preprocessor,
+    labels: Sequence[str],
+    templates: Sequence[str] = ("{}",),
+    *,
+    descriptions: Mapping[str, Any] | None = None,
+    options: InferenceOptions | None = None,
+    limits: VideoLimits | None = None,
+) -> Recognizer:
+    """A recognizer around a model in memory."""
+    texts = LabelTexts(labels=labels, templates=templates, descriptions=descriptions)
+    return Recognizer(Engine(Loaded(model, tokenizer, preprocess), options), texts, limits)
+
+
+def label_features_of(
+    model: XCLIP,
+    tokenizer: Tokenizer,
+    labels: Sequence[str],
+    templates: Sequence[str] = ("{}",),
+    descriptions: Mapping[str, Any] | None = None,
+) -> Tensor:
+    """Text features (K, E) of labels."""
+    texts = LabelTexts(labels=labels, templates=templates, descriptions=descriptions)
+    return encode_label_set(model, tokenizer, texts).features
+
+
+def runtime_options(**settings: bool) -> InferenceOptions:
+    """Inference with settings of the runtime alone."""
+    return InferenceOptions(runtime=RuntimeOptions(**settings))

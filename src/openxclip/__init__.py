@@ -16,13 +16,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from openxclip.checkpoints.load import load
     from openxclip.checkpoints.save import save_as
+    from openxclip.checkpoints.source import ModelSource
     from openxclip.errors import OpenXCLIPError, VideoError
+    from openxclip.inference.engine import Engine
+    from openxclip.inference.options import InferenceOptions
     from openxclip.inference.recognizer import Prediction, Recognizer
     from openxclip.models import XCLIP, XCLIPConfig
+    from openxclip.text.label_texts import LabelTexts
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Engine": "openxclip.inference.engine",
+    "InferenceOptions": "openxclip.inference.options",
+    "LabelTexts": "openxclip.text.label_texts",
+    "ModelSource": "openxclip.checkpoints.source",
     "OpenXCLIPError": "openxclip.errors",
     "Prediction": "openxclip.inference.recognizer",
     "Recognizer": "openxclip.inference.recognizer",
@@ -35,6 +43,10 @@ _HOME = {
 
 __all__ = [
     "XCLIP",
+    "Engine",
+    "InferenceOptions",
+    "LabelTexts",
+    "ModelSource",
     "OpenXCLIPError",
     "Prediction",
     "Recognizer",

@@ -1,14 +1,18 @@
-"""Options that several commands share, as annotated types."""
+"""Options that several commands share: bundles of options, and single ones as annotated types."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import tyro
 
-from openxclip.inference.shortcuts import Shortcuts
+from openxclip.checkpoints.source import ModelSource
+
+if TYPE_CHECKING:
+    from openxclip.text.label_texts import LabelTexts
+    from openxclip.video.source import VideoLimits
 
 Device = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda, cuda:1, mps")]
-Dtype = Annotated[Literal["auto", "float32", "bfloat16"], tyro.conf.arg(help="precision of the weights")]
 Model = Annotated[
     str,
     tyro.conf.arg(
@@ -16,55 +20,117 @@ Model = Annotated[
         "needs no download (moving shapes only)"
     ),
 ]
-NumFrames = Annotated[
-    int | None,
-    tyro.conf.arg(
-        name="frames",
-        help="run the model on another number of frames than it was trained with (positions interpolated)",
-    ),
-]
 TokenizerSource = Annotated[
     str | None,
     tyro.conf.arg(
         name="tokenizer",
-        help="for models that bring none: a tokenizer.json, a hub id, or CLIP's merges file",
-    ),
-]
-Templates = Annotated[
-    str,
-    tyro.conf.arg(
-        help="prompt templates: a built-in name (name, video, clip-video, clip-80), or a file with one a line"
+        help="for models without one: a tokenizer.json, a hub id, or CLIP's merges file",
     ),
 ]
 DescriptionsFile = Annotated[
     str | None,
     tyro.conf.arg(
         name="descriptions",
-        help="texts that stand for the labels in place of their names: a JSON file of label -> text or list of texts, "
-        "or moving-shapes for that world's own",
+        help="text prompts used instead of label names: a JSON file of label -> text or list of texts, or "
+        "moving-shapes for that world's own",
     ),
 ]
 ViewsText = Annotated[str, tyro.conf.arg(help="temporal clips x spatial crops, e.g. 1x1 or 4x3")]
-Interpolate = Annotated[
-    float | None,
-    tyro.conf.arg(
-        help="share of the fine-tuned weights, 0 to 1; the rest is the image model's that they started from (WiSE-FT)",
-    ),
-]
-ImageModel = Annotated[
-    str | None,
-    tyro.conf.arg(
-        help="the image model for --interpolate; where --model is a run folder, the start of that run"
-    ),
-]
-ShortcutOptions = Annotated[Shortcuts, tyro.conf.OmitArgPrefixes]
 Json = Annotated[bool, tyro.conf.arg(name="json", help="print JSON for machines")]
 Labels = Annotated[
     str | None,
     tyro.conf.arg(
-        help='label set in place of the labels.csv beside the list: a file, "a, b, c", or a built-in name'
+        help='label set used instead of the labels.csv beside the list: a file, "a, b, c", or a built-in name'
     ),
 ]
 MediaRoot = Annotated[
     Path | None, tyro.conf.arg(help="folder or .tar that holds the videos, if they are not beside the list")
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """How a model is loaded."""
+
+    device: Device = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"], tyro.conf.arg(help="precision of the weights")
+    ] = "auto"
+    num_frames: Annotated[
+        int | None,
+        tyro.conf.arg(
+            name="frames", help="frames of a clip, if other than in training (positions are interpolated)"
+        ),
+    ] = None
+    tokenizer: TokenizerSource = None
+    interpolate: Annotated[
+        float | None,
+        tyro.conf.arg(
+            help="share of the fine-tuned weights, 0 to 1; the rest is those of the image model they started from "
+            "(WiSE-FT)",
+        ),
+    ] = None
+    image_model: Annotated[
+        str | None,
+        tyro.conf.arg(help="the image model for --interpolate; by default the start of the run in --model"),
+    ] = None
+
+    def source(self, model: str) -> ModelSource:
+        """A model, loaded this way."""
+        return ModelSource(source=model, **vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptOptions:
+    """How labels become sentences."""
+
+    templates: Annotated[
+        str,
+        tyro.conf.arg(
+            help="prompt templates: a built-in name (name, video, clip-video, clip-80), or a file with one a line"
+        ),
+    ] = "name"
+    descriptions: DescriptionsFile = None
+
+    def check(self) -> None:
+        """Read the templates and descriptions, to fail early.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        from openxclip.data.descriptions import parse_descriptions
+        from openxclip.text.templates import parse_templates
+
+        parse_templates(self.templates)
+        parse_descriptions(self.descriptions)
+
+    def texts(self, labels: tuple[str, ...]) -> "LabelTexts":
+        """These labels with the templates and descriptions, read and checked."""
+        from openxclip.data.descriptions import parse_descriptions
+        from openxclip.text.label_texts import LabelTexts
+        from openxclip.text.templates import parse_templates
+
+        templates = parse_templates(self.templates)
+        return LabelTexts(
+            labels=labels, templates=templates, descriptions=parse_descriptions(self.descriptions)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions:
+    """Which videos are refused."""
+
+    max_seconds: Annotated[float | None, tyro.conf.arg(help="refuse longer videos")] = None
+    max_frame_px: Annotated[int | None, tyro.conf.arg(help="refuse frames of more pixels")] = None
+
+    def limits(self) -> "VideoLimits":
+        """With the defaults for those not given."""
+        from openxclip.video.source import VideoLimits
+
+        return replace(
+            VideoLimits(), **{name: value for name, value in vars(self).items() if value is not None}
+        )
+
+
+Flat: TypeAlias = tyro.conf.OmitArgPrefixes
+"""Marks a bundle whose options carry no prefix."""

@@ -3,96 +3,69 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from openxclip.cli.options import (
-    DescriptionsFile,
-    Device,
-    Dtype,
-    ImageModel,
-    Interpolate,
-    Json,
-    Model,
-    NumFrames,
-    ShortcutOptions,
-    Templates,
-    TokenizerSource,
-    ViewsText,
-)
-from openxclip.inference.shortcuts import Shortcuts, cache_folder, keep_compiled_code
+from openxclip.cli.options import Json, LimitOptions, LoadOptions, Model, PromptOptions, ViewsText
+from openxclip.inference.options import InferenceOptions, cache_folder, keep_compiled_code
 
 if TYPE_CHECKING:
-    from openxclip.data.descriptions import Descriptions
     from openxclip.inference.recognizer import Prediction
-    from openxclip.video.decode import VideoLimits
-
-SHORTCUTS = Shortcuts(text_cache=cache_folder())
 
 
-def predict(
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """Options of `openxclip predict`."""
+
     videos: Annotated[
-        tuple[Path, ...],
-        tyro.conf.Positional,
+        tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(help="video files, or folders searched for videos"),
-    ],
+    ]
     labels: Annotated[
         str,
         tyro.conf.arg(
             help='"a, b, c", a file (one a line, or id,name), or kinetics400, kinetics600, ucf101, hmdb51'
         ),
-    ],
-    model: Model = "microsoft/xclip-base-patch32",
-    views: ViewsText = "1x1",
-    top_k: Annotated[int, tyro.conf.arg(help="labels to show for each video")] = 5,
-    templates: Templates = "name",
-    descriptions: DescriptionsFile = None,
-    json_lines: Json = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    num_frames: NumFrames = None,
-    tokenizer: TokenizerSource = None,
-    interpolate: Interpolate = None,
-    image_model: ImageModel = None,
-    max_seconds: Annotated[float | None, tyro.conf.arg(help="refuse longer videos")] = None,
-    max_frame_px: Annotated[int | None, tyro.conf.arg(help="refuse frames of more pixels")] = None,
-    shortcuts: ShortcutOptions = SHORTCUTS,
-) -> int:
+    ]
+    model: Model = "microsoft/xclip-base-patch32"
+    views: ViewsText = "1x1"
+    top_k: Annotated[int, tyro.conf.arg(help="labels to show for each video")] = 5
+    any_order: Annotated[
+        bool, tyro.conf.arg(help="print each video as soon as it is recognised, not in the given order")
+    ] = False
+    print_json: Json = False
+    prompts: PromptOptions = field(default_factory=PromptOptions)
+    load: LoadOptions = field(default_factory=LoadOptions)
+    limits: LimitOptions = field(default_factory=LimitOptions)
+    inference: InferenceOptions = field(default_factory=lambda: InferenceOptions(text_cache=cache_folder()))
+
+
+def predict(options: Annotated[PredictOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
     """Rank your labels for each video, best first.
 
-    A video that cannot be read gets its error in its row, the others go on, and the exit status is 1. With
-    --json, each video is one line: {"path", "scores": [[label, probability], ...], "error"}.
+    A video that cannot be read is reported as an error; the others continue, and the exit status is 1. With --json,
+    each video is one line: {"path", "scores": [[label, probability], ...], "error"}.
     """
     from openxclip.text.labels import parse_labels
-    from openxclip.text.templates import parse_templates
 
-    if shortcuts.compile:
+    if options.inference.runtime.compile:
         keep_compiled_code()
-    _check(top_k, views)
-    names, prompts, paths = parse_labels(labels), parse_templates(templates), _find_videos(videos)
-    texts = _described(names, descriptions)
+    _check(options.top_k, options.views)
+    labels, paths = parse_labels(options.labels), _find_videos(options.videos)
+    texts, limits = options.prompts.texts(tuple(labels)), options.limits.limits()
 
+    from openxclip.inference.engine import Engine
     from openxclip.inference.recognizer import Recognizer
 
-    recognizer = Recognizer.from_pretrained(
-        model,
-        names,
-        prompts,
-        device=device,
-        dtype=dtype,
-        num_frames=num_frames,
-        tokenizer=tokenizer,
-        interpolate=interpolate,
-        image_model=image_model,
-        limits=_limits(max_seconds, max_frame_px),
-        descriptions=texts,
-        shortcuts=shortcuts,
+    engine = Engine.load(options.load.source(options.model), options.inference)
+    recognizer = Recognizer(engine, texts, limits)
+    predictions = recognizer.predict_each(
+        paths, top_k=options.top_k, views=options.views, ordered=not options.any_order
     )
-    predictions = recognizer.predict_each(paths, top_k=top_k, views=views)
-    return _show_all(_with_progress(predictions, len(paths)), json_lines)
+    return _show_all(_with_progress(predictions, len(paths)), options.print_json)
 
 
 def _check(top_k: int, views: str) -> None:
@@ -104,17 +77,8 @@ def _check(top_k: int, views: str) -> None:
     Views.parse(views)
 
 
-def _described(labels: Sequence[str], descriptions: str | None) -> "Descriptions | None":
-    """The texts of every label: one that lacks them shows before the model is loaded."""
-    from openxclip.data.descriptions import parse_descriptions, texts_of
-
-    found = parse_descriptions(descriptions)
-    texts_of(labels, found)
-    return found
-
-
 def _find_videos(paths: Sequence[Path]) -> list[Path]:
-    """The files given, and the videos inside the folders given, in order of name.
+    """The files given, and the videos inside the folders given, sorted by name.
 
     A missing file and a folder without videos stay in the list: their row says so.
     """
@@ -126,13 +90,8 @@ def _find_videos(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(
-            file
-            for file in path.rglob(
-                "[!.]*"
-            )  # not the hidden "._clip.mp4" that some systems put beside clip.mp4
-            if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()
-        )
+        visible = path.rglob("[!.]*")  # some systems put a hidden "._clip.mp4" beside clip.mp4
+        inside = sorted(file for file in visible if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
         found += inside or [path]
     if not found:
         raise InputError("no video given; name at least one file or folder")
@@ -145,17 +104,6 @@ def _no_videos() -> str:
     from openxclip.data.manifest import VIDEO_SUFFIXES
 
     return f"the folder holds no video; known endings are {', '.join(sorted(VIDEO_SUFFIXES))}"
-
-
-def _limits(max_seconds: float | None, max_frame_px: int | None) -> "VideoLimits":
-    from openxclip.video.decode import VideoLimits
-
-    limits = VideoLimits()
-    if max_seconds is not None:
-        limits = replace(limits, max_seconds=max_seconds)
-    if max_frame_px is not None:
-        limits = replace(limits, max_frame_px=max_frame_px)
-    return limits
 
 
 def _with_progress(predictions: "Iterator[Prediction]", total: int) -> "Iterator[Prediction]":
@@ -172,7 +120,7 @@ def _with_progress(predictions: "Iterator[Prediction]", total: int) -> "Iterator
 
 
 def _show_all(predictions: "Iterator[Prediction]", as_json: bool) -> int:
-    """Exit status: 1 if one of them failed."""
+    """Exit status: 1 if a video failed."""
     failed = False
     for prediction in predictions:
         if Path(prediction.path).is_dir():

@@ -4,33 +4,19 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from openxclip.cli.options import (
-    DescriptionsFile,
-    Device,
-    Dtype,
-    ImageModel,
-    Interpolate,
-    Json,
-    Labels,
-    MediaRoot,
-    NumFrames,
-    Templates,
-    TokenizerSource,
-    ViewsText,
-)
+from openxclip.cli.options import Json, Labels, LoadOptions, MediaRoot, PromptOptions, ViewsText
+from openxclip.inference.options import InferenceOptions
 
 if TYPE_CHECKING:
-    from openxclip.data.descriptions import Descriptions
     from openxclip.data.manifest import Manifest
     from openxclip.evaluation.evaluate import Evaluation
     from openxclip.evaluation.protocols import Result, Score
-    from openxclip.inference.views import Views
     from openxclip.reports.table import Table
 
 MAX_NAMED_VIDEOS = 20
@@ -63,16 +49,15 @@ class Options:
     labels: Labels = None
     output: Output = None
     views: ViewsText = "1x1"
-    templates: Templates = "name"
-    descriptions: DescriptionsFile = None
     print_json: Json = False
     media_root: MediaRoot = None
-    device: Device = "auto"
-    dtype: Dtype = "float32"  # a figure must not depend on the processor
-    num_frames: NumFrames = None
-    tokenizer: TokenizerSource = None
-    interpolate: Interpolate = None
-    image_model: ImageModel = None
+    prompts: PromptOptions = field(default_factory=PromptOptions)
+    # A figure must not depend on the processor.
+    load: LoadOptions = field(default_factory=lambda: LoadOptions(dtype="float32"))
+    batch_size: Annotated[
+        int | None,
+        tyro.conf.arg(help="views that pass through the model at once; by default as many as pay off"),
+    ] = None
 
     def manifest(self, list_name: str | None) -> "Manifest":
         """A list of the data; a folder's test.txt where none is named."""
@@ -86,25 +71,23 @@ class Options:
 def measure(
     name: str, options: Options, protocol: Callable[["Score"], "Result"], notes: Sequence[str] = ()
 ) -> int:
-    """Run a protocol with each model and put out what it found -> exit status."""
-    from openxclip.data.descriptions import parse_descriptions
+    """Run a protocol with each model and print its figures -> exit status."""
     from openxclip.errors import InputError
     from openxclip.inference.views import Views
-    from openxclip.text.templates import parse_templates
 
     if not options.model:
         raise InputError("no model given; name at least one with --model")
-    views, templates = Views.parse(options.views), parse_templates(options.templates)
-    descriptions = parse_descriptions(options.descriptions)
+    Views.parse(options.views)
+    options.prompts.check()
     if options.output is not None:
         prepare(options.output)
-    results = [_result(source, options, protocol, templates, descriptions, views) for source in options.model]
+    results = [_result(source, options, protocol) for source in options.model]
     evaluations = [evaluation for result in results for evaluation in result.evaluations.values()]
     table = _table(name, options.model, results, [*notes, *unreadable_notes(evaluations)])
     if options.output is not None:
         _write(name, options.output, table, results)
     if options.print_json:
-        models = [{"model": m, **asdict(result)} for m, result in zip(options.model, results, strict=True)]
+        models = [{"model": m, **r.to_dict()} for m, r in zip(options.model, results, strict=True)]
         print(json.dumps({"protocol": name, "models": models, "table": asdict(table)}))
     else:
         single = name == "supervised" and len(results) == 1
@@ -112,35 +95,21 @@ def measure(
     return report_unreadable(evaluations)
 
 
-def _result(
-    source: str,
-    options: Options,
-    protocol: Callable[["Score"], "Result"],
-    templates: Sequence[str],
-    descriptions: "Descriptions | None",
-    views: "Views",
-) -> "Result":
+def _result(source: str, options: Options, protocol: Callable[["Score"], "Result"]) -> "Result":
     """Load a model and run the protocol with it, under a bar for each list."""
-    from openxclip.checkpoints.load import load
     from openxclip.evaluation.protocols import scorer
+    from openxclip.inference.engine import Engine
+    from openxclip.inference.views import Views
     from openxclip.progress import progress_bar
 
-    loaded = load(
-        source,
-        device=options.device,
-        dtype=options.dtype,
-        num_frames=options.num_frames,
-        tokenizer=options.tokenizer,
-        interpolate=options.interpolate,
-        image_model=options.image_model,
-    )
+    engine = Engine.load(options.load.source(source), InferenceOptions(batch_size=options.batch_size))
     with progress_bar() as bar:
 
         def progress(manifest: "Manifest") -> Callable[[], None]:
             task = bar.add_task(manifest.name, total=len(manifest.items), note="")
             return lambda: bar.advance(task)
 
-        return protocol(scorer(loaded, templates, views, progress, descriptions))
+        return protocol(scorer(engine, Views.parse(options.views), options.prompts.texts, progress))
 
 
 def _table(name: str, models: Sequence[str], results: Sequence["Result"], notes: Sequence[str]) -> "Table":
@@ -249,7 +218,12 @@ def unreadable_notes(evaluations: Iterable["Evaluation"]) -> list[str]:
 
 def report_unreadable(evaluations: Iterable["Evaluation"]) -> int:
     """Name the videos that could not be read, once each -> exit status."""
-    errors = {row["path"]: row["error"] for result in evaluations for row in result.videos if "error" in row}
+    errors = {
+        video.path: video.error
+        for result in evaluations
+        for video in result.videos
+        if video.error is not None
+    }
     for path, reason in list(errors.items())[:MAX_NAMED_VIDEOS]:
         print(f"openxclip: {path}: {reason}", file=sys.stderr)
     if len(errors) > MAX_NAMED_VIDEOS:

@@ -6,8 +6,7 @@ Shapes: V videos, K classes.
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from openxclip.data.shapes.clip import ShapesClip
 from openxclip.errors import InputError, VideoError
 from openxclip.evaluation.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
 from openxclip.files import atomic_write
-from openxclip.inference.ahead import read_ahead
-from openxclip.inference.recognizer import MAX_VIEWS_AT_ONCE, NUM_DECODE_THREADS, Recognizer
+from openxclip.inference.pipeline import Failure
+from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.views import Views
 
 
@@ -34,6 +33,31 @@ class ClassResult:
     """Videos of this class that were scored."""
     accuracy: float | None
     """Share of them whose best label is right; None where there are none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoResult:
+    """One video of an evaluation: what it was recognised as, or why it could not be read."""
+
+    path: str
+    """As the list names it."""
+    label: str
+    """Its true class."""
+    file: str | None = None
+    """The video file, where it is one."""
+    clip: dict[str, Any] | None = None
+    """The clip of the rendered world, where it is one."""
+    predicted: str | None = None
+    """The best label."""
+    probability: float | None = None
+    """Its probability."""
+    error: str | None = None
+    """Why the video could not be read."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; those that do not apply are left out, but for `file`."""
+        values = asdict(self)
+        return {name: value for name, value in values.items() if value is not None or name == "file"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +80,8 @@ class Evaluation:
     """By class."""
     confusion: list[list[int]]
     """Row: true class, column: predicted."""
-    videos: list[dict[str, Any]]
-    """For each video: path, file (or None), of a rendered one the clip, label, and either predicted with its
-    probability or the error."""
+    videos: list[VideoResult]
+    """A result for each video, in the order of the list."""
     fingerprint: str
     """Of the list: its labels, paths and assignments."""
     altered: str = ""
@@ -67,13 +90,19 @@ class Evaluation:
     def save(self, path: Path) -> None:
         """Write everything as one JSON file."""
         with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1))
+            temporary.write_text(json.dumps(self.to_dict(), indent=1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"videos": [video.to_dict() for video in self.videos]}
 
     @classmethod
     def read(cls, path: Path) -> "Evaluation":
         """What `save` wrote."""
         values = json.loads(path.read_text())
-        return cls(**values | {"classes": [ClassResult(**row) for row in values["classes"]]})
+        classes = [ClassResult(**row) for row in values["classes"]]
+        videos = [VideoResult(**row) for row in values["videos"]]
+        return cls(**values | {"classes": classes, "videos": videos})
 
 
 Read = Callable[[Item], Tensor]
@@ -107,32 +136,27 @@ def evaluate(
     def altered(item: Item) -> Tensor:
         return read(item) if alter is None else alter(item, read)
 
-    videos: list[dict[str, Any]] = []
+    results: list[VideoResult] = []
     scores: list[Tensor] = []
     truth: list[int] = []
-    outcomes = read_ahead(manifest.items, altered, NUM_DECODE_THREADS)
-    size = max(1, MAX_VIEWS_AT_ONCE // (views.num_clips * views.num_crops))
-    while batch := list(islice(outcomes, size)):
-        readable = [pixels for _, pixels in batch if not isinstance(pixels, VideoError)]
-        probabilities = iter(recognizer.probabilities_of(torch.stack(readable)) if readable else ())
-        for item, outcome in batch:
-            videos.append(_row(item, manifest.labels))
-            if isinstance(outcome, VideoError):
-                videos[-1]["error"] = outcome.reason
-            else:
-                scores.append(next(probabilities))
-                truth.append(item.label)
-                best = int(scores[-1].argmax())
-                videos[-1] |= {"predicted": manifest.labels[best], "probability": scores[-1][best].item()}
-            on_video()
+    for outcome in recognizer.engine.score(manifest.items, altered, recognizer.label_set):
+        result = _unscored(outcome.item, manifest.labels)
+        if isinstance(outcome, Failure):
+            results.append(replace(result, error=outcome.reason))
+        else:
+            best = int(outcome.scores.argmax())
+            probability = outcome.scores[best].item()
+            results.append(replace(result, predicted=manifest.labels[best], probability=probability))
+            scores.append(outcome.scores)
+            truth.append(outcome.item.label)
+        on_video()
     if not scores:
-        first = videos[0]
         raise VideoError(
             manifest.name,
-            f"no video of it can be read, {len(videos)} are missing or damaged; the first, {first['path']}: "
-            f"{first['error']}",
+            f"none of its {len(results)} videos can be read, they are missing or damaged; the first, "
+            f"{results[0].path}: {results[0].error}",
         )
-    return _summarise(manifest, views, torch.stack(scores), torch.tensor(truth), videos)
+    return _summarise(manifest, views, torch.stack(scores), torch.tensor(truth), results)
 
 
 def views_text(views: Views) -> str:
@@ -140,14 +164,18 @@ def views_text(views: Views) -> str:
     return f"{views.num_clips}x{views.num_crops}"
 
 
-def _row(item: Item, labels: Sequence[str]) -> dict[str, Any]:
-    file = str(item.source.resolve()) if isinstance(item.source, Path) else None
-    clip = {"clip": asdict(item.source)} if isinstance(item.source, ShapesClip) else {}
-    return {"path": item.path, "file": file, "label": labels[item.label]} | clip
+def _unscored(item: Item, labels: Sequence[str]) -> VideoResult:
+    """What is known of a video before it is scored."""
+    return VideoResult(
+        path=item.path,
+        label=labels[item.label],
+        file=str(item.source.resolve()) if isinstance(item.source, Path) else None,
+        clip=asdict(item.source) if isinstance(item.source, ShapesClip) else None,
+    )
 
 
 def _summarise(
-    manifest: Manifest, views: Views, scores: Tensor, truth: Tensor, videos: list[dict[str, Any]]
+    manifest: Manifest, views: Views, scores: Tensor, truth: Tensor, videos: list[VideoResult]
 ) -> Evaluation:
     """Probabilities (V, K) and true labels (V,) of the readable videos become the result."""
     confusion = confusion_matrix(scores.argmax(dim=1), truth, len(manifest.labels))

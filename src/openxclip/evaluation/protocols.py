@@ -7,18 +7,18 @@ Every figure is a share in 0..1.
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
-from openxclip.checkpoints.load import Loaded
-from openxclip.data.descriptions import Descriptions
 from openxclip.data.manifest import Manifest
 from openxclip.data.subsets import restrict, union, with_labels
 from openxclip.errors import InputError
 from openxclip.evaluation.backgrounds import frozen, partners, with_background_of
 from openxclip.evaluation.evaluate import Alter, Evaluation, evaluate
 from openxclip.evaluation.metrics import harmonic_mean
+from openxclip.inference.engine import Engine
 from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.views import Views
+from openxclip.text.label_texts import LabelTexts
 
 
 class Score(Protocol):
@@ -36,20 +36,31 @@ class Result:
     evaluations: Mapping[str, Evaluation]
     """Name -> the evaluation behind it."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        evaluations = {name: evaluation.to_dict() for name, evaluation in self.evaluations.items()}
+        return {"figures": dict(self.figures), "evaluations": evaluations}
+
+
+Texts = Callable[[tuple[str, ...]], LabelTexts]
+"""Labels -> the sentences that stand for them."""
+
+
+def bare_names(labels: tuple[str, ...]) -> LabelTexts:
+    """The class names themselves."""
+    return LabelTexts(labels=labels)
+
 
 def scorer(
-    loaded: Loaded,
-    templates: Sequence[str],
+    engine: Engine,
     views: Views,
+    texts: Texts = bare_names,
     progress: Callable[[Manifest], Callable[[], None]] = lambda manifest: lambda: None,
-    descriptions: Descriptions | None = None,
 ) -> Score:
-    """The `Score` of a model; `progress` gives, for a manifest, what is called after each of its videos."""
+    """The `Score` of a model; `progress` gives, for a manifest, a function to call after each of its videos."""
 
     def score(manifest: Manifest, alter: Alter | None = None) -> Evaluation:
-        recognizer = Recognizer(
-            *loaded, labels=manifest.labels, templates=templates, descriptions=descriptions
-        )
+        recognizer = Recognizer(engine, texts(manifest.labels))
         return evaluate(recognizer, manifest, views, progress(manifest), alter)
 
     return score
@@ -189,7 +200,8 @@ def _check_same_scenes(test: Manifest, swapped: Manifest) -> None:
 
 def _predictions(evaluation: Evaluation) -> dict[int, str]:
     """Place in the list -> best label, of the videos that could be read."""
-    return {place: row["predicted"] for place, row in enumerate(evaluation.videos) if "predicted" in row}
+    predicted = enumerate(video.predicted for video in evaluation.videos)
+    return {place: label for place, label in predicted if label is not None}
 
 
 def some(labels: Sequence[str], limit: int = 10) -> str:

@@ -12,12 +12,14 @@ from openxclip.data.descriptions import parse_descriptions
 from openxclip.data.manifest import Manifest
 from openxclip.data.subsets import few_shot
 from openxclip.errors import InputError
-from openxclip.evaluation.evaluate import Evaluation, views_text
-from openxclip.evaluation.protocols import scorer
+from openxclip.evaluation.evaluate import Evaluation, evaluate, views_text
 from openxclip.files import read_json
+from openxclip.inference.engine import Engine
+from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.views import Views
 from openxclip.progress import progress_bar
 from openxclip.reports.table import Table, mean_std, percent
+from openxclip.text.label_texts import LabelTexts
 from openxclip.training.config import ExpansionConfig, TrainConfig
 from openxclip.training.train import train_on
 
@@ -163,8 +165,10 @@ def _evaluation(folder: Path, config: TrainConfig, experiment: FewShot, device: 
         task = bar.add_task("evaluating", total=len(test.items), note="")
         loaded = load(folder, device=device)
         texts = parse_descriptions(config.descriptions)
-        score = scorer(loaded, config.templates, experiment.views, lambda _: lambda: bar.advance(task), texts)
-        evaluation = score(test)
+        recognizer = Recognizer(
+            Engine(loaded), LabelTexts(labels=test.labels, templates=config.templates, descriptions=texts)
+        )
+        evaluation = evaluate(recognizer, test, experiment.views, lambda: bar.advance(task))
     evaluation.save(path)
     return evaluation
 

@@ -10,18 +10,22 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 from torch import Tensor
 
 from openxclip.checkpoints.load import load_with_report
-from openxclip.data.descriptions import parse_descriptions, texts_of
+from openxclip.data.descriptions import parse_descriptions
 from openxclip.data.items import Item, Manifest
 from openxclip.evaluation.evaluate import Read
 from openxclip.evaluation.protocols import scorer
 from openxclip.files import atomic_write
+from openxclip.inference.engine import Engine
 from openxclip.inference.views import Views
+from openxclip.text.descriptions import Descriptions, texts_of
+from openxclip.text.label_texts import LabelTexts
 from openxclip.training.config import TrainConfig
 from openxclip.training.train import train_on
 
@@ -76,6 +80,12 @@ class Regimes:
     def names(self) -> tuple[Regime, ...]:
         """Those that can be measured."""
         return tuple(regime for regime in get_args(Regime) if self.tests(regime))
+
+
+def _label_texts(
+    templates: tuple[str, ...], descriptions: Descriptions | None, labels: tuple[str, ...]
+) -> LabelTexts:
+    return LabelTexts(labels=labels, templates=templates, descriptions=descriptions)
 
 
 class Study:
@@ -163,7 +173,7 @@ class Study:
             return pixels
 
         texts = parse_descriptions(config.descriptions)
-        score = scorer(loaded, config.templates, variant.views, descriptions=texts)
+        score = scorer(Engine(loaded), variant.views, partial(_label_texts, config.templates, texts))
         evaluations = [score(test, read_once) for test in tests]
         for evaluation in evaluations:
             if evaluation.num_unreadable:

@@ -23,9 +23,10 @@ from openxclip.checkpoints.load import Loaded
 from openxclip.data.dataset import Batch, Draw, TrainClips, clip_loader, epoch_batches, generator
 from openxclip.data.descriptions import parse_descriptions
 from openxclip.errors import TrainingError
-from openxclip.inference.labels import label_encoder
+from openxclip.inference.label_set import label_encoder
 from openxclip.models import XCLIP
 from openxclip.progress import progress_bar
+from openxclip.text.label_texts import LabelTexts
 from openxclip.training.averaging import WeightAverage
 from openxclip.training.config import TrainConfig
 from openxclip.training.distillation import Distillation
@@ -85,13 +86,12 @@ class Trainer:
         self.steps_per_epoch = max(1, self.num_samples // config.optim.batch_size)
 
     def _label_encoder(self, model: XCLIP) -> Callable[[], Tensor]:
-        return label_encoder(
-            model,
-            self.start.tokenizer,
-            self.clips.manifest.labels,
-            self.config.templates,
+        texts = LabelTexts(
+            labels=self.clips.manifest.labels,
+            templates=self.config.templates,
             descriptions=parse_descriptions(self.config.descriptions),
         )
+        return label_encoder(model, self.start.tokenizer, texts)
 
     def _averaging(self) -> WeightAverage | None:
         if self.config.averaging is None:

@@ -7,16 +7,19 @@ from typing import Any
 from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded, load, load_with_report
 from openxclip.data.dataset import CachedFrames, DecodedFrames, FrameSource, TrainClips
-from openxclip.data.descriptions import fingerprint, parse_descriptions
+from openxclip.data.descriptions import parse_descriptions
 from openxclip.data.manifest import Manifest, read_manifest
 from openxclip.data.shapes.splits import WORLD, is_world
 from openxclip.data.subsets import present
 from openxclip.errors import InputError
 from openxclip.evaluation.evaluate import evaluate
+from openxclip.inference.engine import Engine
 from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.views import Views
 from openxclip.models import XCLIP
 from openxclip.models.expand import clip_only, expand
+from openxclip.text.descriptions import fingerprint
+from openxclip.text.label_texts import LabelTexts
 from openxclip.training.config import DataConfig, TrainConfig
 from openxclip.training.loop import Trainer, Validate
 from openxclip.training.run_folder import RunFolder, TrainingState
@@ -141,12 +144,13 @@ def _validate(start: Loaded, val: Manifest | None, config: TrainConfig) -> Valid
         return None
 
     def top1() -> float:
-        model, tokenizer, preprocess = start
-        model.eval()
-        texts = parse_descriptions(config.descriptions)
-        recognizer = Recognizer(
-            model, tokenizer, preprocess, val.labels, config.templates, descriptions=texts
+        start.model.eval()
+        texts = LabelTexts(
+            labels=val.labels,
+            templates=config.templates,
+            descriptions=parse_descriptions(config.descriptions),
         )
+        recognizer = Recognizer(Engine(start), texts)
         return evaluate(recognizer, val, Views(dense_stride=config.data.dense_stride)).top1
 
     return top1

@@ -1,0 +1,25 @@
+"""A model to load, as one value: where it is, and how to load it. Imports nothing heavy."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Everything that `openxclip.load` needs to know."""
+
+    source: str
+    """Hub id, folder, file, or the name of the shipped model."""
+    device: str = "auto"
+    """"auto", or any device that torch knows by name."""
+    dtype: str = "auto"
+    """"auto", or the name of a type."""
+    num_frames: int | None = None
+    """Frames of a clip, if other than in training; time positions are then interpolated."""
+    tokenizer: str | None = None
+    """Tokenizer for a source that has none."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub source."""
+    interpolate: float | None = None
+    """Share of the source's weights, 0 to 1; the rest is the image model's (WiSE-FT)."""
+    image_model: str | None = None
+    """The image model to interpolate with; None for the start of the run that the source is."""

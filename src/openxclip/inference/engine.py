@@ -1,0 +1,115 @@
+"""A loaded model, ready to score any videos against any number of label sets.
+
+Its parts are separate values: a runtime (pixels -> video features), a scorer (features -> logits), and the flow of
+videos through both.
+
+Shapes: B videos, V views, T frames, S input side, K labels, E joint embedding.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from openxclip.checkpoints.load import Loaded, load, resolve_device
+from openxclip.checkpoints.source import ModelSource
+from openxclip.inference import pipeline
+from openxclip.inference.label_set import LabelSet, encode_label_set
+from openxclip.inference.options import InferenceOptions
+from openxclip.inference.pipeline import Failure, Flow, Scored
+from openxclip.inference.scoring import build_scorer, mean_over_views
+from openxclip.models import XCLIPConfig
+from openxclip.runtimes.int8 import check_device
+from openxclip.runtimes.runtime import build_runtime
+from openxclip.text.label_texts import LabelTexts
+
+Item = TypeVar("Item")
+
+NUM_CPU_DECODERS = 2  # beside a model that computes on the same cores
+GPU_BATCH_SIZE = 32
+CPU_BATCH_GMACS = 4.0
+MAX_CPU_BATCH_SIZE = 16
+
+
+class Engine:
+    """Runtime, scorer and flow around one model."""
+
+    def __init__(self, loaded: Loaded, options: InferenceOptions | None = None) -> None:
+        """
+        Args:
+            loaded: the three values that `openxclip.load` gives.
+            options: how to run and score; None for the defaults.
+
+        Raises:
+            InputError: the model's device cannot run as asked.
+        """
+        self.options = options or InferenceOptions()
+        self.model, self.tokenizer, self.preprocess = loaded
+        self.runtime = build_runtime(self.model, self.preprocess, self.options.runtime)
+        self.scorer = build_scorer(self.model, self.options.shortlist)
+        self.flow = _flow(self.model.config, self.runtime.device, self.options.batch_size)
+
+    @classmethod
+    def load(cls, source: ModelSource, options: InferenceOptions | None = None) -> "Engine":
+        """Load a model (see `openxclip.load`) and build an engine around it."""
+        if options is not None and options.runtime.int8:
+            check_device(resolve_device(source.device))  # fail before a large model is loaded
+        return cls(load(**vars(source)), options)
+
+    def label_set(self, texts: LabelTexts) -> LabelSet:
+        """Encode labels for this model, once."""
+        return encode_label_set(self.model, self.tokenizer, texts, self.options.text_cache)
+
+    def score(
+        self,
+        items: Iterable[Item],
+        read: Callable[[Item], Tensor],
+        labels: LabelSet,
+        *,
+        ordered: bool = True,
+    ) -> Iterator[Scored[Item] | Failure[Item]]:
+        """Probabilities (K,) of every item, as `Scored.scores`; the next videos are decoded meanwhile.
+
+        Args:
+            items: any values that stand for videos.
+            read: an item -> its views uint8 (V, T, 3, S, S); a VideoError makes the item a `Failure`.
+            labels: from `label_set`.
+            ordered: False gives results as soon as they are there.
+
+        Raises:
+            CheckpointError: the model's scores are not numbers.
+        """
+        flow = replace(self.flow, ordered=ordered)
+        for outcome in pipeline.run(items, read, lambda pixels: self.logits(pixels, labels), flow):
+            if isinstance(outcome, Scored):
+                outcome = Scored(outcome.item, mean_over_views(outcome.scores))
+            yield outcome
+
+    def probabilities(self, pixels: Tensor, labels: LabelSet) -> Tensor:
+        """Views uint8 (V, T, 3, S, S) of one video -> probabilities (K,), on the CPU."""
+        chunks = [self.logits(chunk, labels) for chunk in pixels.split(self.flow.batch_size)]
+        return mean_over_views(torch.cat(chunks).cpu())
+
+    @torch.inference_mode()
+    def logits(self, pixels: Tensor, labels: LabelSet) -> Tensor:
+        """Views uint8 (B, T, 3, S, S) -> logits (B, K), on the model's device."""
+        return self.scorer(self.runtime.encode_video(pixels), labels.features)
+
+
+def _flow(config: XCLIPConfig, device: torch.device, batch_size: int | None) -> Flow:
+    if device.type == "cpu":
+        size = batch_size or cpu_batch_size(config)
+        return Flow(batch_size=size, num_decoders=NUM_CPU_DECODERS)
+    size = batch_size or GPU_BATCH_SIZE
+    return Flow(batch_size=size, num_decoders=os.cpu_count() or 1, num_in_flight=1)
+
+
+def cpu_batch_size(config: XCLIPConfig) -> int:
+    """Views at once on a CPU: one of a large tower keeps all cores busy, small ones share the overhead of a call."""
+    vision = config.vision
+    num_tokens = config.num_frames * (vision.num_patches + 2)  # class and message token beside the patches
+    gmacs = 12 * vision.num_layers * vision.width**2 * num_tokens / 1e9  # of a transformer's linear layers
+    return max(1, min(MAX_CPU_BATCH_SIZE, round(CPU_BATCH_GMACS / gmacs)))

@@ -1,0 +1,133 @@
+"""Class names become text features, once per label set. One model can hold any number of them.
+
+Shapes: K labels, N sentences of all of them, C tokens of a sentence, E joint embedding.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from openxclip.errors import InputError
+from openxclip.inference.text_cache import cached, text_key
+from openxclip.models import XCLIP
+from openxclip.models.discrete import DiscreteLabels
+from openxclip.text.label_texts import LabelTexts
+from openxclip.text.tokenizer import MissingTokenizer, Tokenizer
+
+MIN_CACHED_SENTENCES = 200  # encoding fewer is as fast as looking them up
+BATCH_SIZE = 256  # sentences encoded at once
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Labels and their text features."""
+
+    labels: tuple[str, ...]
+    features: Tensor
+    """(K, E), on the model's device."""
+
+
+@torch.inference_mode()
+def encode_label_set(
+    model: XCLIP, tokenizer: Tokenizer | MissingTokenizer, texts: LabelTexts, cache: Path | None = None
+) -> LabelSet:
+    """Encode labels; the features of many labels are kept below the folder `cache`, if given.
+
+    Raises:
+        InputError: the model has discrete labels, and these are not exactly its own.
+    """
+    if model.discrete is not None:
+        return LabelSet(tuple(texts.labels), label_encoder(model, tokenizer, texts)())
+    tokens, counts = _tokens(model, tokenizer, texts)
+
+    def compute() -> Tensor:
+        return label_features(model, tokens, counts)
+
+    if cache is None or len(tokens) < MIN_CACHED_SENTENCES:
+        return LabelSet(tuple(texts.labels), compute())
+    features = cached(cache, text_key(model, tokens, tuple(counts)), compute)
+    return LabelSet(tuple(texts.labels), features.to(tokens.device))
+
+
+def label_encoder(
+    model: XCLIP, tokenizer: Tokenizer | MissingTokenizer, texts: LabelTexts
+) -> Callable[[], Tensor]:
+    """A function that computes the features (K, E) with the model's present weights, with gradients.
+
+    A model of discrete labels gives its table.
+
+    Raises:
+        InputError: the model has discrete labels, and these are not exactly its own.
+    """
+    discrete = model.discrete
+    if discrete is None:
+        tokens, counts = _tokens(model, tokenizer, texts)
+        return lambda: label_features(model, tokens, counts)
+    if texts.descriptions is not None:
+        raise InputError("this model's labels are discrete and it reads no texts; leave the descriptions out")
+    _check_discrete(discrete, texts.labels)
+    return lambda: discrete.table
+
+
+def _tokens(
+    model: XCLIP, tokenizer: Tokenizer | MissingTokenizer, texts: LabelTexts
+) -> tuple[Tensor, list[int]]:
+    """Tokens (N, C) of every sentence, and the number of sentences of each label."""
+    sentences = texts.sentences()
+    tokens = tokenizer([sentence for of_label in sentences for sentence in of_label])
+    return tokens.to(model.logit_scale.device), [len(of_label) for of_label in sentences]
+
+
+def label_features(
+    model: XCLIP, tokens: Tensor, num_sentences: Sequence[int], batch_size: int = BATCH_SIZE
+) -> Tensor:
+    """Text features (K, E) of labels from tokens (N, C), where label k has `num_sentences[k]` rows.
+
+    One sentence per label gives the model's own features. Several give the mean of their directions, as CLIP's prompt
+    ensembles do, scaled to the mean length of the features: video-specific prompting depends on lengths.
+    """
+    features = _encode(model, tokens, batch_size)
+    if len(features) == len(num_sentences):
+        return features
+    return torch.stack([_mean_direction(own) for own in features.split(list(num_sentences))])
+
+
+def _encode(model: XCLIP, tokens: Tensor, batch_size: int) -> Tensor:
+    """Text features (N, E) of tokens (N, C). Many are sorted by length first: each batch is cut to its longest."""
+    if len(tokens) <= batch_size or not model.config.text.causal:
+        return torch.cat([model.encode_text(chunk) for chunk in tokens.split(batch_size)])
+    order = tokens.argmax(dim=1).argsort(stable=True)
+    features = torch.cat([model.encode_text(chunk) for chunk in tokens[order].split(batch_size)])
+    return features[order.argsort()]
+
+
+def _mean_direction(features: Tensor) -> Tensor:
+    """Features of one label's sentences (P, E) -> (E,)."""
+    direction = F.normalize(F.normalize(features, dim=-1).mean(dim=0), dim=-1)
+    return direction * features.norm(dim=-1).mean()
+
+
+def _check_discrete(discrete: DiscreteLabels, labels: Sequence[str]) -> None:
+    """Refuse labels that differ from the table's rows, in number or, where it has names, in name."""
+    problem = None
+    if len(labels) != len(discrete.table):
+        problem = f"{len(labels)} labels are given, but this model was trained on {len(discrete.table)}"
+    elif discrete.labels is not None:
+        pairs = enumerate(zip(labels, discrete.labels, strict=True))
+        problem = next(
+            (
+                f"label {i} (counted from 0) is {new!r}, but in this model's training it was {old!r}"
+                for i, (new, old) in pairs
+                if new != old
+            ),
+            None,
+        )
+    if problem is not None:
+        raise InputError(
+            f"{problem}: its labels are discrete, one learned vector each, and it reads no texts; give exactly the "
+            "labels of its training, in their order, or load a model trained with texts"
+        )

@@ -1,0 +1,174 @@
+"""From many videos to their scores: decoders ahead of the model, batches across videos, results in any order.
+
+Memory is bounded: no more videos are decoded than the next batches need. Closing the iterator of results cancels
+what has not begun. The stages know nothing of models, labels or files.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from openxclip.errors import VideoError
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Decoded(Generic[Item]):
+    """An item and its pixels."""
+
+    item: Item
+    pixels: Tensor
+    """uint8 (V, T, 3, S, S): its V views."""
+
+
+@dataclass(frozen=True)
+class Scored(Generic[Item]):
+    """An item and its scores."""
+
+    item: Item
+    scores: Tensor
+    """(V, K) on the CPU: a row for each view."""
+
+
+@dataclass(frozen=True)
+class Failure(Generic[Item]):
+    """An item that cannot be read, and why."""
+
+    item: Item
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """How much happens at once."""
+
+    batch_size: int
+    """Views that go through the model together. A video's views stay together, unless they are more than this."""
+    num_decoders: int
+    """Videos that are decoded at the same time."""
+    num_in_flight: int = 0
+    """Batches that an asynchronous device may still compute while the next one is prepared."""
+    ordered: bool = True
+    """Whether results come in the order of the items, or as soon as they are there."""
+
+
+def run(
+    items: Iterable[Item],
+    read: Callable[[Item], Tensor],
+    compute: Callable[[Tensor], Tensor],
+    flow: Flow,
+) -> Iterator[Scored[Item] | Failure[Item]]:
+    """Score every item; one that cannot be read becomes a `Failure`.
+
+    Args:
+        items: what to score; taken one by one, as room becomes free.
+        read: an item -> its views uint8 (V, T, 3, S, S), or a VideoError; called in threads.
+        compute: views uint8 (B, T, 3, S, S) -> a row of scores for each (B, K), on any device.
+        flow: batch size, decoders, order.
+    """
+    outcomes = decode(items, read, flow)
+    in_flight: deque[tuple[list[Decoded[Item] | Failure[Item]], Tensor | None]] = deque()
+    try:
+        for batch in batches(outcomes, flow.batch_size):
+            in_flight.append((batch, _computed(batch, compute, flow.batch_size)))
+            while len(in_flight) > flow.num_in_flight:
+                yield from _results(*in_flight.popleft())
+        while in_flight:
+            yield from _results(*in_flight.popleft())
+    finally:
+        outcomes.close()
+
+
+def decode(
+    items: Iterable[Item], read: Callable[[Item], Tensor], flow: Flow
+) -> Generator[Decoded[Item] | Failure[Item]]:
+    """Read items in threads, ahead of whoever takes them. Decoding releases the interpreter lock: threads suffice.
+
+    At most `num_decoders + batch_size` items are being read or wait to be taken.
+    """
+    remaining = iter(items)
+    waiting: dict[Future[Tensor], Item] = {}  # in the order of the items
+    with ThreadPoolExecutor(flow.num_decoders, thread_name_prefix="decode") as pool:
+        try:
+            while True:
+                for item in islice(remaining, flow.num_decoders + flow.batch_size - len(waiting)):
+                    waiting[pool.submit(read, item)] = item
+                if not waiting:
+                    return
+                future = _next(waiting, flow.ordered)
+                yield _outcome(waiting.pop(future), future)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _next(waiting: dict[Future[Tensor], Item], ordered: bool) -> Future[Tensor]:
+    """The first item's future, or the one that is ready first."""
+    if ordered:
+        return next(iter(waiting))
+    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+    return next(future for future in waiting if future in done)
+
+
+def _outcome(item: Item, future: Future[Tensor]) -> Decoded[Item] | Failure[Item]:
+    try:
+        return Decoded(item, future.result())
+    except VideoError as error:
+        return Failure(item, error.reason)
+
+
+def batches(
+    outcomes: Iterable[Decoded[Item] | Failure[Item]], batch_size: int
+) -> Iterator[list[Decoded[Item] | Failure[Item]]]:
+    """Groups of items with as many views as fit into `batch_size`, at least one item in each.
+
+    Which items share a batch depends on the items alone, not on time, so that results repeat exactly.
+    """
+    batch: list[Decoded[Item] | Failure[Item]] = []
+    num_views = 0
+    for outcome in outcomes:
+        added = len(outcome.pixels) if isinstance(outcome, Decoded) else 0
+        if batch and num_views + added > batch_size:
+            yield batch
+            batch, num_views = [], 0
+        batch.append(outcome)
+        num_views += added
+        if num_views >= batch_size:
+            yield batch
+            batch, num_views = [], 0
+    if batch:
+        yield batch
+
+
+def _computed(
+    batch: list[Decoded[Item] | Failure[Item]], compute: Callable[[Tensor], Tensor], batch_size: int
+) -> Tensor | None:
+    """Scores of all views of a batch, at most `batch_size` views at a time; None where nothing could be read."""
+    pixels = [outcome.pixels for outcome in batch if isinstance(outcome, Decoded)]
+    if not pixels:
+        return None
+    views = torch.cat(pixels) if len(pixels) > 1 else pixels[0]
+    chunks = [compute(chunk) for chunk in views.split(batch_size)]
+    return torch.cat(chunks) if len(chunks) > 1 else chunks[0]
+
+
+def _results(
+    batch: list[Decoded[Item] | Failure[Item]], scores: Tensor | None
+) -> Iterator[Scored[Item] | Failure[Item]]:
+    """The scores of a batch handed back to its items; waits for the device."""
+    rows = None if scores is None else scores.cpu()
+    start = 0
+    for outcome in batch:
+        if isinstance(outcome, Failure):
+            yield outcome
+            continue
+        assert rows is not None  # something was read
+        stop = start + len(outcome.pixels)
+        yield Scored(outcome.item, rows[start:stop])
+        start = stop

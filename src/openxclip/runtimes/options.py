@@ -1,0 +1,13 @@
+"""How the image tower runs, as settings. Imports nothing heavy, so that a command can offer them as options."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """Settings of a runtime."""
+
+    compile: bool = False
+    """compile the image tower first; takes about a minute (less the next time) and pays off for many videos"""
+    int8: bool = False
+    """multiply in 8-bit integers; CPU only, for processors without AMX, best with --compile"""
