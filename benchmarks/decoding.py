@@ -19,7 +19,7 @@ from benchmarks.options import Options
 from benchmarks.readers import OURS, READERS, Job, Reader
 from benchmarks.report import Section
 from openxclip.reports.table import Table
-from openxclip.video.convert import scaled_size
+from openxclip.video.convert import FrameSize
 
 SUITE = "decoding"
 SHORT_SIDE_PX = 256
@@ -70,7 +70,7 @@ def run(options: Options) -> Section:
 
 def measure(clips: Mapping[str, Path], num_rounds: int) -> Section:
     """The suite on any clips of the same size."""
-    width_px, height_px = scaled_size(WIDTH_PX, HEIGHT_PX, SHORT_SIDE_PX)
+    width_px, height_px = FrameSize(short_side_px=SHORT_SIDE_PX).of(WIDTH_PX, HEIGHT_PX)
     references = {kind: clip_thumbnails(path) for kind, path in clips.items()}
     outcomes = [
         outcome_of(

@@ -16,6 +16,7 @@ from benchmarks.weights import write_model
 from openxclip import Recognizer, load
 from openxclip.checkpoints.load import Loaded
 from openxclip.data.manifest import read_manifest
+from openxclip.data.media import FileMedia
 from openxclip.inference.engine import Engine
 from openxclip.inference.options import InferenceOptions
 from openxclip.models import preset
@@ -40,7 +41,7 @@ def run(options: Options) -> Section:
     path = options.data / LIST
     if not path.exists():
         raise UnavailableError(f"it needs {path}; give the folder of the clips with --data")
-    paths = [item.source for item in read_manifest(path).items if isinstance(item.source, Path)]
+    paths = [item.media.path for item in read_manifest(path).items if isinstance(item.media, FileMedia)]
     with TemporaryDirectory() as folder:
         return measure(write_model(Path(folder) / "model", preset(MODEL)), paths)
 

@@ -13,7 +13,8 @@ from benchmarks.harness import Timing, command, duration, interleave
 from benchmarks.options import Options, UnavailableError
 from benchmarks.report import Section
 from openxclip.data.dataset import DecodedFrames, TrainClips, clip_loader, epoch_batches
-from openxclip.data.manifest import Item, Manifest, read_manifest
+from openxclip.data.manifest import read_manifest
+from openxclip.data.media import Item, Manifest
 from openxclip.reports.table import Table
 from openxclip.video.sampling import sparse_train
 from openxclip.video.transforms import TrainTransform

@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from openxclip.video.convert import FrameSize
 from openxclip.video.decode import read_frames
 from openxclip.video.sampling import centred
 
@@ -43,7 +44,8 @@ Reader = Callable[[Job], np.ndarray]
 def ours(job: Job) -> np.ndarray:
     """`read_frames`."""
     side_px = min(job.width_px, job.height_px)
-    return read_frames(job.path, job.indices, short_side_px=side_px, num_threads=job.num_threads).data
+    frames = read_frames(job.path, job.indices, FrameSize(short_side_px=side_px), num_threads=job.num_threads)
+    return frames.data.transpose(0, 2, 3, 1)
 
 
 def pyav(job: Job) -> np.ndarray:

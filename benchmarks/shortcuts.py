@@ -12,8 +12,8 @@ from torch import Tensor
 from benchmarks.harness import command
 from openxclip import Recognizer, load
 from openxclip.checkpoints.load import Loaded
-from openxclip.data.items import Manifest
-from openxclip.data.shapes.splits import WORLDS, shapes_manifest
+from openxclip.data.media import Manifest
+from openxclip.data.moving_shapes import shapes_manifest
 from openxclip.evaluation.metrics import top_k_accuracy
 from openxclip.inference.engine import Engine
 from openxclip.inference.options import InferenceOptions
@@ -21,6 +21,7 @@ from openxclip.inference.views import Views
 from openxclip.progress import progress_bar
 from openxclip.reports.table import Table
 from openxclip.runtimes.options import RuntimeOptions
+from openxclip.shapes.splits import WORLDS
 
 SIZES = (5, 10, 20, 50, 100)
 MODEL = "openxclip-tiny"
@@ -101,6 +102,6 @@ def _read(loaded: Loaded, test: Manifest) -> tuple[Tensor, Tensor]:
     with progress_bar() as bar:
         task = bar.add_task("shortcuts", total=len(test.items), note="")
         for item in test.items:
-            clips.append(recognizer.read(item.open(), Views()))
+            clips.append(recognizer.engine.read_views(item.media.read, Views()))
             bar.advance(task)
     return torch.stack(clips), torch.tensor([item.label for item in test.items])

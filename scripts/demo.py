@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from openxclip import Recognizer
-from openxclip.data.shapes.clip import ShapesClip
-from openxclip.data.shapes.splits import shapes_manifest
+from openxclip.data.moving_shapes import shapes_manifest
 from openxclip.reports.contact_sheet import SheetRow, write_contact_sheet
+from openxclip.shapes.clip import ShapesClip
 from openxclip.video.decode import read_frames
 from openxclip.video.sampling import centred
 
@@ -45,10 +45,10 @@ def render_clips(folder: Path) -> dict[Path, str]:
     items = shapes_manifest("test-novel").items
     names = {}
     for item in items[::CLIPS_BETWEEN]:
-        assert isinstance(item.source, ShapesClip)
-        path = folder / f"{item.source.kind.name.replace(' ', '_')}.mp4"
-        path.write_bytes(item.source.encode())
-        names[path] = item.source.kind.name
+        assert isinstance(item.media, ShapesClip)
+        path = folder / f"{item.media.kind.name.replace(' ', '_')}.mp4"
+        path.write_bytes(item.media.encode())
+        names[path] = item.media.kind.name
     return names
 
 
@@ -65,7 +65,9 @@ def draw(names: Mapping[Path, str], model: str) -> None:
     rows = [
         SheetRow(
             title=path.name,
-            frames=read_frames(path, lambda length: centred(length, NUM_FRAMES_SHOWN)).data,
+            frames=read_frames(path, lambda length: centred(length, NUM_FRAMES_SHOWN)).data.transpose(
+                0, 2, 3, 1
+            ),
             ranking=recognizer.predict(path).scores,
             true_label=name,
         )

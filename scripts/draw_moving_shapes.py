@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from openxclip.data.shapes.clip import ShapesClip
-from openxclip.data.shapes.words import COLOURS, MOTIONS, SHAPES, ShapesClass
 from openxclip.files import atomic_write
+from openxclip.shapes.clip import ShapesClip
+from openxclip.shapes.words import COLOURS, MOTIONS, SHAPES, ShapesClass
 from openxclip.video.sampling import centred
 
 PICTURE = Path(__file__).parents[1] / "docs" / "moving_shapes.png"

@@ -15,9 +15,9 @@ from PIL import Image
 from tiny import label_features_of
 from videos import write_video
 
-from openxclip.data.manifest import Manifest, read_manifest
-from openxclip.data.shapes.files import write_shapes
-from openxclip.data.shapes.splits import WORLD, WORLDS, shapes_manifest
+from openxclip.data.manifest import read_manifest
+from openxclip.data.media import FileMedia, Manifest
+from openxclip.data.moving_shapes import shapes_manifest, write_shapes
 from openxclip.errors import InputError
 from openxclip.experiments import bench
 from openxclip.experiments.ablations import (
@@ -44,6 +44,7 @@ from openxclip.recipes import recipe
 from openxclip.reports.curves import plot_lines
 from openxclip.reports.table import percent
 from openxclip.reports.trade_off import far_points
+from openxclip.shapes.splits import WORLD, WORLDS
 from openxclip.training.config import TrainConfig
 from openxclip.training.start import starting_point
 
@@ -452,7 +453,7 @@ def test_lists_that_are_there_are_not_written_again(folder):
     before = {path: path.stat().st_mtime_ns for path in (folder / "lists").rglob("*")}
     regimes = shapes_regimes(folder, num_shots=2)
     assert {path: path.stat().st_mtime_ns for path in (folder / "lists").rglob("*")} == before
-    assert all(isinstance(item.source, Path) for item in regimes.zero.items)
+    assert all(isinstance(item.media, FileMedia) for item in regimes.zero.items)
     assert regimes.names() == ("zero", "motion", "few", "full")
     assert [len(test.labels) for test in regimes.motion] == [11, 11, 11]
     assert sum(len(test.items) for test in regimes.motion) == len(regimes.zero.items)

@@ -23,6 +23,7 @@ ORDER = (  # from the ground up: a room imports only from those before it
     "video",
     "models",
     "checkpoints",
+    "shapes",
     "data",
     "runtimes",
     "inference",

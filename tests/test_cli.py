@@ -28,12 +28,12 @@ import openxclip
 from openxclip.checkpoints.source import ModelSource
 from openxclip.cli.evaluate import PROTOCOLS
 from openxclip.cli.main import COMMANDS, main, run
-from openxclip.data.shapes.splits import LISTS
 from openxclip.experiments.ablations import ABLATIONS
 from openxclip.inference.options import InferenceOptions
 from openxclip.inference.recognizer import Recognizer
 from openxclip.models.config import PRESETS
 from openxclip.runtimes.options import RuntimeOptions
+from openxclip.shapes.splits import LISTS
 from openxclip.text.templates import BUILT_IN_TEMPLATES
 from openxclip.video import Preprocessor
 

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import openxclip
-from openxclip.data.shapes.splits import WORLDS
-from openxclip.data.shapes.words import ALL_CLASSES, ShapesClass
 from openxclip.errors import ConfigError, InputError, TrainingError
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig, XCLIPConfig
 from openxclip.recipes import PRETRAIN_RECIPES, pretrain_recipe
+from openxclip.shapes.splits import WORLDS
+from openxclip.shapes.words import ALL_CLASSES, ShapesClass
 from openxclip.training import contrastive
 from openxclip.training.contrastive import CaptionBatches, PretrainConfig, contrastive_loss, pretrain
 

@@ -29,7 +29,7 @@ from tiny import TINY, tiny_model, tiny_tokenizer
 
 import openxclip
 from openxclip.checkpoints.load import Loaded
-from openxclip.data.shapes.splits import shapes_manifest
+from openxclip.data.moving_shapes import shapes_manifest
 from openxclip.errors import InputError
 from openxclip.inference.views import Views, read_views
 from openxclip.video.transforms import Preprocessor
@@ -200,7 +200,7 @@ def test_shortcuts_of_the_shipped_model():
     loaded = openxclip.load("openxclip-tiny", device="cpu", dtype="float32")
     test = shapes_manifest("test-novel")
     items = test.items[:3]
-    pixels = torch.stack([read_views(item.open(), loaded.preprocess, 8, Views()) for item in items])
+    pixels = torch.stack([read_views(item.media.read, loaded.preprocess, 8, Views()) for item in items])
     rows = agreement_rows(loaded, test.labels[:12], pixels, torch.tensor([item.label for item in items]))
     names = ["none", "bfloat16", "int8", "bfloat16 and int8", "shortlist of 5", "shortlist of 10"]
     assert [row[:2] for row in rows] == [("12", name) for name in names]

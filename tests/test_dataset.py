@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +17,10 @@ from openxclip.data.dataset import (
     collate,
     epoch_batches,
 )
-from openxclip.data.items import Item
-from openxclip.data.manifest import Manifest, read_manifest
-from openxclip.data.shapes.splits import shapes_manifest
+from openxclip.data.manifest import read_manifest
+from openxclip.data.media import FileMedia, Item, Manifest
+from openxclip.data.moving_shapes import shapes_manifest
+from openxclip.video.convert import FrameSize
 from openxclip.video.decode import read_frames
 from openxclip.video.sampling import centred
 from openxclip.video.transforms import TrainTransform
@@ -88,9 +88,11 @@ def test_dense_clips_are_windows_from_anywhere_and_sparse_ones_spread(manifest):
 def test_rendered_clips_are_not_encoded_on_the_way():
     item = shapes_manifest("train").items[0]
     choose = partial(centred, num_samples=4)
-    assert np.array_equal(DecodedFrames(36)(item, choose), item.source.frames(choose, 36))
+    assert np.array_equal(
+        DecodedFrames(36)(item, choose), item.media.frames(choose, 36).transpose(0, 3, 1, 2)
+    )
     kept = CachedFrames(36, max_frames=8)(item, np.arange)
-    assert np.array_equal(kept, item.source.frames(partial(centred, num_samples=8), 36))
+    assert np.array_equal(kept, item.media.frames(partial(centred, num_samples=8), 36).transpose(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])  # Linux's and macOS's ways to start a process
@@ -128,11 +130,11 @@ def test_a_batch_of_unreadable_videos_is_empty(manifest):
 def test_the_cache_gives_the_frames_that_decoding_gives_and_decodes_once(manifest, tmp_path):
     item = manifest.items[1]
     copy = tmp_path / "copy.mp4"
-    copy.write_bytes(Path(item.source).read_bytes())
+    copy.write_bytes(item.media.path.read_bytes())
     cached = CachedFrames(36, max_frames=6)
-    movable = type(item)(path="copy.mp4", label=0, source=copy)
+    movable = type(item)(path="copy.mp4", label=0, media=FileMedia(copy))
     seen = cached(movable, lambda length: np.arange(length))
-    expected = read_frames(copy, lambda length: centred(length, 6), short_side_px=36).data
+    expected = read_frames(copy, lambda length: centred(length, 6), FrameSize(short_side_px=36)).data
     assert np.array_equal(seen, expected)
     copy.unlink()
     assert np.array_equal(cached(movable, lambda length: np.array([5, 0])), expected[[5, 0]])

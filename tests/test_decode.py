@@ -15,7 +15,7 @@ from paths import DATA, needs_data
 from videos import moving_frames, write_video
 
 from openxclip.errors import ConfigError, InputError, VideoError
-from openxclip.video import VideoLimits, VideoReader, read_frames
+from openxclip.video import Frames, FrameSize, VideoLimits, VideoReader, read_frames
 from openxclip.video.convert import Filter, Resize
 from openxclip.video.packets import PacketInfo, PacketTable, Run, share_out
 from openxclip.video.stream import VideoStream
@@ -62,6 +62,12 @@ BY_PACKETS = {
 }  # fmt: skip
 
 
+def hwc(frames: Frames) -> np.ndarray:
+    """(T, H, W, 3), the order in which the tests' references have them."""
+    assert frames.data.flags.c_contiguous
+    return frames.data.transpose(0, 2, 3, 1)
+
+
 def plain_decode(source: Path | io.BytesIO, stream_index: int | None = None) -> list[av.VideoFrame]:
     """Every frame, one after the other, up to where the file breaks off."""
     frames: list[av.VideoFrame] = []
@@ -95,10 +101,10 @@ def assert_exact(path: Path, truth: np.ndarray, num_threads: int = 0) -> None:
     for indices in probes(len(truth)):
         with VideoReader(path, num_threads=num_threads) as reader:
             assert reader.num_frames == len(truth)
-            np.testing.assert_array_equal(reader.read(indices).data, truth[indices])
+            np.testing.assert_array_equal(hwc(reader.read(indices)), truth[indices])
     with VideoReader(path, num_threads=num_threads) as reader:
         for indices in probes(len(truth)):
-            np.testing.assert_array_equal(reader.read(indices).data, truth[indices])
+            np.testing.assert_array_equal(hwc(reader.read(indices)), truth[indices])
 
 
 @pytest.fixture(scope="module")
@@ -163,15 +169,15 @@ def test_side_by_side_every_stretch_is_decoded_once(video: Path, side_by_side: l
     """Key frames every ten frames: four stretches up to the wanted frame for three decoders, two for the first."""
     truth = np.stack([rgb(frame) for frame in plain_decode(video)])
     wanted = [39, 9, 28, 19]
-    np.testing.assert_array_equal(read_frames(video, lambda _: wanted).data, truth[wanted])
+    np.testing.assert_array_equal(hwc(read_frames(video, lambda _: wanted)), truth[wanted])
     assert len(side_by_side) == 2
     assert all(9 <= num_packets <= 10 for num_packets in side_by_side)
     side_by_side.clear()
-    np.testing.assert_array_equal(read_frames(video.read_bytes(), lambda _: wanted).data, truth[wanted])
+    np.testing.assert_array_equal(hwc(read_frames(video.read_bytes(), lambda _: wanted)), truth[wanted])
     assert len(side_by_side) == 2
     side_by_side.clear()
     with video.open("rb") as file:  # has one place to read from
-        np.testing.assert_array_equal(read_frames(file, lambda _: wanted).data, truth[wanted])
+        np.testing.assert_array_equal(hwc(read_frames(file, lambda _: wanted)), truth[wanted])
     assert side_by_side == []
 
 
@@ -183,10 +189,10 @@ def test_an_open_video_outlives_its_name(
     monkeypatch.chdir(tmp_path)
     with VideoReader("video.mp4") as reader:
         monkeypatch.chdir("/")
-        np.testing.assert_array_equal(reader.read([9, 28]).data, truth[[9, 28]])
+        np.testing.assert_array_equal(hwc(reader.read([9, 28])), truth[[9, 28]])
         assert len(side_by_side) == 1
         path.unlink()
-        np.testing.assert_array_equal(reader.read([19, 39]).data, truth[[19, 39]])
+        np.testing.assert_array_equal(hwc(reader.read([19, 39])), truth[[19, 39]])
         assert len(side_by_side) == 1
 
 
@@ -215,7 +221,7 @@ def test_real_clips_are_exact(name: str, stream_index: int) -> None:
         assert reader.num_frames == len(frames)
         for indices in (*probes(len(frames))[:2], probes(len(frames))[2][-50:]):
             expected = np.stack([np.rot90(rgb(frames[i]), turns) for i in indices])
-            np.testing.assert_array_equal(reader.read(indices).data, expected)
+            np.testing.assert_array_equal(hwc(reader.read(indices)), expected)
 
 
 @needs_data("ucf8/videos")
@@ -228,7 +234,7 @@ def test_real_xvid_clips_are_exact() -> None:
             assert reader.num_frames == len(frames)
             for indices in probes(len(frames)):
                 expected = np.stack([rgb(frames[i]) for i in indices])
-                np.testing.assert_array_equal(reader.read(indices).data, expected)
+                np.testing.assert_array_equal(hwc(reader.read(indices)), expected)
 
 
 def test_a_video_too_large_to_keep_is_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,10 +254,10 @@ def test_a_file_cut_off_holds_the_frames_before_the_cut(tmp_path: Path, name: st
     with VideoReader(cut, num_threads=1) as reader:
         assert reader.num_frames == len(truth)
         for indices in probes(len(truth)):
-            np.testing.assert_array_equal(reader.read(indices).data, truth[indices])
+            np.testing.assert_array_equal(hwc(reader.read(indices)), truth[indices])
     with VideoReader(cut) as reader:  # more threads: the same count
         assert reader.num_frames == len(truth)
-        np.testing.assert_array_equal(reader.read([0, len(truth) // 2]).data, truth[[0, len(truth) // 2]])
+        np.testing.assert_array_equal(hwc(reader.read([0, len(truth) // 2])), truth[[0, len(truth) // 2]])
 
 
 def spoil_last_packets(path: Path) -> Path:
@@ -274,7 +280,7 @@ def test_what_a_second_decoder_finds_spoiled_counts_too(tmp_path: Path, side_by_
     path = write_video(tmp_path / "video.mp4", options={"x264-params": "keyint=10:bframes=0"})
     truth = np.stack([rgb(frame) for frame in plain_decode(path)])
     frames = read_frames(spoil_last_packets(path), lambda num_frames: [9, 19, num_frames - 1])
-    np.testing.assert_array_equal(frames.data, truth[[9, 19, 34]])
+    np.testing.assert_array_equal(hwc(frames), truth[[9, 19, 34]])
     assert len(side_by_side) == 2
 
 
@@ -288,7 +294,7 @@ def test_packets_that_promise_too_much_give_way_to_what_decodes(tmp_path: Path) 
         asked.append(num_frames)
         return [num_frames - 1]
 
-    np.testing.assert_array_equal(read_frames(spoiled, last).data, truth[34:35])
+    np.testing.assert_array_equal(hwc(read_frames(spoiled, last)), truth[34:35])
     assert asked == [40, 35]
     with VideoReader(spoiled) as reader:
         with pytest.raises(InputError, match="no frame 39, only 0 to 34"):
@@ -319,7 +325,7 @@ def test_scaling_is_one_bilinear_pass_of_the_short_side(video: Path) -> None:
     frames = plain_decode(video)
     for short_side, (width, height) in {24: (32, 24), 31: (41, 31), 96: (128, 96), 48: (64, 48)}.items():
         expected = [frames[i].reformat(width, height, "gbrp", interpolation="BILINEAR") for i in (3, 30)]
-        actual = read_frames(video, lambda n: [3, 30], short_side_px=short_side).data
+        actual = hwc(read_frames(video, lambda n: [3, 30], FrameSize(short_side_px=short_side)))
         np.testing.assert_array_equal(actual, np.stack([frame.to_ndarray() for frame in expected]))
 
 
@@ -330,9 +336,9 @@ def test_filter_and_shape_are_those_asked_for(video: Path, filter: Filter, resiz
     width = 24 if resize == "squash" else 32
     expected = plain_decode(video)[3].reformat(width, 24, "gbrp", interpolation=filter.upper()).to_ndarray()
     with VideoReader(video) as reader:
-        data = reader.read([3], 24, resize, filter).data
+        data = hwc(reader.read([3], FrameSize(short_side_px=24, resize=resize, filter=filter)))
     np.testing.assert_array_equal(data[0], expected)
-    again = read_frames(video, lambda n: [3], short_side_px=24, resize=resize, filter=filter).data
+    again = hwc(read_frames(video, lambda n: [3], FrameSize(short_side_px=24, resize=resize, filter=filter)))
     np.testing.assert_array_equal(again, data)
 
 
@@ -349,8 +355,8 @@ def test_rotation_of_the_container_is_applied(tmp_path: Path, rotation: int) -> 
     upright = np.rot90(stored, -clockwise_turns, axes=(1, 2))
     with VideoReader(path) as reader:
         assert (reader.height, reader.width) == upright.shape[1:3]
-        np.testing.assert_array_equal(reader.read([0, 1, 2]).data, upright)
-        assert min(reader.read([0], short_side_px=24).data.shape[1:3]) == 24
+        np.testing.assert_array_equal(hwc(reader.read([0, 1, 2])), upright)
+        assert min(hwc(reader.read([0], FrameSize(short_side_px=24))).shape[1:3]) == 24
 
 
 @pytest.mark.parametrize(
@@ -366,25 +372,25 @@ def test_rotation_of_the_container_is_applied(tmp_path: Path, rotation: int) -> 
 def test_black_and_white_of_any_pixel_format(tmp_path: Path, codec: str, pix_fmt: str, name: str) -> None:
     pictures = [np.full((48, 64, 3), value, np.uint8) for value in (0, 255)]
     path = write_video(tmp_path / name, codec=codec, pix_fmt=pix_fmt, frames=pictures)
-    black, white = read_frames(path, range).data
+    black, white = hwc(read_frames(path, range))
     assert int(black.max()) <= 2
     assert int(white.min()) >= 253
 
 
 def test_lossless_video_gives_back_the_pixels(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mkv", codec="ffv1", pix_fmt="bgra", num_frames=5)
-    np.testing.assert_array_equal(read_frames(path, range).data, np.stack(moving_frames(5)))
+    np.testing.assert_array_equal(hwc(read_frames(path, range)), np.stack(moving_frames(5)))
 
 
 def test_frames_of_another_size_come_at_the_size_of_the_first(tmp_path: Path) -> None:
     small = write_video(tmp_path / "small.h264", num_frames=5)
     large = write_video(tmp_path / "large.h264", num_frames=5, width=96, height=96)
-    assert read_frames(small.read_bytes() + large.read_bytes(), range).data.shape == (10, 48, 64, 3)
+    assert hwc(read_frames(small.read_bytes() + large.read_bytes(), range)).shape == (10, 48, 64, 3)
 
 
 def test_a_picture_is_a_video_of_one_frame(tmp_path: Path) -> None:
     path = write_video(tmp_path / "picture.png", codec="png", pix_fmt="rgb24", num_frames=1, format="image2")
-    np.testing.assert_array_equal(read_frames(path, range).data, np.stack(moving_frames(1)))
+    np.testing.assert_array_equal(hwc(read_frames(path, range)), np.stack(moving_frames(1)))
 
 
 # ------------------------------------------------------------------------------------------------ sources
@@ -412,7 +418,7 @@ def test_every_kind_of_source_gives_the_same_frames(video: Path, tmp_path: Path)
     with video.open("rb") as file:
         file.seek(100)
         for source in (str(video), data, io.BytesIO(data), file, Pipe(data), odd, str(odd)):
-            np.testing.assert_array_equal(read_frames(source, lambda n: [0, 17, 39]).data, expected.data)
+            np.testing.assert_array_equal(hwc(read_frames(source, lambda n: [0, 17, 39])), hwc(expected))
         assert not file.closed, "a file object of the caller stays open"
 
 
@@ -439,7 +445,7 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{}\n#EXT-X-ENDLIST\n"
 def test_a_playlist_reads_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
     monkeypatch.chdir(tmp_path)
     segment = write_video(tmp_path / "segment.ts", num_frames=10)
-    assert read_frames("segment.ts", range).data.shape[0] == 10
+    assert hwc(read_frames("segment.ts", range)).shape[0] == 10
     playlist = tmp_path / "list.m3u8"
     playlist.write_text(PLAYLIST.format(entry.format(segment)))
     concat = tmp_path / "list.txt"
@@ -529,11 +535,11 @@ def test_limits_hold_where_the_header_lies(tmp_path: Path) -> None:
 def test_limits_hold_for_scaled_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "thin.mkv", codec="ffv1", pix_fmt="bgra", frames=moving_frames(2, 2000, 16))
     with VideoReader(path, limits=VideoLimits(max_frame_px=40 * 5000)) as reader:
-        assert reader.read([0], short_side_px=40).data.shape == (1, 40, 5000, 3)
+        assert hwc(reader.read([0], FrameSize(short_side_px=40))).shape == (1, 40, 5000, 3)
         with pytest.raises(
             VideoError, match=r"a scaled frame of 5125x41 px is over the limit max_frame_px=2"
         ):
-            reader.read([0], short_side_px=41)
+            reader.read([0], FrameSize(short_side_px=41))
 
 
 @pytest.mark.parametrize(("name", "max_seconds"), [("no_times.h264", 0.4), ("times.mkv", 0.8)])
@@ -574,7 +580,7 @@ def test_a_damaged_middle_is_an_error_and_not_other_frames(
             frames = read_frames(bytes(spoiled), lambda n: np.arange(8) * n // 8)
         except VideoError:
             continue
-        assert frames.data.shape == (8, 48, 64, 3)
+        assert hwc(frames).shape == (8, 48, 64, 3)
 
 
 @pytest.mark.parametrize("indices", [[], [40], [-1], [0.5], [[0, 1]], ["0"]])

@@ -10,7 +10,7 @@ import numpy as np
 from tiny import tiny_model, tiny_tokenizer
 
 from openxclip.checkpoints.save import save_as
-from openxclip.data.shapes.splits import WORLDS
+from openxclip.shapes.splits import WORLDS
 from openxclip.video.transforms import Preprocessor
 
 DEMO = Path(__file__).parents[1] / "scripts" / "demo.py"

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from tiny import TINY
 
 from openxclip.checkpoints.load import load
-from openxclip.data.descriptions import parse_descriptions, shapes_descriptions
-from openxclip.data.shapes.captions import all_words
-from openxclip.data.shapes.splits import WORLD, shapes_manifest
-from openxclip.data.shapes.words import ALL_CLASSES
+from openxclip.data.descriptions import parse_descriptions
+from openxclip.data.moving_shapes import shapes_manifest
 from openxclip.errors import InputError
+from openxclip.shapes.captions import all_words
+from openxclip.shapes.splits import WORLD
+from openxclip.shapes.words import ALL_CLASSES, shapes_descriptions
 from openxclip.text.descriptions import MAX_BYTES, Descriptions, check_descriptions, texts_of
 from openxclip.training.config import DataConfig, LearningRates, OptimConfig, TrainConfig
 from openxclip.training.train import train_on

@@ -15,7 +15,8 @@ from tiny import TINY, recognizer_of, tiny_model, tiny_tokenizer
 from videos import moving_frames, write_video
 
 from openxclip import Recognizer
-from openxclip.data.manifest import Item, Manifest, read_manifest
+from openxclip.data.manifest import read_manifest
+from openxclip.data.media import FileMedia, Item, Manifest
 from openxclip.errors import InputError, MissingExtraError, VideoError
 from openxclip.evaluation.evaluate import Evaluation, evaluate
 from openxclip.evaluation.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
@@ -112,10 +113,10 @@ def test_an_evaluation_is_what_single_predictions_add_up_to(recognizer, manifest
     hits = {1: 0, 5: 0}
     for item, row in zip(manifest.items, result.videos, strict=True):
         assert (row.path, row.label) == (item.path, LABELS[item.label])
-        assert Path(row.file) == item.source
+        assert Path(row.file) == item.media.path
         if item.path in ("4.mp4", "9.mp4"):
             continue
-        scores = recognizer.predict(item.source, top_k=7, views="2x1").scores
+        scores = recognizer.predict(item.media.path, top_k=7, views="2x1").scores
         names = [label for label, _ in scores]
         assert row.predicted == scores[0][0]
         assert row.probability == pytest.approx(scores[0][1], abs=1e-5)  # scored beside others there
@@ -213,9 +214,13 @@ def test_labels_of_something_else_are_refused(recognizer, manifest):
 
 
 def test_nothing_readable_is_an_error_that_says_why(recognizer):
-    items = tuple(Item(path=f"{i}.mp4", label=i, source=Path(f"/nowhere/{i}.mp4")) for i in range(3))
+    items = tuple(
+        Item(path=f"{i}.mp4", label=i, media=FileMedia(Path(f"/nowhere/{i}.mp4"))) for i in range(3)
+    )
     lost = Manifest(name="lost", labels=LABELS, items=items)
-    message = r"lost: none of its 3 videos can be read, they are missing or damaged; the first, 0\.mp4: there is no"
+    message = (
+        r"lost: none of its 3 videos can be read, they are missing or damaged; the first, 0\.mp4: there is no"
+    )
     with pytest.raises(VideoError, match=message):
         evaluate(recognizer, lost, Views())
 

@@ -3,6 +3,7 @@
 import threading
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -15,11 +16,13 @@ import openxclip
 from openxclip import Prediction, Recognizer, VideoError
 from openxclip.checkpoints.load import Loaded
 from openxclip.checkpoints.source import ModelSource
+from openxclip.data.media import FileMedia
 from openxclip.errors import CheckpointError, InputError
 from openxclip.inference.engine import Engine, cpu_batch_size
 from openxclip.inference.label_set import label_features
 from openxclip.inference.options import InferenceOptions
-from openxclip.inference.views import Views, read_views
+from openxclip.inference.views import Views
+from openxclip.inference.views import read_views as read_views_of
 from openxclip.models import preset
 from openxclip.text.templates import BUILT_IN_TEMPLATES
 from openxclip.video import Preprocessor, VideoLimits
@@ -87,6 +90,14 @@ def naive_views(path: Path, num_clips: int, num_crops: int, size: int = 32) -> t
     return torch.stack(views)
 
 
+def read_views(
+    path: Path, preprocess: Preprocessor, num_frames: int, views: Views, limits: VideoLimits | None = None
+) -> torch.Tensor:
+    """The views of a file."""
+    read = partial(FileMedia(path).read, limits=limits)
+    return read_views_of(read, preprocess, num_frames, views)
+
+
 # Views
 
 
@@ -137,9 +148,7 @@ def test_dense_views_are_neighbouring_frames_of_the_middle(videos, stride):
 
 
 def test_dense_views_look_once(videos):
-    with pytest.raises(
-        InputError, match=r"dense sampling looks at the middle .*: num_clips must be 1, not 4"
-    ):
+    with pytest.raises(InputError, match=r"dense sampling reads the middle .*: num_clips must be 1, not 4"):
         Views(4, 1, dense_stride=2)
 
 

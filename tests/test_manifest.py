@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from paths import DATA, needs_data
 
-from openxclip.data.items import Item, Manifest, TarMember
 from openxclip.data.manifest import VIDEO_SUFFIXES, read_manifest
+from openxclip.data.media import FileMedia, Item, Manifest, TarMember
 from openxclip.errors import InputError, VideoError
+from openxclip.video.convert import FrameSize
 
 UCF8 = DATA / "ucf8"
 CONTENT = {
@@ -77,19 +78,21 @@ def test_list_file(listed: Path) -> None:
         ("b/three.avi", 1),
         ("b/four.avi", 1),
     ]
-    assert manifest.items[0].source == listed / "a/one clip.mp4"
+    assert manifest.items[0].media == FileMedia(listed / "a/one clip.mp4")
     assert manifest.missing() == list(CONTENT)
     write_media(listed)
     assert manifest.missing() == []
-    assert manifest.items[0].open() == listed / "a/one clip.mp4"
+    assert manifest.items[0].media.facts() == {"file": str((listed / "a/one clip.mp4").resolve())}
 
 
 def test_media_lie_in_videos_or_below_the_root(listed: Path, tmp_path: Path) -> None:
     write_media(listed / "videos")
-    assert read_manifest(listed, list_name="train.txt").items[1].source == listed / "videos/a/two.mp4"
+    assert read_manifest(listed, list_name="train.txt").items[1].media == FileMedia(
+        listed / "videos/a/two.mp4"
+    )
     write_media(tmp_path / "elsewhere")
     manifest = read_manifest(listed, list_name="train.txt", media_root=tmp_path / "elsewhere")
-    assert manifest.items[1].source == tmp_path / "elsewhere/a/two.mp4"
+    assert manifest.items[1].media == FileMedia(tmp_path / "elsewhere/a/two.mp4")
     assert manifest.missing() == []
 
 
@@ -137,7 +140,7 @@ def test_class_folders_below_videos_with_labels_of_their_own(tmp_path: Path) -> 
 
 
 def read_size(item: Item) -> int:
-    return len(item.open())
+    return len(item.media.open())
 
 
 @pytest.mark.parametrize("prefix", ["", "./"])
@@ -145,7 +148,7 @@ def test_media_in_a_tar(prefix: str, listed: Path, tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "media.tar", prefix)
     manifest = read_manifest(listed / "train.txt", media_root=tar)
     assert manifest.missing() == []
-    assert {item.path: item.open() for item in manifest.items} == CONTENT
+    assert {item.path: item.media.open() for item in manifest.items} == CONTENT
     assert pickle.loads(pickle.dumps(manifest)) == manifest
 
     items = list(manifest.items) * 20
@@ -166,7 +169,7 @@ def test_real_videos_in_a_tar(tmp_path: Path) -> None:
     packed = read_manifest(UCF8, list_name="train_2shot.txt", media_root=tmp_path / "media.tar")
     assert packed.missing() == []
     for one, other in zip(plain.items, packed.items, strict=True):
-        assert one.source.read_bytes() == other.open()
+        assert one.media.path.read_bytes() == other.media.open()
 
 
 def test_what_a_tar_lacks_is_missing(listed: Path, tmp_path: Path) -> None:
@@ -178,19 +181,19 @@ def test_what_a_tar_lacks_is_missing(listed: Path, tmp_path: Path) -> None:
     manifest = read_manifest(listed / "train.txt", media_root=tar)
     assert manifest.missing() == list(CONTENT)
     with pytest.raises(VideoError, match=r"a/two\.mp4: the tar holds no such member"):
-        manifest.items[1].open()
+        manifest.items[1].media.read(range, FrameSize())
 
 
 def test_a_tar_that_shrank_or_went_is_reported(listed: Path, tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "media.tar")
     item = read_manifest(listed / "test.txt", media_root=tar).items[0]
-    assert isinstance(item.source, TarMember)
-    tar.write_bytes(tar.read_bytes()[: item.source.offset_bytes + 10])
+    assert isinstance(item.media, TarMember)
+    tar.write_bytes(tar.read_bytes()[: item.media.offset_bytes + 10])
     with pytest.raises(VideoError, match=r"four\.avi: .*media\.tar ends in the middle"):
-        item.open()
+        item.media.read(range, FrameSize())
     tar.unlink()
     with pytest.raises(VideoError, match=r"four\.avi: .*media\.tar cannot be read"):
-        item.open()
+        item.media.read(range, FrameSize())
 
 
 def test_media_roots_that_are_none(listed: Path, tmp_path: Path) -> None:

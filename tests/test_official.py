@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paths import DATA, needs_data
 
-from openxclip.data.items import Manifest
 from openxclip.data.manifest import read_manifest
+from openxclip.data.media import Manifest
 from openxclip.data.official import read_zero_shot_labels
 from openxclip.data.subsets import few_shot, restrict
 from openxclip.errors import InputError
@@ -135,7 +135,7 @@ def test_real_videos_below_class_folders(ucf: Path, tmp_path: Path) -> None:
         archive.add(real, arcname=f"./Archery/{real.name}")
     manifest = read_manifest(ucf, list_name="test1", media_root=tmp_path / "UCF-101.tar")
     assert manifest.missing() == ["Archery/v_Archery_g99_c01.avi"]
-    assert manifest.items[0].open() == real.read_bytes()
+    assert manifest.items[0].media.open() == real.read_bytes()
 
 
 def test_ucf101_faults_are_named(ucf: Path) -> None:

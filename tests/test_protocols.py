@@ -19,7 +19,8 @@ from videos import moving_frames, write_video
 from openxclip import Recognizer
 from openxclip.checkpoints.load import Loaded, load
 from openxclip.checkpoints.save import save_as
-from openxclip.data.manifest import Item, Manifest, read_manifest
+from openxclip.data.manifest import read_manifest
+from openxclip.data.media import Item, Manifest, MissingMedia
 from openxclip.errors import InputError
 from openxclip.evaluation import protocols
 from openxclip.evaluation.backgrounds import background, foreground, frozen, partners, with_background_of
@@ -73,7 +74,7 @@ def read(data: Path, name: str) -> Manifest:
 def best_labels(loaded: Loaded, manifest: Manifest, labels: tuple[str, ...]) -> dict[str, str]:
     """Path -> best label, one video at a time; unreadable ones are left out."""
     recognizer = Recognizer(Engine(loaded), labels)
-    found = recognizer.predict([item.source for item in manifest.items], top_k=1)
+    found = recognizer.predict([item.media.path for item in manifest.items], top_k=1)
     return {
         item.path: prediction.scores[0][0]
         for item, prediction in zip(manifest.items, found, strict=True)
@@ -205,7 +206,7 @@ def test_a_still_video_has_no_foreground_and_a_frozen_one_no_motion():
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=9).filter(lambda labels: len(set(labels)) > 1))
 def test_a_partner_is_drawn_from_the_videos_of_other_classes(labels):
-    items = [Item(path=str(i), label=label, source=None) for i, label in enumerate(labels)]
+    items = [Item(path=str(i), label=label, media=MissingMedia("")) for i, label in enumerate(labels)]
     found = partners(items)
     for item in items:
         others = [other for other in items if other.label != item.label]
@@ -217,14 +218,14 @@ def test_a_partner_is_drawn_from_the_videos_of_other_classes(labels):
 
 def test_many_videos_have_many_partners():
     """Of a list that is sorted by class, not all get the first video of the next class."""
-    items = [Item(path=f"{i}.mp4", label=i // 100, source=None) for i in range(1000)]
+    items = [Item(path=f"{i}.mp4", label=i // 100, media=MissingMedia("")) for i in range(1000)]
     chosen = partners(items).values()
     assert {item.label for item in chosen} == set(range(10))
     assert len(set(chosen)) > 500
 
 
 def test_videos_of_one_class_have_no_partner():
-    items = [Item(path=str(i), label=1, source=None) for i in range(3)]
+    items = [Item(path=str(i), label=1, media=MissingMedia("")) for i in range(3)]
     with pytest.raises(InputError, match="all 3 readable videos have one label"):
         partners(items)
 
@@ -234,7 +235,7 @@ def test_static_bias_of_real_videos(score, loaded, data):
     recognizer = Recognizer(Engine(loaded), LABELS)
     result = protocols.static_bias(score, manifest)
     readable = [item for item in manifest.items if item.path != "7.mp4"]
-    clips = [recognizer.read(item.open(), Views()) for item in readable]
+    clips = [recognizer.engine.read_views(item.media.read, Views()) for item in readable]
     best = {"as-is": [], "other-background": [], "frozen": []}
     others = partners(readable)
     for item, clip in zip(readable, clips, strict=True):
@@ -262,7 +263,7 @@ def test_static_bias_of_given_scenes(score, data):
         manifest,
         name="swapped",
         items=tuple(
-            dataclasses.replace(item, path=f"other {item.path}", source=items[(i + 6) % 12].source)
+            dataclasses.replace(item, path=f"other {item.path}", media=items[(i + 6) % 12].media)
             for i, item in enumerate(items)
         ),
     )

@@ -18,8 +18,9 @@ from videos import moving_frames, write_video
 import openxclip
 from openxclip.cli.main import run as run_command
 from openxclip.configuration import with_overrides
-from openxclip.data.manifest import Manifest, read_manifest
-from openxclip.data.shapes.splits import shapes_manifest
+from openxclip.data.manifest import read_manifest
+from openxclip.data.media import Manifest
+from openxclip.data.moving_shapes import shapes_manifest
 from openxclip.errors import CheckpointError, InputError
 from openxclip.evaluation.backgrounds import frozen
 from openxclip.evaluation.evaluate import Alter, Evaluation, evaluate
@@ -377,7 +378,7 @@ def test_rendered_clips_are_rendered_again(tmp_path):
     shown = [row["path"] for row in choose_examples([video.to_dict() for video in result.videos])]
     for path, data in zip(shown, page.images, strict=True):
         (item,) = [item for item in manifest.items if item.path == path]
-        expected = film_strip(item.source.frames(lambda n: centred(n, 8), 96))
+        expected = film_strip(item.media.frames(lambda n: centred(n, 8), 96))
         with Image.open(io.BytesIO(data)) as image:
             difference = np.asarray(image).astype(int) - expected
         assert np.abs(difference).mean() < 4  # JPEG

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openxclip.data.manifest import Manifest, read_manifest
-from openxclip.data.shapes.captions import MOTION_SHARE, all_words, captioned_image
-from openxclip.data.shapes.clip import NUM_FRAMES, VIDEO_SIDE_PX, ShapesClip
-from openxclip.data.shapes.files import LIST_FILE, write_shapes
-from openxclip.data.shapes.render import render
-from openxclip.data.shapes.scene import (
+from openxclip.data.manifest import read_manifest
+from openxclip.data.media import Manifest
+from openxclip.data.moving_shapes import LIST_FILE, shapes_manifest, write_shapes
+from openxclip.errors import InputError
+from openxclip.shapes.captions import MOTION_SHARE, all_words, captioned_image
+from openxclip.shapes.clip import NUM_FRAMES, VIDEO_SIDE_PX, ShapesClip
+from openxclip.shapes.render import render
+from openxclip.shapes.scene import (
     OTHER_BACKGROUNDS,
     USUAL_BACKGROUNDS,
     Background,
@@ -27,13 +29,8 @@ from openxclip.data.shapes.scene import (
     draw_scene,
     path,
 )
-from openxclip.data.shapes.splits import (
-    LISTS,
-    WORLD,
-    WORLDS,
-    shapes_manifest,
-)
-from openxclip.data.shapes.words import (
+from openxclip.shapes.splits import LISTS, WORLD, WORLDS
+from openxclip.shapes.words import (
     ALL_CLASSES,
     COLOURS,
     MOTIONS,
@@ -43,7 +40,6 @@ from openxclip.data.shapes.words import (
     SYNONYMS,
     ShapesClass,
 )
-from openxclip.errors import InputError
 from openxclip.video.decode import read_frames
 
 STAR = ShapesClass("red", "star", "moving left")
@@ -413,14 +409,14 @@ def test_a_list_has_clips_of_every_class_under_its_label(name):
     assert len({item.path for item in clips.items}) == len(clips.items)
     assert len(set(Counter(item.label for item in clips.items).values())) == 1
     for item in clips.items:
-        kind = item.source.kind
+        kind = item.media.kind
         expected = kind.paraphrase if name.endswith("paraphrased") else kind.name
         assert clips.labels[item.label] == expected
-        assert item.source.other_background == name.endswith("other-background")
+        assert item.media.other_background == name.endswith("other-background")
 
 
 def sources(name: str) -> list[ShapesClip]:
-    return [item.source for item in shapes_manifest(name).items]
+    return [item.media for item in shapes_manifest(name).items]
 
 
 prefixes = pytest.mark.parametrize("prefix", ["", "small-"])
@@ -443,7 +439,7 @@ def test_lists_over_other_backgrounds_show_the_same_scenes_in_the_same_order(pre
         other = shapes_manifest(f"{name}-other-background")
         assert other.labels == shapes_manifest(name).labels
         assert [replace(clip, other_background=True) for clip in sources(name)] == [
-            item.source for item in other.items
+            item.media for item in other.items
         ]
 
 
@@ -493,8 +489,8 @@ def part_of(name: str, num_classes: int = 3) -> Manifest:
 
 def test_a_video_file_shows_what_was_rendered():
     for item in part_of("test-novel", 4).items:
-        rendered = item.source.frames(np.arange, VIDEO_SIDE_PX).astype(float)
-        decoded = read_frames(item.open(), np.arange).data
+        rendered = item.media.frames(np.arange, VIDEO_SIDE_PX).astype(float)
+        decoded = read_frames(item.media.encode(), np.arange).data.transpose(0, 2, 3, 1)
         assert decoded.shape == (NUM_FRAMES, VIDEO_SIDE_PX, VIDEO_SIDE_PX, 3)
         off = abs(decoded - rendered).mean(axis=(1, 2, 3))
         assert off.max() < 4  # of 255: H.264 keeps colours at half the resolution
@@ -514,7 +510,7 @@ def test_written_clips_are_read_as_the_same_list(tmp_path):
     assert read.missing() == []
     assert len(told) == len(clips.items)
     for written, rendered in zip(read.items, clips.items, strict=True):
-        assert written.open().read_bytes() == rendered.open(), "the same clip gives the same file"
+        assert written.media.path.read_bytes() == rendered.media.encode(), "the same clip gives the same file"
 
 
 def test_an_interrupted_writing_leaves_nothing(tmp_path):

@@ -11,7 +11,7 @@ from tiny import TINY, recognizer_of, runtime_options, tiny_model, tiny_tokenize
 from torch.testing import assert_close
 
 from openxclip.checkpoints.load import load
-from openxclip.data.shapes.splits import shapes_manifest
+from openxclip.data.moving_shapes import shapes_manifest
 from openxclip.errors import InputError
 from openxclip.inference.label_set import label_features
 from openxclip.inference.options import InferenceOptions, cache_folder, keep_compiled_code
@@ -177,7 +177,7 @@ def test_integers_find_the_same_on_a_learned_model() -> None:
     )
     same = []
     for item in manifest.items[::24]:
-        pixels = plain.read(item.open(), Views())
+        pixels = plain.engine.read_views(item.media.read, Views())
         same.append(plain.probabilities(pixels).argmax() == integers.probabilities(pixels).argmax())
     assert len(same) == 22
     assert sum(same) >= 21

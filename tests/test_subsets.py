@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paths import DATA, needs_data
 
-from openxclip.data.items import Item, Manifest
 from openxclip.data.manifest import read_manifest
+from openxclip.data.media import Item, Manifest, MissingMedia
 from openxclip.data.subsets import few_shot, restrict, union, with_labels
 from openxclip.errors import InputError
 
@@ -19,7 +19,7 @@ LABELS = ("archery", "surfing", "Tai Chi")
 def make(labels: tuple[str, ...], videos_per_class: int) -> Manifest:
     """Videos of the classes taken in turn, each named by its class."""
     items = [
-        Item(path=f"{label}/{number}.mp4", label=i, source=None)
+        Item(path=f"{label}/{number}.mp4", label=i, media=MissingMedia(""))
         for number in range(videos_per_class)
         for i, label in enumerate(labels)
     ]

@@ -19,7 +19,8 @@ from openxclip.checkpoints.save import save_as
 from openxclip.checkpoints.tables import to_theirs
 from openxclip.configuration import with_overrides
 from openxclip.data import dataset
-from openxclip.data.manifest import Manifest, read_manifest
+from openxclip.data.manifest import read_manifest
+from openxclip.data.media import Manifest
 from openxclip.errors import CheckpointError, ConfigError, InputError, OpenXCLIPError, TrainingError
 from openxclip.models.expand import clip_only
 from openxclip.recipes import recipe

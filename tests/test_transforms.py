@@ -10,6 +10,7 @@ import pytest
 import torch
 from videos import moving_frames, write_video
 
+from openxclip.data.media import FileMedia
 from openxclip.errors import ConfigError, InputError
 from openxclip.inference.views import Views, read_views
 from openxclip.video import Preprocessor, TrainTransform, colour
@@ -27,6 +28,11 @@ from openxclip.video.transforms import (
 PLAIN = TrainTransform(
     input_size_px=32, scales=(1.0,), flip_probability=0, jitter_probability=0, gray_probability=0
 )
+
+
+def chw(frames: np.ndarray) -> np.ndarray:
+    """(T, H, W, 3) -> (T, 3, H, W), a view."""
+    return frames.transpose(0, 3, 1, 2)
 
 
 def clip(num_frames: int = 3, height: int = 48, width: int = 64) -> np.ndarray:
@@ -61,7 +67,7 @@ def test_one_crop_is_the_centre() -> None:
     frames = clip(height=40, width=61)
     preprocessor = Preprocessor(input_size_px=32, resize_short_side_px=40)
     expected = torch.from_numpy(frames[:, 4:36, 14:46]).permute(0, 3, 1, 2)
-    assert torch.equal(preprocessor.crops(frames)[0], expected)
+    assert torch.equal(preprocessor.crops(chw(frames))[0], expected)
 
 
 @pytest.mark.parametrize("upright", [False, True])
@@ -69,7 +75,7 @@ def test_three_crops_lie_along_the_longer_side(upright: bool) -> None:
     frames = clip(height=32, width=61)
     if upright:
         frames = frames.swapaxes(1, 2)
-    crops = Preprocessor.official(32).crops(frames, 3)
+    crops = Preprocessor.official(32).crops(chw(frames), 3)
     assert crops.shape == (3, 3, 3, 32, 32)
     for crop, start in zip(crops, (0, 14, 28), strict=True):
         cut = frames[:, start : start + 32] if upright else frames[:, :, start : start + 32]
@@ -77,7 +83,7 @@ def test_three_crops_lie_along_the_longer_side(upright: bool) -> None:
 
 
 def test_three_crops_of_a_square_are_the_same() -> None:
-    crops = Preprocessor.official(32).crops(clip(height=32, width=32), 3)
+    crops = Preprocessor.official(32).crops(chw(clip(height=32, width=32)), 3)
     assert torch.equal(crops[0], crops[1])
     assert torch.equal(crops[1], crops[2])
 
@@ -85,17 +91,17 @@ def test_three_crops_of_a_square_are_the_same() -> None:
 @pytest.mark.parametrize("num_crops", [1, 3])
 def test_frames_decoded_at_the_short_side_are_not_resized_again(num_crops: int) -> None:
     preprocessor = Preprocessor(input_size_px=32, resize_short_side_px=40)
-    short_side = preprocessor.short_side_px(num_crops)
+    short_side = preprocessor.frame_size(num_crops).short_side_px
     assert short_side == {1: 40, 3: 32}[num_crops]
     frames = clip(height=short_side, width=2 * short_side)
     values = set(frames.reshape(-1, 3).view([("r", "u1"), ("g", "u1"), ("b", "u1")]).ravel().tolist())
-    crops = preprocessor.crops(frames, num_crops).movedim(-3, -1).reshape(-1, 3)
+    crops = preprocessor.crops(chw(frames), num_crops).movedim(-3, -1).reshape(-1, 3)
     assert set(map(tuple, crops.tolist())) <= values, "cropping makes up no colour"
 
 
 def test_other_frames_are_resized_by_their_short_side() -> None:
     frames = clip(height=30, width=45)
-    crops = Preprocessor(input_size_px=32, resize_short_side_px=40).crops(frames)
+    crops = Preprocessor(input_size_px=32, resize_short_side_px=40).crops(chw(frames))
     whole = resize(torch.from_numpy(frames).permute(0, 3, 1, 2), 40, 60)
     assert torch.equal(crops[0], whole[..., 4:36, 14:46])
 
@@ -105,7 +111,7 @@ def test_frames_turned_in_place_are_taken() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), np.uint8)
     preprocess = Preprocessor.official(32)
     for view in (frames[:, :, ::-1], np.rot90(frames, 1, axes=(1, 2)), frames[::-1]):
-        assert torch.equal(preprocess.crops(view), preprocess.crops(view.copy()))
+        assert torch.equal(preprocess.crops(chw(view)), preprocess.crops(chw(view.copy())))
 
 
 @pytest.mark.parametrize("num_crops", [1, 3])
@@ -116,16 +122,18 @@ def test_squash_shows_the_whole_frame_once(upright: bool, num_crops: int) -> Non
         frames = frames.swapaxes(1, 2)
     preprocessor = Preprocessor.siglip(32)
     whole = resize(torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2), 32, 32, "bicubic")
-    assert torch.equal(preprocessor.crops(frames, num_crops), whole[None])
+    assert torch.equal(preprocessor.crops(chw(frames), num_crops), whole[None])
     squashed = np.ascontiguousarray(whole.permute(0, 2, 3, 1).numpy())
-    assert torch.equal(preprocessor.crops(squashed, num_crops), whole[None]), "not resized again"
+    assert torch.equal(preprocessor.crops(chw(squashed), num_crops), whole[None]), "not resized again"
 
 
 def test_views_of_a_squashed_video_are_its_clips(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4")
-    views = read_views(path, Preprocessor.siglip(32), 4, Views(num_clips=2, num_crops=3))
+    views = read_views(FileMedia(path).read, Preprocessor.siglip(32), 4, Views(num_clips=2, num_crops=3))
     assert views.shape == (2, 4, 3, 32, 32)
-    assert torch.equal(views, read_views(path, Preprocessor.siglip(32), 4, Views(num_clips=2)))
+    assert torch.equal(
+        views, read_views(FileMedia(path).read, Preprocessor.siglip(32), 4, Views(num_clips=2))
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 31), (100, 77), (48, 90)])
@@ -165,13 +173,13 @@ def test_shrinking_is_smoothed() -> None:
 def test_normalise_pixel_by_pixel() -> None:
     preprocessor = replace(Preprocessor.official(32), mean=CLIP_MEAN, std=CLIP_STD)
     frames = clip(height=36, width=36)
-    pixels = preprocessor.crops(frames)
+    pixels = preprocessor.crops(chw(frames))
     normalised = preprocessor.normalise(pixels)
     assert normalised.dtype == torch.float32
     for channel in range(3):
         expected = (pixels[:, :, channel].double() / 255 - CLIP_MEAN[channel]) / CLIP_STD[channel]
         torch.testing.assert_close(normalised[:, :, channel].double(), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(preprocessor(frames), normalised)
+    torch.testing.assert_close(preprocessor(chw(frames)), normalised)
     half = preprocessor.normalise(pixels, torch.bfloat16)
     assert half.dtype == torch.bfloat16
     assert torch.equal(half, normalised.to(torch.bfloat16))
@@ -215,21 +223,21 @@ def test_preprocessor_is_validated(change: dict) -> None:
         replace(Preprocessor.official(32), **change)
 
 
-@pytest.mark.parametrize("shape", [(48, 64, 3), (2, 3, 48, 64), (0, 48, 64, 3)])
+@pytest.mark.parametrize("shape", [(3, 48, 64), (2, 48, 64, 3), (0, 3, 48, 64)])
 def test_frames_are_checked(shape: tuple[int, ...]) -> None:
     for transform in (
         lambda frames: Preprocessor.official(32)(frames),
         lambda frames: PLAIN(frames, np.random.default_rng(0)),
     ):
-        with pytest.raises(InputError, match="must be \\(T, H, W, 3\\)"):
+        with pytest.raises(InputError, match="must be \\(T, 3, H, W\\)"):
             transform(np.zeros(shape, np.uint8))
         with pytest.raises(InputError, match="type float64"):
-            transform(np.zeros((2, 48, 64, 3)))
+            transform(np.zeros((2, 3, 48, 64)))
 
 
 def test_num_crops_are_checked() -> None:
     with pytest.raises(InputError, match="num_crops is 2"):
-        Preprocessor.official(32).crops(clip(), 2)
+        Preprocessor.official(32).crops(chw(clip()), 2)
 
 
 # ------------------------------------------------------------------------------------------------ colours
@@ -308,7 +316,7 @@ def test_every_crop_is_drawn_and_no_other() -> None:
     rng = np.random.default_rng(0)
     found = set()
     for _ in range(60):
-        crop = PLAIN(frames, rng)[0].permute(1, 2, 0).numpy()
+        crop = PLAIN(chw(frames), rng)[0].permute(1, 2, 0).numpy()
         found |= {x for x in range(29) if np.array_equal(frames[0, :, x : x + 32], crop)}
     assert found == {0, 14, 28}
 
@@ -318,7 +326,7 @@ def test_all_frames_get_the_same_draw() -> None:
     frames = np.repeat(clip(1), 4, axis=0)
     transform = TrainTransform(input_size_px=32)
     for seed in range(20):
-        out = transform(frames, np.random.default_rng(seed))
+        out = transform(chw(frames), np.random.default_rng(seed))
         assert out.shape == (4, 3, 32, 32)
         assert out.dtype == torch.uint8
         assert all(torch.equal(out[0], frame) for frame in out)
@@ -326,7 +334,7 @@ def test_all_frames_get_the_same_draw() -> None:
 
 def test_the_same_seed_gives_the_same_pixels() -> None:
     transform = TrainTransform(input_size_px=32)
-    first, again, other = (transform(clip(), np.random.default_rng(seed)) for seed in (5, 5, 6))
+    first, again, other = (transform(chw(clip()), np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -334,8 +342,8 @@ def test_the_same_seed_gives_the_same_pixels() -> None:
 def test_flip_mirrors_the_same_crop() -> None:
     flipped = replace(PLAIN, flip_probability=1)
     for seed in range(5):
-        straight = PLAIN(clip(), np.random.default_rng(seed))
-        assert torch.equal(flipped(clip(), np.random.default_rng(seed)), straight.flip(-1))
+        straight = PLAIN(chw(clip()), np.random.default_rng(seed))
+        assert torch.equal(flipped(chw(clip()), np.random.default_rng(seed)), straight.flip(-1))
 
 
 def test_flip_happens_half_of_the_time() -> None:
@@ -343,12 +351,12 @@ def test_flip_happens_half_of_the_time() -> None:
     frames = np.zeros((1, 32, 32, 3), np.uint8)
     frames[:, :, 0] = 255
     rng = np.random.default_rng(0)
-    flips = sum(int(transform(frames, rng)[0, 0, 0, -1] == 255) for _ in range(400))
+    flips = sum(int(transform(chw(frames), rng)[0, 0, 0, -1] == 255) for _ in range(400))
     assert 160 < flips < 240
 
 
 def test_gray_has_equal_channels() -> None:
-    out = replace(PLAIN, gray_probability=1)(clip(), np.random.default_rng(0))
+    out = replace(PLAIN, gray_probability=1)(chw(clip()), np.random.default_rng(0))
     assert torch.equal(out[:, 0], out[:, 1])
     assert torch.equal(out[:, 1], out[:, 2])
 
@@ -356,7 +364,7 @@ def test_gray_has_equal_channels() -> None:
 def test_jitter_of_nothing_changes_nothing() -> None:
     nothing = replace(PLAIN, jitter_probability=1, brightness=0, contrast=0, saturation=0, hue=0)
     rngs = np.random.default_rng(0), np.random.default_rng(0)
-    assert torch.equal(nothing(clip(), rngs[0]), PLAIN(clip(), rngs[1]))
+    assert torch.equal(nothing(chw(clip()), rngs[0]), PLAIN(chw(clip()), rngs[1]))
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
@@ -364,8 +372,8 @@ def test_each_jitter_alone_is_its_operation_with_a_factor_in_range(name: str) ->
     amounts = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0} | {name: 0.1}
     transform = replace(PLAIN, jitter_probability=1, **amounts)
     frames = clip(height=32, width=32)
-    plain = PLAIN(frames, np.random.default_rng(0)).float()
-    out = transform(frames, np.random.default_rng(0)).float()
+    plain = PLAIN(chw(frames), np.random.default_rng(0)).float()
+    out = transform(chw(frames), np.random.default_rng(0)).float()
     centre = 0.0 if name == "hue" else 1.0
     factors = np.linspace(centre - 0.1, centre + 0.1, 401)
     errors = [float((getattr(colour, name)(plain, f) - out).abs().max()) for f in factors.tolist()]
@@ -396,6 +404,6 @@ def test_short_side_to_decode_at() -> None:
 
 
 def test_tiny_frames_are_enlarged() -> None:
-    out = TrainTransform(input_size_px=32)(clip(2, 3, 9), np.random.default_rng(0))
+    out = TrainTransform(input_size_px=32)(chw(clip(2, 3, 9)), np.random.default_rng(0))
     assert out.shape == (2, 3, 32, 32)
-    assert Preprocessor.official(32)(clip(2, 3, 9)).shape == (1, 2, 3, 32, 32)
+    assert Preprocessor.official(32)(chw(clip(2, 3, 9))).shape == (1, 2, 3, 32, 32)

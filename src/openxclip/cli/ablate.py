@@ -13,7 +13,7 @@ from openxclip.cli.options import DescriptionsFile, Device, Json, Labels, MediaR
 from openxclip.cli.scoring import command, missing_notes, prepare
 
 if TYPE_CHECKING:
-    from openxclip.data.items import Manifest
+    from openxclip.data.media import Manifest
     from openxclip.experiments.ablations import Ablation
     from openxclip.experiments.bench import Recipes
     from openxclip.experiments.study import Regime, Regimes
@@ -129,7 +129,7 @@ class AblateOptions:
 
     def texts(self) -> str | None:
         """The descriptions of the classes; moving shapes have their own."""
-        from openxclip.data.shapes.splits import WORLD
+        from openxclip.shapes.splits import WORLD
 
         return WORLD if self.data is None else self.descriptions
 
@@ -153,7 +153,6 @@ def ablate(options: Annotated[AblateOptions, tyro.conf.OmitArgPrefixes, tyro.con
     """
     options.check()
 
-    from openxclip.data.shapes.splits import WORLD
     from openxclip.experiments.bench import (
         check_configs,
         image_model_config,
@@ -161,6 +160,7 @@ def ablate(options: Annotated[AblateOptions, tyro.conf.OmitArgPrefixes, tyro.con
         run_ablation,
     )
     from openxclip.experiments.study import Study
+    from openxclip.shapes.splits import WORLD
     from openxclip.training.train import data_name
 
     ablations = options.ablations()

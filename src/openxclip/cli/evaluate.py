@@ -10,7 +10,7 @@ from openxclip.cli.evaluate_few_shot import few_shot
 from openxclip.cli.scoring import Options, check_once, measure
 
 if TYPE_CHECKING:
-    from openxclip.data.manifest import Manifest
+    from openxclip.data.media import Manifest
 
 Shared: TypeAlias = Annotated[Options, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 ListName = Annotated[str | None, tyro.conf.arg(name="list", help="which list of the data")]

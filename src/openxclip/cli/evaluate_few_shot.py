@@ -21,7 +21,7 @@ from openxclip.cli.scoring import (
 )
 
 if TYPE_CHECKING:
-    from openxclip.data.manifest import Manifest
+    from openxclip.data.media import Manifest
     from openxclip.experiments.few_shot import FewShot
     from openxclip.training.config import TrainConfig
 

@@ -17,8 +17,7 @@ def render(
     output: Annotated[Path, tyro.conf.arg(help="folder to write; must not exist")],
 ) -> int:
     """Write a list of the rendered world as .mp4 files with clips.txt and labels.csv, for any command or program."""
-    from openxclip.data.shapes.files import write_shapes
-    from openxclip.data.shapes.splits import shapes_manifest
+    from openxclip.data.moving_shapes import shapes_manifest, write_shapes
     from openxclip.errors import InputError
     from openxclip.progress import progress_bar
 

@@ -14,7 +14,7 @@ from openxclip.cli.options import Json, Labels, LoadOptions, MediaRoot, PromptOp
 from openxclip.inference.options import InferenceOptions
 
 if TYPE_CHECKING:
-    from openxclip.data.manifest import Manifest
+    from openxclip.data.media import Manifest
     from openxclip.evaluation.evaluate import Evaluation
     from openxclip.evaluation.protocols import Result, Score
     from openxclip.reports.table import Table

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from openxclip.data.manifest import Item, Manifest
-from openxclip.data.shapes.clip import ShapesClip
+from openxclip.data.media import Item, Manifest
 from openxclip.errors import VideoError
-from openxclip.video.decode import read_frames
+from openxclip.video.convert import FrameSize
 from openxclip.video.sampling import centred, dense, sparse_train
 from openxclip.video.transforms import TrainTransform
 
@@ -77,20 +76,18 @@ class FrameSource(Protocol):
     """Where a dataset gets frames from: `choose` maps a video's length to the indices wanted."""
 
     def __call__(self, item: Item, choose: Callable[[int], np.ndarray]) -> np.ndarray:
-        """Frames uint8 (T, H, W, 3)."""
+        """Frames uint8 (T, 3, H, W)."""
 
 
 class DecodedFrames:
     """Decodes, or renders, on every call."""
 
     def __init__(self, short_side_px: int) -> None:
-        self.short_side_px = short_side_px
+        self.size = FrameSize(short_side_px=short_side_px)
 
     def __call__(self, item: Item, choose: Callable[[int], np.ndarray]) -> np.ndarray:
-        """Frames uint8 (T, H, W, 3)."""
-        if isinstance(item.source, ShapesClip):
-            return item.source.frames(choose, self.short_side_px)
-        return read_frames(item.open(), choose, short_side_px=self.short_side_px, num_threads=1).data
+        """Frames uint8 (T, 3, H, W)."""
+        return item.media.read(choose, self.size)
 
 
 class CachedFrames:
@@ -102,7 +99,7 @@ class CachedFrames:
         self._kept: dict[Item, np.ndarray] = {}
 
     def __call__(self, item: Item, choose: Callable[[int], np.ndarray]) -> np.ndarray:
-        """Frames uint8 (T, H, W, 3), chosen among those kept."""
+        """Frames uint8 (T, 3, H, W), chosen among those kept."""
         if item not in self._kept:
             self._kept[item] = self.decode(item, lambda n: centred(n, min(n, self.max_frames)))
         frames = self._kept[item]

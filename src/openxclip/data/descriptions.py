@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from openxclip.data.shapes.splits import WORLD, is_world
-from openxclip.data.shapes.words import ALL_CLASSES, PARAPHRASES, SYNONYMS, ShapesClass
+from openxclip.data.moving_shapes import is_world
 from openxclip.errors import InputError
+from openxclip.shapes.splits import WORLD
+from openxclip.shapes.words import shapes_descriptions
 from openxclip.text.descriptions import EXAMPLE, Descriptions, read_descriptions
 from openxclip.text.labels import is_file
 
@@ -22,16 +23,3 @@ def parse_descriptions(text: str | None) -> Descriptions | None:
     if not is_file(text):
         raise InputError(f"Descriptions are a JSON file, such as {EXAMPLE}, or {WORLD}; {text!r} is neither.")
     return read_descriptions(Path(text))
-
-
-def shapes_descriptions() -> Descriptions:
-    """Texts of every class of moving shapes: what the captions of its stills call the same thing and motion."""
-    return {kind.name: _described(kind) for kind in ALL_CLASSES}
-
-
-def _described(kind: ShapesClass) -> tuple[str, ...]:
-    """Two names of the thing with two of the motion; always the same texts."""
-    things = [f"{SYNONYMS[kind.colour][i]} {SYNONYMS[kind.shape][i]}" for i in (0, 1)]
-    return tuple(
-        f"a {thing} {motion}" for thing in things for motion in (kind.motion, PARAPHRASES[kind.motion])
-    )

@@ -12,9 +12,9 @@ The media lie beside the list, in `videos/` if there is one, or below a media ro
 from collections.abc import Iterable
 from pathlib import Path
 
-from openxclip.data.items import Item, Manifest, find_media, find_media_root
+from openxclip.data.media import FileMedia, Item, Manifest, find_media, find_media_root
+from openxclip.data.moving_shapes import is_world, shapes_manifest
 from openxclip.data.official import recognise
-from openxclip.data.shapes.splits import is_world, shapes_manifest
 from openxclip.errors import InputError
 from openxclip.text.labels import check_labels, parse_labels, read_label_file, read_lines
 
@@ -85,7 +85,7 @@ def _read_list(path: Path, labels: list[str] | None, media_root: Path | None) ->
         if len(fields) != 2 or not fields[1].isdecimal():
             raise InputError(f"{path}, line {number}: expected `relative/path label_id`, got {line!r}.")
         name = fields[0].strip()
-        items.append(Item(path=name, label=int(fields[1]), source=media.source(name)))
+        items.append(Item(path=name, label=int(fields[1]), media=media.media(name)))
     return Manifest(
         name=f"{path.resolve().parent.name}/{path.name}", labels=tuple(labels), items=tuple(items)
     )
@@ -119,7 +119,7 @@ def _read_class_folders(path: Path, labels: list[str] | None, media_root: Path |
             f"{root} has folders that are no label: {', '.join(unknown)}. Rename or remove them."
         )
     items = [
-        Item(path=f"{folder.name}/{file.name}", label=labels.index(folder.name), source=file)
+        Item(path=f"{folder.name}/{file.name}", label=labels.index(folder.name), media=FileMedia(file))
         for folder in folders
         for file in _visible(folder.iterdir())
         if file.suffix.lower() in VIDEO_SUFFIXES

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from openxclip.data.items import Item, Manifest, Media, find_media
+from openxclip.data.media import Item, Manifest, MediaRoot, find_media
 from openxclip.errors import InputError
 from openxclip.text.labels import built_in_labels, read_label_file, read_lines
 
@@ -59,7 +59,7 @@ def read_ucf101(
             raise InputError(
                 f"{path}, line {number}: {class_name!r} is no class of classInd.txt. Get the lists again."
             )
-        items.append(Item(path=name, label=classes.index(class_name), source=media.source(name)))
+        items.append(Item(path=name, label=classes.index(class_name), media=media.media(name)))
     own = [_words(name) for name in classes]
     return Manifest(name=_name(folder, list_name), labels=_renamed(own, labels, folder), items=tuple(items))
 
@@ -88,7 +88,7 @@ def read_hmdb51(
             raise InputError(f"{file}: {label!r} is no class of HMDB-51. Remove the file.")
         for name in _flagged(file, "1" if kind == "train" else "2"):
             path = f"{class_name}/{name}"
-            items.append(Item(path=path, label=own.index(label), source=media.source(path)))
+            items.append(Item(path=path, label=own.index(label), media=media.media(path)))
     return Manifest(name=_name(folder, list_name), labels=_renamed(own, labels, folder), items=tuple(items))
 
 
@@ -194,11 +194,11 @@ def _kinetics_rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _kinetics_item(row: dict[str, str], label: int, media: Media, folders: set[str]) -> Item:
+def _kinetics_item(row: dict[str, str], label: int, media: MediaRoot, folders: set[str]) -> Item:
     """One video; its path always names the class, so that a few-shot draw is the same for either layout."""
     file = f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4"
     path = f"{row['label']}/{file}"
-    return Item(path=path, label=label, source=media.source(path if row["label"] in folders else file))
+    return Item(path=path, label=label, media=media.media(path if row["label"] in folders else file))
 
 
 def _words(name: str) -> str:

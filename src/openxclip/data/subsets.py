@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from openxclip.data.items import Manifest
+from openxclip.data.media import Manifest
 from openxclip.errors import InputError
 from openxclip.text.labels import check_labels
 

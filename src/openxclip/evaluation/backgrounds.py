@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from openxclip.data.manifest import Item
+from openxclip.data.media import Item
 from openxclip.errors import InputError
 
 CERTAIN_BACKGROUND = 12

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openxclip.data.manifest import Item, Manifest
-from openxclip.data.shapes.clip import ShapesClip
+from openxclip.data.media import Item, Manifest
 from openxclip.errors import InputError, VideoError
 from openxclip.evaluation.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
 from openxclip.files import atomic_write
@@ -131,7 +130,7 @@ def evaluate(
         )
 
     def read(item: Item) -> Tensor:
-        return recognizer.read(item.open(), views)
+        return recognizer.engine.read_views(item.media.read, views)
 
     def altered(item: Item) -> Tensor:
         return read(item) if alter is None else alter(item, read)
@@ -166,12 +165,7 @@ def views_text(views: Views) -> str:
 
 def _unscored(item: Item, labels: Sequence[str]) -> VideoResult:
     """What is known of a video before it is scored."""
-    return VideoResult(
-        path=item.path,
-        label=labels[item.label],
-        file=str(item.source.resolve()) if isinstance(item.source, Path) else None,
-        clip=asdict(item.source) if isinstance(item.source, ShapesClip) else None,
-    )
+    return VideoResult(path=item.path, label=labels[item.label], **item.media.facts())
 
 
 def _summarise(

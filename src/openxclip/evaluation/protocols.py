@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from openxclip.data.manifest import Manifest
+from openxclip.data.media import Manifest
 from openxclip.data.subsets import restrict, union, with_labels
 from openxclip.errors import InputError
 from openxclip.evaluation.backgrounds import frozen, partners, with_background_of

@@ -7,11 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from openxclip.configuration import with_overrides
-from openxclip.data.items import Manifest
 from openxclip.data.manifest import read_manifest
-from openxclip.data.shapes.files import LIST_FILE, write_shapes
-from openxclip.data.shapes.splits import shapes_manifest
-from openxclip.data.shapes.words import MOTIONS
+from openxclip.data.media import Manifest
+from openxclip.data.moving_shapes import LIST_FILE, shapes_manifest, write_shapes
 from openxclip.data.subsets import few_shot, missing_text, present, restrict
 from openxclip.errors import InputError
 from openxclip.evaluation.protocols import check_disjoint, occurring, of_trained_classes
@@ -22,6 +20,7 @@ from openxclip.recipes import pretrain_recipe, recipe
 from openxclip.reports.curves import plot_lines
 from openxclip.reports.table import Table
 from openxclip.reports.trade_off import plot_trade_off
+from openxclip.shapes.words import MOTIONS
 from openxclip.training.config import TrainConfig
 from openxclip.training.contrastive import PretrainConfig, pretrain
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from openxclip.checkpoints.load import load, load_with_report
 from openxclip.data.descriptions import parse_descriptions
-from openxclip.data.manifest import Manifest
+from openxclip.data.media import Manifest
 from openxclip.data.subsets import few_shot
 from openxclip.errors import InputError
 from openxclip.evaluation.evaluate import Evaluation, evaluate, views_text

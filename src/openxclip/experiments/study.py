@@ -18,7 +18,7 @@ from torch import Tensor
 
 from openxclip.checkpoints.load import load_with_report
 from openxclip.data.descriptions import parse_descriptions
-from openxclip.data.items import Item, Manifest
+from openxclip.data.media import Item, Manifest
 from openxclip.evaluation.evaluate import Read
 from openxclip.evaluation.protocols import scorer
 from openxclip.files import atomic_write
@@ -163,7 +163,7 @@ class Study:
 
         def read_once(item: Item, read: Read) -> Tensor:
             """Every variant looks at the same videos: they are decoded for the first of them, if memory allows."""
-            key = (item.source, item.path, size, variant.views)
+            key = (item.media, item.path, size, variant.views)
             if key in self._clips:
                 return self._clips[key]
             pixels = read(item)

@@ -21,6 +21,7 @@ from openxclip.inference.label_set import LabelSet, encode_label_set
 from openxclip.inference.options import InferenceOptions
 from openxclip.inference.pipeline import Failure, Flow, Scored
 from openxclip.inference.scoring import build_scorer, mean_over_views
+from openxclip.inference.views import Read, Views, read_views
 from openxclip.models import XCLIPConfig
 from openxclip.runtimes.int8 import check_device
 from openxclip.runtimes.runtime import build_runtime
@@ -62,6 +63,10 @@ class Engine:
     def label_set(self, texts: LabelTexts) -> LabelSet:
         """Encode labels for this model, once."""
         return encode_label_set(self.model, self.tokenizer, texts, self.options.text_cache)
+
+    def read_views(self, read: Read, views: Views) -> Tensor:
+        """A video's views as this model wants them -> uint8 (V, T, 3, S, S)."""
+        return read_views(read, self.preprocess, self.model.config.num_frames, views)
 
     def score(
         self,

@@ -3,11 +3,12 @@
 Shapes: B videos, V views, T frames, S input side, K labels.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,9 +17,11 @@ from openxclip.errors import InputError
 from openxclip.inference.engine import Engine
 from openxclip.inference.options import InferenceOptions
 from openxclip.inference.pipeline import Failure
-from openxclip.inference.views import Views, read_views
+from openxclip.inference.views import Views
 from openxclip.text.label_texts import LabelTexts
 from openxclip.text.templates import BUILT_IN_TEMPLATES
+from openxclip.video.convert import FrameSize
+from openxclip.video.decode import read_frames
 from openxclip.video.source import VideoLimits, VideoSource
 
 
@@ -140,14 +143,11 @@ class Recognizer:
         Raises:
             VideoError: the video cannot be decoded.
         """
-        return read_views(
-            video,
-            self.engine.preprocess,
-            self.engine.model.config.num_frames,
-            views,
-            num_threads=num_threads,
-            limits=self.limits,
-        )
+
+        def frames(choose: Callable[[int], np.ndarray], size: FrameSize) -> np.ndarray:
+            return read_frames(video, choose, size, num_threads=num_threads, limits=self.limits).data
+
+        return self.engine.read_views(frames, views)
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Views uint8 (V, T, 3, S, S) of one video -> probabilities (K,): the mean over views of softmax(logits).

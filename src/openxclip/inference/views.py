@@ -4,13 +4,14 @@ Shapes: V views, T frames, S input side.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from openxclip.errors import InputError
-from openxclip.video.decode import VideoLimits, VideoSource, read_frames
+from openxclip.video.convert import FrameSize
 from openxclip.video.sampling import dense, multi_view
 from openxclip.video.transforms import Preprocessor
 
@@ -19,14 +20,14 @@ MAX_CLIPS = 100  # all views of a video are in memory at once
 
 @dataclass(frozen=True)
 class Views:
-    """How often a video is looked at; deterministic."""
+    """The views of a video: temporal clips x spatial crops. Deterministic."""
 
     num_clips: int = 1
     """Temporal clips, spread over the whole video."""
     num_crops: int = 1
-    """Spatial crops of each: 1 (centre) or 3 (along the long side); where a model sees whole frames, 1 in any case."""
+    """Spatial crops of each: 1 (centre) or 3 (along the long side). A model that squashes whole frames has one."""
     dense_stride: int | None = None
-    """None spreads each clip over the whole video; a number takes every so-manieth frame of its middle."""
+    """None spreads each clip over the whole video; a number n takes every n-th frame around its middle."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_clips <= MAX_CLIPS or self.num_crops not in (1, 3):
@@ -36,7 +37,7 @@ class Views:
             )
         if self.dense_stride is not None and self.num_clips != 1:
             raise InputError(
-                f"dense sampling looks at the middle of the video: num_clips must be 1, not {self.num_clips}"
+                f"dense sampling reads the middle of the video: num_clips must be 1, not {self.num_clips}"
             )
 
     def indices(self, length: int, num_frames: int) -> np.ndarray:
@@ -58,28 +59,18 @@ class Views:
         return cls(int(match[1]), int(match[2]))
 
 
-def read_views(
-    source: VideoSource,
-    preprocess: Preprocessor,
-    num_frames: int,
-    views: Views,
-    *,
-    num_threads: int = 0,
-    limits: VideoLimits | None = None,
-) -> Tensor:
-    """Decode a video's views -> uint8 (V, T, 3, S, S); V is `num_clips` times the crops that the model's frames give.
+Read = Callable[[Callable[[int], np.ndarray], FrameSize], np.ndarray]
+"""Reads a video: `choose` maps its length to the indices wanted; frames uint8 (T, 3, H, W) of the asked size."""
+
+
+def read_views(read: Read, preprocess: Preprocessor, num_frames: int, views: Views) -> Tensor:
+    """Read a video's views -> uint8 (V, T, 3, S, S); V is `num_clips` times the crops that the model's frames give.
 
     Raises:
-        VideoError: the video cannot be decoded.
+        VideoError: the video cannot be read.
     """
-    frames = read_frames(
-        source,
-        lambda length: views.indices(length, num_frames).reshape(-1),
-        short_side_px=preprocess.short_side_px(views.num_crops),
-        resize=preprocess.resize,
-        filter=preprocess.filter,
-        num_threads=num_threads,
-        limits=limits or VideoLimits(),
+    frames = read(
+        lambda length: views.indices(length, num_frames).reshape(-1), preprocess.frame_size(views.num_crops)
     )
-    crops = preprocess.crops(frames.data, views.num_crops)  # (crops, clips * T, 3, S, S)
+    crops = preprocess.crops(frames, views.num_crops)  # (crops, clips * T, 3, S, S)
     return crops.unflatten(1, (views.num_clips, num_frames)).transpose(0, 1).flatten(0, 1)

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 
 from openxclip.checkpoints.checkpoint import CONFIG_FILE, parse
-from openxclip.configuration import from_dict
-from openxclip.data.shapes.clip import ShapesClip
+from openxclip.data.media import media_from
 from openxclip.errors import InputError, VideoError
 from openxclip.files import read_json
 from openxclip.reports import page
 from openxclip.reports.contact_sheet import MAX_FRAMES, film_strip
 from openxclip.reports.plots import Curve, draw_curves, encode_jpeg
 from openxclip.reports.table import Table
-from openxclip.video.decode import read_frames
+from openxclip.video.convert import FrameSize
 from openxclip.video.sampling import centred
 
 MAX_CLASSES_OF_MATRIX = 30  # of more classes the page lists the pairs that are taken for each other
@@ -232,15 +231,10 @@ def _example(row: Json, altered: str) -> str:
 
 
 def _frames(row: Json) -> np.ndarray:
-    """Some frames (T, H, W, 3) of a video of an evaluation, rendered or from its file."""
-    if "clip" in row:
-        return from_dict(ShapesClip, row["clip"]).frames(lambda n: centred(n, MAX_FRAMES), STRIP_SIDE_PX)
-    if row.get("file") is None:
-        raise VideoError(row["path"], "the evaluation does not say which file this video is")
-    frames = read_frames(
-        Path(row["file"]), lambda n: centred(n, MAX_FRAMES), short_side_px=STRIP_SIDE_PX, num_threads=1
-    )
-    return frames.data
+    """Some frames (T, H, W, 3) of a video of an evaluation."""
+    media = media_from(row, row["path"])
+    frames = media.read(lambda n: centred(n, MAX_FRAMES), FrameSize(short_side_px=STRIP_SIDE_PX))
+    return frames.transpose(0, 2, 3, 1)
 
 
 def _verdict(row: Json) -> str:

@@ -27,11 +27,11 @@ from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded, load, resolve_device
 from openxclip.configuration import require
 from openxclip.data.dataset import Draw, generator
-from openxclip.data.shapes.captions import all_words, captioned_image
-from openxclip.data.shapes.splits import WORLDS
 from openxclip.errors import TrainingError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.progress import progress_bar
+from openxclip.shapes.captions import all_words, captioned_image
+from openxclip.shapes.splits import WORLDS
 from openxclip.text.tokenizer import Tokenizer, train_small_tokenizer
 from openxclip.training.config import MAX_SEED
 from openxclip.training.optim import decays, schedule, set_learning_rate

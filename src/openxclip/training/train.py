@@ -8,8 +8,9 @@ from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded, load, load_with_report
 from openxclip.data.dataset import CachedFrames, DecodedFrames, FrameSource, TrainClips
 from openxclip.data.descriptions import parse_descriptions
-from openxclip.data.manifest import Manifest, read_manifest
-from openxclip.data.shapes.splits import WORLD, is_world
+from openxclip.data.manifest import read_manifest
+from openxclip.data.media import Manifest
+from openxclip.data.moving_shapes import is_world
 from openxclip.data.subsets import present
 from openxclip.errors import InputError
 from openxclip.evaluation.evaluate import evaluate
@@ -18,6 +19,7 @@ from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.views import Views
 from openxclip.models import XCLIP
 from openxclip.models.expand import clip_only, expand
+from openxclip.shapes.splits import WORLD
 from openxclip.text.descriptions import fingerprint
 from openxclip.text.label_texts import LabelTexts
 from openxclip.training.config import DataConfig, TrainConfig

@@ -1,10 +1,12 @@
 """Videos in, clips of pixels out: decoding by frame index, choosing frames, preparing pixels."""
 
+from openxclip.video.convert import FrameSize
 from openxclip.video.decode import Frames, VideoReader, read_frames
 from openxclip.video.source import VideoLimits, VideoSource
 from openxclip.video.transforms import Preprocessor, TrainTransform
 
 __all__ = [
+    "FrameSize",
     "Frames",
     "Preprocessor",
     "TrainTransform",

@@ -1,5 +1,6 @@
 """From a decoded frame of any pixel format to RGB of the wanted size, upright."""
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,19 +13,26 @@ Resize = Literal["short_side", "squash"]
 _INTERPOLATION = {"bilinear": Interpolation.BILINEAR, "bicubic": Interpolation.BICUBIC}
 
 
-def scaled_size(
-    width: int, height: int, short_side_px: int | None, resize: Resize = "short_side"
-) -> tuple[int, int]:
-    """(width, height) with the shorter side at `short_side_px` and the aspect ratio kept; None: as it is.
+@dataclass(frozen=True, kw_only=True)
+class FrameSize:
+    """The size that frames are decoded at, and how they get there."""
 
-    "squash" brings both sides there, whatever the shape.
-    """
-    if short_side_px is None:
-        return width, height
-    if resize == "squash":
-        return short_side_px, short_side_px
-    scale = short_side_px / min(width, height)
-    return max(short_side_px, int(width * scale + 0.5)), max(short_side_px, int(height * scale + 0.5))
+    short_side_px: int | None = None
+    """Side to scale to; None leaves frames as they are."""
+    resize: Resize = "short_side"
+    """"short_side" scales the shorter side and keeps the aspect ratio, "squash" makes a square of any shape."""
+    filter: Filter = "bilinear"
+    """The filter for scaling."""
+
+    def of(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) after scaling a frame of this size."""
+        side = self.short_side_px
+        if side is None:
+            return width, height
+        if self.resize == "squash":
+            return side, side
+        scale = side / min(width, height)
+        return max(side, int(width * scale + 0.5)), max(side, int(height * scale + 0.5))
 
 
 def quarter_turns(frame: Any) -> int:

@@ -6,12 +6,10 @@ through a plain decode from the start. Pixels are left as stored: nothing is str
 """
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +19,7 @@ import av
 import numpy as np
 
 from openxclip.errors import InputError, VideoError
-from openxclip.video.convert import Converter, Filter, Resize, quarter_turns, scaled_size
+from openxclip.video.convert import Converter, Filter, FrameSize, quarter_turns
 from openxclip.video.packets import PacketTable, Run, share_out
 from openxclip.video.source import VideoLimits, VideoSource, video_errors
 from openxclip.video.stream import VideoStream, WrongTableError
@@ -29,11 +27,10 @@ from openxclip.video.stream import VideoStream, WrongTableError
 # A video whose frames were counted by decoding keeps them for the read that follows, up to this size.
 _KEEP_BYTES = 128 << 20
 
-# Decoded frames that wait for their conversion: each holds a picture of full size.
-_MAX_WAITING = 4
-
 # Packets for each decoder side by side: opening the file once more takes as long as decoding some ten of them.
 _MIN_PACKETS_OF_SHARE = 32
+
+FULL_SIZE = FrameSize()
 
 Indices = Sequence[int] | np.ndarray
 Convert = Callable[[Converter, Any], np.ndarray]
@@ -44,7 +41,7 @@ Convert = Callable[[Converter, Any], np.ndarray]
 class Frames:
     """Some frames of a video, in the order asked for."""
 
-    data: np.ndarray  # (T, H, W, 3) uint8 RGB, in memory one colour after the other
+    data: np.ndarray  # (T, 3, H, W) uint8, red first
     pts_seconds: np.ndarray  # (T,) float64, counted from the first frame of the video
 
 
@@ -56,8 +53,7 @@ class VideoReader:
     ) -> None:
         """`num_threads` to work with: 0 takes what the machine has, 1 is best for many workers side by side.
 
-        With 0, frames are also converted in a thread of its own while the decoder goes on, and stretches between
-        key frames are decoded side by side.
+        With 0, stretches between key frames are decoded side by side.
         """
         if num_threads < 0:
             raise InputError(f"num_threads is {num_threads}; it must be 0 (automatic) or greater")
@@ -112,37 +108,23 @@ class VideoReader:
         """Height of a frame as shown, that is after rotation."""
         return self._stream.width if self._upright_turns() % 2 else self._stream.height
 
-    def read(
-        self,
-        indices: Indices,
-        short_side_px: int | None = None,
-        resize: Resize = "short_side",
-        filter: Filter = "bilinear",
-    ) -> Frames:
+    def read(self, indices: Indices, size: FrameSize = FULL_SIZE) -> Frames:
         """The frames at `indices`, in that order; repeats are allowed.
 
-        With `short_side_px` frames are scaled to that shorter side with the aspect ratio kept, or, where `resize`
-        is "squash", to a square of that side. A video whose frame size changes on the way comes out at the size
-        of its first frame.
+        A video whose frame size changes on the way comes out at the size of its first frame.
         """
-        return self.read_chosen(lambda _: indices, short_side_px, resize, filter)
+        return self.read_chosen(lambda _: indices, size)
 
-    def read_chosen(
-        self,
-        choose: Callable[[int], Indices],
-        short_side_px: int | None = None,
-        resize: Resize = "short_side",
-        filter: Filter = "bilinear",
-    ) -> Frames:
+    def read_chosen(self, choose: Callable[[int], Indices], size: FrameSize = FULL_SIZE) -> Frames:
         """Like `read` at `choose(num_frames)`; chooses anew should the packets have promised too many."""
         with video_errors(self.name):
-            width, height = scaled_size(self._stream.width, self._stream.height, short_side_px, resize)
+            width, height = size.of(self._stream.width, self._stream.height)
             self._limits.check_frame(self.name, width, height, "a scaled frame")
             try:
-                return self._read(self._checked(choose(self.num_frames)), width, height, filter)
+                return self._read(self._checked(choose(self.num_frames)), width, height, size.filter)
             except WrongTableError:
                 self._count_by_decoding()
-                return self._read(self._checked(choose(self.num_frames)), width, height, filter)
+                return self._read(self._checked(choose(self.num_frames)), width, height, size.filter)
 
     def _checked(self, indices: Indices) -> np.ndarray:
         wanted = np.asarray(indices)
@@ -164,7 +146,7 @@ class VideoReader:
             if not data.size:
                 data = np.empty((len(wanted), *pixels.shape), np.uint8)
             data[wanted == index] = pixels
-        return Frames(data.transpose(0, 2, 3, 1), self._seconds[wanted])
+        return Frames(data, self._seconds[wanted])
 
     def _pixels_at(self, wanted: np.ndarray, convert: Convert) -> Iterator[tuple[int, np.ndarray]]:
         """Each wanted frame once, converted, with its index."""
@@ -181,7 +163,8 @@ class VideoReader:
     def _converted(
         self, frames: Iterable[tuple[int, Any]], convert: Convert
     ) -> Iterator[tuple[int, np.ndarray]]:
-        return (_each if self._num_threads else _aside)(frames, partial(convert, self._converter))
+        """Each frame converted, with its index."""
+        return ((index, convert(self._converter, frame)) for index, frame in frames)
 
     def _side_by_side(
         self, table: PacketTable, shares: Sequence[Sequence[Run]], convert: Convert
@@ -318,42 +301,18 @@ class VideoReader:
             raise WrongTableError(f"frames {sorted(missing.values())} were promised and did not come")
 
 
-def _each(
-    frames: Iterable[tuple[int, Any]], convert: Callable[[Any], np.ndarray]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Each frame converted, with its index."""
-    return ((index, convert(frame)) for index, frame in frames)
-
-
-def _aside(
-    frames: Iterable[tuple[int, Any]], convert: Callable[[Any], np.ndarray]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """The same in the same order; one thread converts while this one fetches the next frames."""
-    waiting: deque[tuple[int, Future[np.ndarray]]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="convert") as pool:
-        for index, frame in frames:
-            waiting.append((index, pool.submit(convert, frame)))
-            if len(waiting) > _MAX_WAITING:
-                first, pixels = waiting.popleft()
-                yield first, pixels.result()
-        for index, pixels in waiting:
-            yield index, pixels.result()
-
-
 def read_frames(
     source: VideoSource,
     choose: Callable[[int], Indices],
+    size: FrameSize = FULL_SIZE,
     *,
-    short_side_px: int | None = None,
-    resize: Resize = "short_side",
-    filter: Filter = "bilinear",
     num_threads: int = 0,
     limits: VideoLimits | None = None,
 ) -> Frames:
     """Open a video, let `choose` turn its number of frames into indices, and read those frames.
 
-    `num_threads` is that of VideoReader, `short_side_px`, `resize` and `filter` are those of its `read`.
-    To read several clips at once, let `choose` return the indices of all of them in one row.
+    `num_threads` is that of VideoReader. To read several clips at once, let `choose` return the indices of all of them
+    in one row.
     """
     with VideoReader(source, num_threads=num_threads, limits=limits) as reader:
-        return reader.read_chosen(choose, short_side_px, resize, filter)
+        return reader.read_chosen(choose, size)

@@ -1,6 +1,6 @@
 """From frames to the model's pixels: resize, crop, normalise; and the augmentation of training clips.
 
-Shapes: T frames of a clip, H x W as decoded, S the model's input size. Frames come as (T, H, W, 3) uint8.
+Shapes: T frames of a clip, H x W as decoded, S the model's input size. Frames come as (T, 3, H, W) uint8, red first.
 """
 
 import math
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from openxclip.configuration import check_types
 from openxclip.errors import ConfigError, InputError
 from openxclip.video import colour
-from openxclip.video.convert import Filter, Resize, scaled_size
+from openxclip.video.convert import Filter, FrameSize, Resize
 
 Triple = tuple[float, float, float]
 
@@ -112,20 +112,21 @@ class Preprocessor:
         """Plain values for JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
-    def short_side_px(self, num_crops: int = 1) -> int:
-        """The short side to decode at, so that `crops` need not resize again."""
+    def frame_size(self, num_crops: int = 1) -> FrameSize:
+        """The size to decode at, so that `crops` need not resize again."""
         _check_num_crops(num_crops)
-        return self.resize_short_side_px if num_crops == 1 else self.input_size_px
+        side = self.resize_short_side_px if num_crops == 1 else self.input_size_px
+        return FrameSize(short_side_px=side, resize=self.resize, filter=self.filter)
 
     def crops(self, frames: np.ndarray, num_crops: int = 1) -> torch.Tensor:
-        """(T, H, W, 3) uint8 -> (num_crops, T, 3, S, S) uint8.
+        """(T, 3, H, W) uint8 -> (num_crops, T, 3, S, S) uint8.
 
         One crop: the centre. Three: left, centre and right, or top, centre and bottom, of frames whose SHORT
         side is the input size, so that together they cover nearly everything. "squash" gives one in any case.
         """
-        pixels = _channels_first(frames)
+        pixels = _checked(frames)
         height, width = pixels.shape[-2:]
-        width, height = scaled_size(width, height, self.short_side_px(num_crops), self.resize)
+        width, height = self.frame_size(num_crops).of(width, height)
         pixels = resize(pixels, height, width, self.filter)
         steps = (1,) if num_crops == 1 or self.resize == "squash" else (0, 1, 2)
         return torch.stack([self._crop(pixels, step) for step in steps])
@@ -151,7 +152,7 @@ class Preprocessor:
         return pixels.float().sub(mean).div_(std).to(dtype)
 
     def __call__(self, frames: np.ndarray, num_crops: int = 1) -> torch.Tensor:
-        """(T, H, W, 3) uint8 -> (num_crops, T, 3, S, S) float32, the model's input."""
+        """(T, 3, H, W) uint8 -> (num_crops, T, 3, S, S) float32, the model's input."""
         return self.normalise(self.crops(frames, num_crops))
 
 
@@ -194,8 +195,8 @@ class TrainTransform:
         return round(_RESIZE_RATIO * self.input_size_px)
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-        """(T, H, W, 3) uint8 -> (T, 3, S, S) uint8. The same state of `rng` gives the same pixels."""
-        pixels = _channels_first(frames)
+        """(T, 3, H, W) uint8 -> (T, 3, S, S) uint8. The same state of `rng` gives the same pixels."""
+        pixels = _checked(frames)
         sizes = crop_sizes(min(pixels.shape[-2:]), self.input_size_px, self.scales, self.max_scale_gap)
         height, width = sizes[rng.integers(len(sizes))]
         corners = crop_corners(pixels.shape[-2] - height, pixels.shape[-1] - width)
@@ -261,15 +262,15 @@ def resize(pixels: torch.Tensor, height: int, width: int, filter: Filter = "bili
     return F.interpolate(pixels, (height, width), mode=filter, align_corners=False, antialias=smooth)
 
 
-def _channels_first(frames: np.ndarray) -> torch.Tensor:
-    """(T, H, W, 3) uint8 -> (T, 3, H, W) uint8, a view."""
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+def _checked(frames: np.ndarray) -> torch.Tensor:
+    """Frames uint8 (T, 3, H, W) as a tensor, without a copy where that is possible."""
+    if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise InputError(
-            f"frames have shape {frames.shape} and type {frames.dtype}; they must be (T, H, W, 3) of uint8"
+            f"frames have shape {frames.shape} and type {frames.dtype}; they must be (T, 3, H, W) of uint8"
         )
-    if min(frames.strides) < 0:  # mirrored or turned in place, of which torch knows nothing
+    if min(frames.strides) < 0:  # mirrored or turned in place, which torch cannot express
         frames = np.ascontiguousarray(frames)
-    return torch.from_numpy(frames).permute(0, 3, 1, 2)
+    return torch.from_numpy(frames)
 
 
 def _check_num_crops(num_crops: int) -> None:

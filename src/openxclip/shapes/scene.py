@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from openxclip.data.shapes.words import COLOURS, SHAPES, ShapesClass
+from openxclip.shapes.words import COLOURS, SHAPES, ShapesClass
 
 USUAL_BACKGROUNDS = ("plain", "gradient", "stripes", "checks")
 OTHER_BACKGROUNDS = ("dots", "waves")

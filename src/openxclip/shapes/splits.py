@@ -18,14 +18,13 @@ are among the candidates, so that a class is told only by all three words.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from openxclip.data.items import Item, Manifest
-from openxclip.data.shapes.clip import ShapesClip
-from openxclip.data.shapes.words import ALL_CLASSES, COLOURS, MOTIONS, SHAPES, ShapesClass
 from openxclip.errors import InputError
+from openxclip.shapes.clip import ShapesClip
+from openxclip.shapes.words import ALL_CLASSES, COLOURS, MOTIONS, SHAPES, ShapesClass
 
 WORLD = "moving-shapes"
 """What stands for these lists where the path of a data set is expected."""
@@ -76,7 +75,25 @@ WORLDS = {
 """All words, and few of them."""
 
 
-def shapes_manifest(list_name: str | None) -> Manifest:
+class ShapesRow(NamedTuple):
+    """One clip of a list."""
+
+    path: str
+    """Its name as a file."""
+    label: int
+    """Index into the labels of the list."""
+    clip: ShapesClip
+
+
+class ShapesList(NamedTuple):
+    """Labelled clips."""
+
+    name: str
+    labels: tuple[str, ...]
+    rows: tuple[ShapesRow, ...]
+
+
+def shapes_list(list_name: str | None) -> ShapesList:
     """A list of moving shapes by name.
 
     Raises:
@@ -96,29 +113,26 @@ def _clips(
     keys: str,
     other_background: bool,
     label: Callable[[ShapesClass], str],
-) -> Manifest:
+) -> ShapesList:
     """`keys` names the scenes: lists of the same keys and classes show the same."""
-    return Manifest(
-        name=f"{WORLD}/{name}",
-        labels=tuple(label(kind) for kind in kinds),
-        items=tuple(
-            Item(
-                path=f"{kind.name.replace(' ', '_')}/{keys}_{i}.mp4",
-                label=index,
-                source=ShapesClip(kind=kind, key=f"{keys}_{i}", other_background=other_background),
-            )
-            for index, kind in enumerate(kinds)
-            for i in range(clips_per_class)
-        ),
+    rows = tuple(
+        ShapesRow(
+            f"{kind.name.replace(' ', '_')}/{keys}_{i}.mp4",
+            index,
+            ShapesClip(kind=kind, key=f"{keys}_{i}", other_background=other_background),
+        )
+        for index, kind in enumerate(kinds)
+        for i in range(clips_per_class)
     )
+    return ShapesList(f"{WORLD}/{name}", tuple(label(kind) for kind in kinds), rows)
 
 
 def _part(kinds: Sequence[ShapesClass], number: int) -> tuple[ShapesClass, ...]:
-    chosen = np.random.default_rng(number).permutation(len(kinds))[: len(kinds) * 2 // 3]
-    return tuple(kinds[i] for i in sorted(chosen))
+    places = np.random.default_rng(number).permutation(len(kinds))[: len(kinds) * 2 // 3]
+    return tuple(kinds[i] for i in sorted(places))
 
 
-def _lists(prefix: str, world: World, base_test_clips: int) -> dict[str, Callable[[], Manifest]]:
+def _lists(prefix: str, world: World, base_test_clips: int) -> dict[str, Callable[[], ShapesList]]:
     """Name of each list -> what makes it."""
 
     def clips(
@@ -128,7 +142,7 @@ def _lists(prefix: str, world: World, base_test_clips: int) -> dict[str, Callabl
         keys: str,
         other_background: bool = False,
         label: Callable[[ShapesClass], str] = lambda kind: kind.name,
-    ) -> dict[str, Callable[[], Manifest]]:
+    ) -> dict[str, Callable[[], ShapesList]]:
         name = prefix + name
         make = partial(
             _clips, name, kinds, clips_per_class, keys=keys, other_background=other_background, label=label
@@ -155,8 +169,3 @@ def _lists(prefix: str, world: World, base_test_clips: int) -> dict[str, Callabl
 
 LISTS = {**_lists("", WORLDS["full"], 2), **_lists("small-", WORLDS["small"], 2)}
 """Name of the list -> its clips."""
-
-
-def is_world(path: Path) -> bool:
-    """Whether a data path means the rendered world; a file or folder of that name goes before it."""
-    return str(path) == WORLD and not path.exists()

@@ -90,3 +90,16 @@ class ShapesClass:
 
 ALL_CLASSES = tuple(ShapesClass(c, s, m) for m in MOTIONS for s in SHAPES for c in COLOURS)
 """Every combination, 528 of them."""
+
+
+def shapes_descriptions() -> dict[str, tuple[str, ...]]:
+    """Texts of every class of moving shapes: what the captions of its stills call the same thing and motion."""
+    return {kind.name: _described(kind) for kind in ALL_CLASSES}
+
+
+def _described(kind: ShapesClass) -> tuple[str, ...]:
+    """Two names of the thing with two of the motion; always the same texts."""
+    things = [f"{SYNONYMS[kind.colour][i]} {SYNONYMS[kind.shape][i]}" for i in (0, 1)]
+    return tuple(
+        f"a {thing} {motion}" for thing in things for motion in (kind.motion, PARAPHRASES[kind.motion])
+    )

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from openxclip.data.shapes.render import render
-from openxclip.data.shapes.scene import USUAL_BACKGROUNDS, Scene, draw_scene, path
-from openxclip.data.shapes.words import MOTIONS, PARAPHRASES, SYNONYMS, ShapesClass
+from openxclip.shapes.render import render
+from openxclip.shapes.scene import USUAL_BACKGROUNDS, Scene, draw_scene, path
+from openxclip.shapes.words import MOTIONS, PARAPHRASES, SYNONYMS, ShapesClass
 
 OPENINGS = ("", "", "a ", "a photo of a ", "a picture of a ", "an image with a ", "look, a ")
 MOTION_SHARE = 0.75

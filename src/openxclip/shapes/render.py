@@ -5,7 +5,7 @@ Shapes: T frames, S side in pixels.
 
 import numpy as np
 
-from openxclip.data.shapes.scene import Background, Scene, Thing, path
+from openxclip.shapes.scene import Background, Scene, Thing, path
 
 DARK_SIDE = 0.65
 """Brightness of one half of each thing: it shows which way round it is."""
