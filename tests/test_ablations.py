@@ -24,8 +24,8 @@ from openxclip.experiments.ablations import (
     ABLATIONS,
     TEXT_FACTOR,
     Ablation,
-    Result,
-    chosen,
+    AblationResult,
+    named,
     without_descriptions,
 )
 from openxclip.experiments.bench import (
@@ -110,10 +110,10 @@ def test_every_row_has_a_name_of_its_own():
 
 
 def test_ablations_are_chosen_by_name():
-    assert list(chosen(["views", "components"])) == ["views", "components"]
-    assert chosen(["all"]) == ABLATIONS
+    assert list(named(["views", "components"])) == ["views", "components"]
+    assert named(["all"]) == ABLATIONS
     with pytest.raises(InputError, match=r"no ablation 'soup'; choose from components, .*, or all"):
-        chosen(["views", "soup"])
+        named(["views", "soup"])
 
 
 # The model of every variant
@@ -254,8 +254,8 @@ def trained(folder: Path) -> dict[Path, int]:
 
 
 @pytest.fixture(scope="module")
-def targets(folder) -> Result:
-    return Result(ABLATIONS["targets"], new_study(folder).study, SEEDS)
+def targets(folder) -> AblationResult:
+    return AblationResult(ABLATIONS["targets"], new_study(folder).study, SEEDS)
 
 
 def test_a_study_trains_each_variant_in_each_regime_for_each_seed(targets, folder):
@@ -297,7 +297,7 @@ def test_the_table_has_mean_and_standard_deviation_beside_the_papers_numbers(tar
 def test_a_second_call_does_nothing_and_finds_the_same(targets, folder):
     before = trained(folder)
     study, work = new_study(folder)
-    assert Result(ABLATIONS["targets"], study, SEEDS).values == targets.values
+    assert AblationResult(ABLATIONS["targets"], study, SEEDS).values == targets.values
     assert work == []
     assert trained(folder) == before
 
@@ -305,7 +305,7 @@ def test_a_second_call_does_nothing_and_finds_the_same(targets, folder):
 def test_ablations_share_their_trainings(targets, folder, caplog):
     before = trained(folder)
     study, work = new_study(folder)
-    result = Result(ABLATIONS["interpolation"], study, (1,))
+    result = AblationResult(ABLATIONS["interpolation"], study, (1,))
     assert caplog.records == [], "nothing to warn of in what was asked for"
     assert trained(folder) == before, "the same training as `class names`"
     assert len(work) == 15  # five shares, three regimes
@@ -322,7 +322,7 @@ def test_a_lost_score_is_measured_again_without_training(targets, folder):
     scores = json.loads((run / "scores.json").read_text())
     (run / "scores.json").unlink()
     study, work = new_study(folder)
-    assert Result(ABLATIONS["targets"], study, SEEDS).values == targets.values
+    assert AblationResult(ABLATIONS["targets"], study, SEEDS).values == targets.values
     assert len(work) == 1
     assert work[0].endswith(", few, seed 2")
     assert trained(folder) == before
@@ -333,7 +333,7 @@ def test_a_lost_score_is_measured_again_without_training(targets, folder):
 def test_a_moved_study_is_still_known(targets, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "moved")
     study, work = new_study(tmp_path / "moved")
-    assert Result(ABLATIONS["targets"], study, SEEDS).values == targets.values
+    assert AblationResult(ABLATIONS["targets"], study, SEEDS).values == targets.values
     assert work == []
 
 
@@ -366,9 +366,9 @@ def test_an_interrupted_study_goes_on(targets, folder):
         title="views", rows=[(Variant(name="4x1", views=Views(4, 1)), {})], regimes=("few", "full")
     )
     with pytest.raises(KeyboardInterrupt):
-        Result(four_views, study, SEEDS)
+        AblationResult(four_views, study, SEEDS)
     study, work = new_study(folder)
-    Result(four_views, study, SEEDS)
+    AblationResult(four_views, study, SEEDS)
     assert work == ["4x1, few, seed 2", "4x1, full, seed 1", "4x1, full, seed 2"]
 
 
@@ -387,7 +387,7 @@ def test_fine_tuning_leaves_a_table_and_a_trade_off(folder):
     table = run_ablation("fine-tuning", ablation, study, (1,), "openxclip ablate fine-tuning")
     assert table.columns == ("", "zero", "motion", "full", "paper, zero", "paper, full")
     assert len(table.rows) == len(ablation.rows)
-    points = Result(ablation, study, (1,)).trade_off()
+    points = AblationResult(ablation, study, (1,)).trade_off()
     assert list(points) == [variant.name for variant, _ in ablation.rows]
     cells = {row[0]: (row[3], row[1]) for row in table.rows}
     assert {name: tuple(percent([mean]) for mean, _ in axes) for name, axes in points.items()} == cells
@@ -539,7 +539,9 @@ def test_given_data_that_cannot_be_used(data, tmp_path):
 
 def test_missing_training_videos_are_left_out_before_the_draw(data):
     train, test = lists(data, "train", "test")
-    gone = [replace(item, source=data / "gone.mp4") for item in train.items[:2]]  # one of each class
+    gone = [
+        replace(item, media=FileMedia(data / "gone.mp4")) for item in train.items[:2]
+    ]  # one of each class
     train = replace(train, items=(*gone, *train.items[2:]))
     with pytest.raises(InputError, match=r"2 of 4 videos are missing.*skip_missing=true"):
         data_regimes(train, test, None, 1, skip_missing=False)

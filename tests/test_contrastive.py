@@ -16,8 +16,15 @@ from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConf
 from openxclip.recipes import PRETRAIN_RECIPES, pretrain_recipe
 from openxclip.shapes.splits import WORLDS
 from openxclip.shapes.words import ALL_CLASSES, ShapesClass
-from openxclip.training import contrastive
-from openxclip.training.contrastive import CaptionBatches, PretrainConfig, contrastive_loss, pretrain
+from openxclip.training import contrastive, loop
+from openxclip.training.contrastive import (
+    CaptionBatches,
+    Contrast,
+    PretrainConfig,
+    contrastive_loss,
+    pretrain,
+)
+from openxclip.training.optim import build_optimizer
 
 CONFIG = PretrainConfig(
     recipe="test",
@@ -155,7 +162,7 @@ def test_a_run_leaves_an_image_model_and_a_log(finished):
 @torch.no_grad()
 def test_it_begins_as_one_who_knows_nothing():
     """At temperature 1 a fresh model guesses: ln B. (CLIP's own start of 14 makes much of chance likenesses.)"""
-    model, tokenizer, preprocess = contrastive._start(CONFIG, "cpu")
+    model, tokenizer, preprocess = contrastive.begin(CONFIG, "cpu")
     pixels, tokens = CaptionBatches(replace(CONFIG, batch_size=64), tokenizer)[0]
     images = model.encode_video(preprocess.normalise(pixels)[:, None]).video
     loss = contrastive_loss(images, model.encode_text(tokens[0]), torch.tensor(0.0))
@@ -164,7 +171,7 @@ def test_it_begins_as_one_who_knows_nothing():
 
 def first_loss(config: PretrainConfig) -> tuple[float, dict[str, float]]:
     """Of the first step, and what it is made of, measured before that step."""
-    start = contrastive._start(config, "cpu")
+    start = contrastive.begin(config, "cpu")
     batch = CaptionBatches(config, start.tokenizer)[0]
     with torch.no_grad():
         images = start.model.encode_video(start.preprocess.normalise(batch.pixels)[:, None]).video
@@ -174,8 +181,7 @@ def first_loss(config: PretrainConfig) -> tuple[float, dict[str, float]]:
             "images": contrastive_loss(images, first, scale).item(),
             "texts": contrastive_loss(first, second, scale).item(),
         }
-    optimizer = contrastive._optimizer(start.model, config)
-    return contrastive._step(start.model, optimizer, batch, start.preprocess, config), parts
+    return Contrast(start, config.text_weight).backward(batch, 0), parts
 
 
 @pytest.mark.parametrize("text_weight", [0.0, 0.5, 2.0])
@@ -187,8 +193,8 @@ def test_the_two_captions_attract_each_other_by_the_weight_given(text_weight):
 
 
 def test_the_temperature_learns_faster_than_all_else():
-    model = contrastive._start(CONFIG, "cpu").model
-    groups = contrastive._optimizer(model, CONFIG).param_groups
+    model = contrastive.begin(CONFIG, "cpu").model
+    groups = build_optimizer(model, CONFIG.optim).param_groups
     rates = {id(p): group["peak_lr"] for group in groups for p in group["params"]}
     assert len(rates) == len(list(model.parameters())), "each parameter is in one group"
     fast = {name for name, p in model.named_parameters() if rates[id(p)] != CONFIG.learning_rate}
@@ -198,15 +204,14 @@ def test_the_temperature_learns_faster_than_all_else():
 
 @pytest.mark.parametrize("interrupted_at", [1, 3, 4])
 def test_an_interrupted_run_ends_in_the_same_weights(finished, tmp_path, monkeypatch, interrupted_at):
-    whole_step, steps = contrastive._step, []
+    whole_step = loop.TrainingLoop.step
 
-    def step(*arguments):
-        steps.append(None)
-        if len(steps) == interrupted_at:
+    def step(self, batch, number, backward):
+        if number == interrupted_at - 1:
             raise KeyboardInterrupt
-        return whole_step(*arguments)
+        return whole_step(self, batch, number, backward)
 
-    monkeypatch.setattr(contrastive, "_step", step)
+    monkeypatch.setattr(loop.TrainingLoop, "step", step)
     with pytest.raises(KeyboardInterrupt):
         pretrain(CONFIG, tmp_path / "run", "cpu")
     monkeypatch.undo()
@@ -263,7 +268,9 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
-    with pytest.raises(TrainingError, match="the loss is nan; the last checkpoint is kept"):
+    with pytest.raises(
+        TrainingError, match=r"the loss is nan and its gradient .*; the last checkpoint is kept"
+    ):
         pretrain(replace(CONFIG, learning_rate=1e30, save_every=1), tmp_path / "run", "cpu")
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
 
@@ -318,7 +325,7 @@ def test_settings_that_make_no_sense_are_refused(changes, message):
 def test_recipes_have_their_name_and_room_for_every_class_name(name):
     config = pretrain_recipe(name)
     assert config.recipe == name
-    tokenizer = contrastive._start(config, "cpu").tokenizer
+    tokenizer = contrastive.begin(config, "cpu").tokenizer
     names = [text for kind in ALL_CLASSES for text in (kind.name, kind.paraphrase)]
     longest = max(len(tokenizer._encode(text)) for text in names)
     assert longest <= config.model.text.context_length - 2

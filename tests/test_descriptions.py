@@ -167,7 +167,8 @@ def trained(run: Path, descriptions: Descriptions | None) -> dict[str, torch.Ten
     config = CONFIG
     if descriptions is not None:
         config = replace(config, descriptions=write(run.parent, json.dumps(descriptions)))
-    train_on(config, clips, None, run, device="cpu", data=WORLD)
+    texts = parse_descriptions(config.descriptions)
+    train_on(config, clips, None, run, descriptions=texts, device="cpu", data=WORLD)
     return load(run, device="cpu").model.state_dict()
 
 

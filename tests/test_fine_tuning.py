@@ -316,14 +316,14 @@ def test_an_interrupted_run_ends_the_same_even_without_its_start(
     start = tmp_path / "model"
     shutil.copytree(init, start)
     config = config_from(str(start), **ALL)
-    whole_step = loop.Trainer.step
+    whole_step = loop.TrainingLoop.step
 
-    def step(self, batch, number):
+    def step(self, batch, number, backward):
         if number == interrupted_at:
             raise KeyboardInterrupt
-        return whole_step(self, batch, number)
+        return whole_step(self, batch, number, backward)
 
-    monkeypatch.setattr(loop.Trainer, "step", step)
+    monkeypatch.setattr(loop.TrainingLoop, "step", step)
     with pytest.raises(KeyboardInterrupt):
         train(config, data, tmp_path / "run")
     monkeypatch.undo()

@@ -27,7 +27,7 @@ from openxclip.evaluation.backgrounds import background, foreground, frozen, par
 from openxclip.evaluation.evaluate import Evaluation
 from openxclip.evaluation.metrics import harmonic_mean
 from openxclip.evaluation.protocols import Score, scorer
-from openxclip.experiments.few_shot import FewShot, listed, run_few_shot, sampled, with_targets
+from openxclip.experiments.few_shot import FewShot, fixed, run_few_shot, sampled, with_targets
 from openxclip.inference.engine import Engine
 from openxclip.inference.views import Views
 from openxclip.reports.curves import plot_lines
@@ -460,9 +460,7 @@ def test_few_shot_measures_with_the_texts_that_it_trained_with(clips, tmp_path):
 
 
 def test_few_shot_takes_lists_as_they_are(clips, tmp_path):
-    experiment = few_shot_of(
-        clips, clips=listed({"train_3shot": read(clips, "train.txt")}), targets=("text",)
-    )
+    experiment = few_shot_of(clips, clips=fixed({"train_3shot": read(clips, "train.txt")}), targets=("text",))
     runs = list(experiment.runs(tmp_path))
     assert [run.folder.name for run in runs] == ["train_3shot-seed1", "train_3shot-seed2"]
     assert all(run.clips == read(clips, "train.txt") for run in runs)

@@ -18,9 +18,8 @@ from openxclip.checkpoints.names import OPENAI_CLIP
 from openxclip.checkpoints.save import save_as
 from openxclip.checkpoints.tables import to_theirs
 from openxclip.configuration import with_overrides
-from openxclip.data import dataset
 from openxclip.data.manifest import read_manifest
-from openxclip.data.media import Manifest
+from openxclip.data.media import FileMedia, Manifest
 from openxclip.errors import CheckpointError, ConfigError, InputError, OpenXCLIPError, TrainingError
 from openxclip.models.expand import clip_only
 from openxclip.recipes import recipe
@@ -35,7 +34,6 @@ from openxclip.training.config import (
 )
 from openxclip.training.run_folder import RunFolder
 from openxclip.training.train import train, train_on
-from openxclip.video.decode import read_frames
 from openxclip.video.transforms import Preprocessor
 
 CONFIG = TrainConfig(
@@ -127,14 +125,14 @@ def test_another_seed_gives_other_weights(finished, data, tmp_path):
 
 @pytest.mark.parametrize("interrupted_at", [1, 3, 4])
 def test_an_interrupted_run_ends_in_the_same_weights(finished, data, tmp_path, monkeypatch, interrupted_at):
-    whole_step = loop.Trainer.step
+    whole_step = loop.TrainingLoop.step
 
-    def step(self, batch, number):
+    def step(self, batch, number, backward):
         if number == interrupted_at:
             raise KeyboardInterrupt
-        return whole_step(self, batch, number)
+        return whole_step(self, batch, number, backward)
 
-    monkeypatch.setattr(loop.Trainer, "step", step)
+    monkeypatch.setattr(loop.TrainingLoop, "step", step)
     with pytest.raises(KeyboardInterrupt):
         train(CONFIG, data, tmp_path / "run")
     monkeypatch.undo()
@@ -315,7 +313,7 @@ def test_nothing_readable_is_an_error(tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(data, tmp_path):
     config = with_optim(CONFIG, learning_rate=1e30, warmup_epochs=0.0)
-    with pytest.raises(TrainingError, match="Lower optim"):
+    with pytest.raises(TrainingError, match="Lower the learning rate"):
         train(config, data, tmp_path / "run")
 
 
@@ -369,13 +367,11 @@ def test_the_short_side_is_that_of_the_augmentation_whatever_the_checkpoint_eval
     """Training crops come from 256 / 224 of the input size, also where evaluation resizes to the input size."""
     model = tiny_model()
     save_as(tmp_path / "model", model, tiny_tokenizer(), Preprocessor.hugging_face(32))
-    sides = []
+    sides, read_media = [], FileMedia.read
     monkeypatch.setattr(
-        dataset,
-        "read_frames",
-        lambda *a, short_side_px, **k: (
-            sides.append(short_side_px) or read_frames(*a, short_side_px=short_side_px, **k)
-        ),
+        FileMedia,
+        "read",
+        lambda media, choose, size: sides.append(size.short_side_px) or read_media(media, choose, size),
     )
     train(
         dataclasses.replace(with_optim(CONFIG, epochs=1), model=None, init=str(tmp_path / "model")),
@@ -563,7 +559,7 @@ def test_templates_are_the_targets(image_model, data, tmp_path):
 
 def test_clips_at_hand_train_as_a_list_does(finished, data, tmp_path):
     clips = read_manifest(data, list_name="train.txt")
-    assert train_on(CONFIG, clips, None, tmp_path / "run", data="eight videos").step == 6
+    assert train_on(CONFIG, clips, None, tmp_path / "run", descriptions=None, data="eight videos").step == 6
     assert same(weights(finished), weights(tmp_path / "run"))
     settings = json.loads((tmp_path / "run" / "config.json").read_text())
     assert settings["data"] == "eight videos"
@@ -575,10 +571,17 @@ def test_clips_at_hand_are_checked(data, tmp_path):
     clips = read_manifest(data, list_name="train.txt")
     other = Manifest(name="other", labels=("a", "b"), items=clips.items)
     with pytest.raises(InputError, match="different labels"):
-        train_on(CONFIG, clips, other, tmp_path / "run", data="x")
-    gone = dataclasses.replace(clips.items[0], source=tmp_path / "gone.mp4")
+        train_on(CONFIG, clips, other, tmp_path / "run", descriptions=None, data="x")
+    gone = dataclasses.replace(clips.items[0], media=FileMedia(tmp_path / "gone.mp4"))
     with pytest.raises(InputError, match="1 of 1 videos"):
-        train_on(CONFIG, dataclasses.replace(clips, items=(gone,)), None, tmp_path / "run", data="x")
+        train_on(
+            CONFIG,
+            dataclasses.replace(clips, items=(gone,)),
+            None,
+            tmp_path / "run",
+            descriptions=None,
+            data="x",
+        )
     assert list(tmp_path.iterdir()) == []
 
 

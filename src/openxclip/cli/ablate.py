@@ -120,9 +120,9 @@ class AblateOptions:
 
     def ablations(self) -> "dict[str, Ablation]":
         """Those that are named; of data that nobody has described, without the rows that need it."""
-        from openxclip.experiments.ablations import chosen, without_descriptions
+        from openxclip.experiments.ablations import named, without_descriptions
 
-        found = chosen(self.names)
+        found = named(self.names)
         if self.texts() is not None:
             return found
         return {name: without_descriptions(ablation) for name, ablation in found.items()}

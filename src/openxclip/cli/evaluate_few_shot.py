@@ -107,7 +107,7 @@ class FewShotOptions:
         """Everything checked, over the lists of `train_manifests`."""
         from openxclip.data.subsets import present
         from openxclip.evaluation.protocols import of_trained_classes
-        from openxclip.experiments.few_shot import FewShot, listed, sampled
+        from openxclip.experiments.few_shot import FewShot, fixed, sampled
         from openxclip.inference.views import Views
 
         config, test = self.config(), self.manifest(self.test_list)
@@ -120,7 +120,7 @@ class FewShotOptions:
             clips = sampled(found[0], self.shots or DEFAULT_SHOTS)
         else:
             names = [Path(name).stem for name in self.train_lists]
-            clips = listed(dict(zip(names, found, strict=True)))
+            clips = fixed(dict(zip(names, found, strict=True)))
         return FewShot(
             config=config,
             clips=clips,

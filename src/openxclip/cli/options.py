@@ -1,5 +1,6 @@
 """Options that several commands share: bundles of options, and single ones as annotated types."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
@@ -104,7 +105,7 @@ class PromptOptions:
         parse_templates(self.templates)
         parse_descriptions(self.descriptions)
 
-    def texts(self, labels: tuple[str, ...]) -> "LabelTexts":
+    def texts(self, labels: Sequence[str]) -> "LabelTexts":
         """These labels with the templates and descriptions, read and checked."""
         from openxclip.data.descriptions import parse_descriptions
         from openxclip.text.label_texts import LabelTexts

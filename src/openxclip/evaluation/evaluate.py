@@ -117,8 +117,17 @@ def evaluate(
     views: Views,
     on_video: Callable[[], None] = lambda: None,
     alter: Alter | None = None,
+    read: Read | None = None,
 ) -> Evaluation:
-    """Score every video of a manifest, several at a time; `on_video` is called after each.
+    """Score every video of a manifest, in batches.
+
+    Args:
+        recognizer: the model and the manifest's labels.
+        manifest: the videos.
+        views: of every video.
+        on_video: is called after each.
+        alter: changes the pixels of a video before they are scored.
+        read: reads a video's views; None decodes them.
 
     Raises:
         InputError: the recognizer's labels are not the manifest's.
@@ -129,12 +138,13 @@ def evaluate(
             f"the recognizer's labels are not those of {manifest.name}; build it with these labels"
         )
 
-    def read(item: Item) -> Tensor:
+    def decode(item: Item) -> Tensor:
         return recognizer.engine.read_views(item.media.read, views)
 
     def altered(item: Item) -> Tensor:
-        return read(item) if alter is None else alter(item, read)
+        return as_is(item) if alter is None else alter(item, as_is)
 
+    as_is = read or decode
     results: list[VideoResult] = []
     scores: list[Tensor] = []
     truth: list[int] = []

@@ -13,7 +13,7 @@ from openxclip.data.media import Manifest
 from openxclip.data.subsets import restrict, union, with_labels
 from openxclip.errors import InputError
 from openxclip.evaluation.backgrounds import frozen, partners, with_background_of
-from openxclip.evaluation.evaluate import Alter, Evaluation, evaluate
+from openxclip.evaluation.evaluate import Alter, Evaluation, Read, evaluate
 from openxclip.evaluation.metrics import harmonic_mean
 from openxclip.inference.engine import Engine
 from openxclip.inference.recognizer import Recognizer
@@ -42,11 +42,11 @@ class Result:
         return {"figures": dict(self.figures), "evaluations": evaluations}
 
 
-Texts = Callable[[tuple[str, ...]], LabelTexts]
+Texts = Callable[[Sequence[str]], LabelTexts]
 """Labels -> the sentences that stand for them."""
 
 
-def bare_names(labels: tuple[str, ...]) -> LabelTexts:
+def bare_names(labels: Sequence[str]) -> LabelTexts:
     """The class names themselves."""
     return LabelTexts(labels=labels)
 
@@ -56,12 +56,21 @@ def scorer(
     views: Views,
     texts: Texts = bare_names,
     progress: Callable[[Manifest], Callable[[], None]] = lambda manifest: lambda: None,
+    read: Read | None = None,
 ) -> Score:
-    """The `Score` of a model; `progress` gives, for a manifest, a function to call after each of its videos."""
+    """The `Score` of a model.
+
+    Args:
+        engine: the model.
+        views: of every video.
+        texts: the sentences that stand for a manifest's labels.
+        progress: gives, for a manifest, a function to call after each of its videos.
+        read: reads a video's views; None decodes them.
+    """
 
     def score(manifest: Manifest, alter: Alter | None = None) -> Evaluation:
         recognizer = Recognizer(engine, texts(manifest.labels))
-        return evaluate(recognizer, manifest, views, progress(manifest), alter)
+        return evaluate(recognizer, manifest, views, progress(manifest), alter, read)
 
     return score
 

@@ -287,7 +287,7 @@ ABLATIONS: dict[str, Ablation] = {
 """Name on the command line -> ablation."""
 
 
-class Result:
+class AblationResult:
     """What an ablation found: a value for each variant, regime and seed."""
 
     def __init__(self, ablation: Ablation, study: Study, seeds: Sequence[int]) -> None:
@@ -355,7 +355,7 @@ def without_descriptions(ablation: Ablation) -> Ablation:
     return replace(ablation, rows=rows, notes=(*ablation.notes, note))
 
 
-def chosen(names: Iterable[str]) -> dict[str, Ablation]:
+def named(names: Iterable[str]) -> dict[str, Ablation]:
     """Ablations by name; "all" are all.
 
     Raises:

@@ -13,7 +13,7 @@ from openxclip.data.moving_shapes import LIST_FILE, shapes_manifest, write_shape
 from openxclip.data.subsets import few_shot, missing_text, present, restrict
 from openxclip.errors import InputError
 from openxclip.evaluation.protocols import check_disjoint, occurring, of_trained_classes
-from openxclip.experiments.ablations import Ablation, Result
+from openxclip.experiments.ablations import Ablation, AblationResult
 from openxclip.experiments.study import Regime, Regimes, Study
 from openxclip.progress import progress_bar
 from openxclip.recipes import pretrain_recipe, recipe
@@ -149,7 +149,7 @@ def run_ablation(
     notes: Sequence[str] = (),
 ) -> Table:
     """Train and score what is not there yet -> the table, which is left as NAME.json beside a picture NAME.png."""
-    result = Result(ablation, study, seeds)
+    result = AblationResult(ablation, study, seeds)
     table = result.table(command, Path(study.data).name)
     table = replace(table, notes=(*table.notes, *notes))
     table.save(study.output / f"{name}.json")

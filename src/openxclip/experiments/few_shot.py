@@ -27,7 +27,7 @@ Targets = Literal["text", "discrete"]
 """What the classes are to the model: their names, or one free vector each."""
 
 
-class Run(NamedTuple):
+class FewShotRun(NamedTuple):
     """One training of an experiment."""
 
     targets: Targets
@@ -61,7 +61,7 @@ class FewShot:
                 f"shots {', '.join(self.clips) or 'none'}, seeds {self.seeds}: give at least one of both, seeds once"
             )
 
-    def runs(self, output: Path) -> Iterator[Run]:
+    def runs(self, output: Path) -> Iterator[FewShotRun]:
         """Every training, below `output`.
 
         Raises:
@@ -69,7 +69,7 @@ class FewShot:
         """
         for targets, (shots, clips), seed in product(self.targets, self.clips.items(), self.seeds):
             name = f"{shots}shot" if shots.isdecimal() else shots
-            run = Run(targets, shots, seed, output / targets / f"{name}-seed{seed}", clips(seed))
+            run = FewShotRun(targets, shots, seed, output / targets / f"{name}-seed{seed}", clips(seed))
             if run.clips.labels != self.test.labels:
                 raise InputError(
                     f"{run.clips.name} and {self.test.name} have different labels; give both the same labels.csv"
@@ -80,7 +80,7 @@ class FewShot:
 class Outcome(NamedTuple):
     """What the runs of an experiment found."""
 
-    evaluations: dict[Run, Evaluation]
+    evaluations: dict[FewShotRun, Evaluation]
     num_unreadable: int
     """Training clips that could not be read, over all runs."""
 
@@ -90,12 +90,12 @@ def sampled(train: Manifest, shots: Sequence[int]) -> dict[str, Callable[[int], 
     return {str(k): partial(few_shot, train, k) for k in shots}
 
 
-def listed(lists: Mapping[str, Manifest]) -> dict[str, Callable[[int], Manifest]]:
-    """Given lists in place of drawn ones: the same clips for each seed."""
-    return {name: partial(_whatever_the_seed, clips) for name, clips in lists.items()}
+def fixed(lists: Mapping[str, Manifest]) -> dict[str, Callable[[int], Manifest]]:
+    """Given lists instead of drawn ones: the same clips for each seed."""
+    return {name: partial(_same_clips, clips) for name, clips in lists.items()}
 
 
-def _whatever_the_seed(clips: Manifest, seed: int) -> Manifest:
+def _same_clips(clips: Manifest, seed: int) -> Manifest:
     return clips
 
 
@@ -111,19 +111,25 @@ def run_few_shot(
         device: as `openxclip.load` takes it.
         on_run: is told which run begins.
     """
-    runs = list(experiment.runs(output))  # first, so that too few videos of a class show now
+    runs = list(experiment.runs(output))  # fail early: a class may have too few videos
+    descriptions = parse_descriptions(experiment.config.descriptions)
     configs = {
         targets: with_targets(experiment.config, targets, len(experiment.test.labels))
         for targets in experiment.targets
     }
-    evaluations: dict[Run, Evaluation] = {}
+    evaluations: dict[FewShotRun, Evaluation] = {}
     num_unreadable = 0
     for number, run in enumerate(runs, start=1):
         on_run(f"{number} of {len(runs)}: {run.folder}")
         config = replace(configs[run.targets], seed=run.seed)
-        state = train_on(config, run.clips, None, run.folder, device=device, data=data)
+        state = train_on(
+            config, run.clips, None, run.folder, descriptions=descriptions, device=device, data=data
+        )
         num_unreadable += len(state.unreadable)
-        evaluations[run] = _evaluation(run.folder, config, experiment, device)
+        texts = LabelTexts(
+            labels=experiment.test.labels, templates=config.templates, descriptions=descriptions
+        )
+        evaluations[run] = _evaluation(run.folder, texts, experiment, device)
     return Outcome(evaluations, num_unreadable)
 
 
@@ -157,17 +163,13 @@ def _parts_of(config: TrainConfig) -> ExpansionConfig:
     )
 
 
-def _evaluation(folder: Path, config: TrainConfig, experiment: FewShot, device: str) -> Evaluation:
+def _evaluation(folder: Path, texts: LabelTexts, experiment: FewShot, device: str) -> Evaluation:
     path, test = folder / "evaluation.json", experiment.test
     if path.exists() and _is_of(read_json(path), test, experiment.views):
         return Evaluation.read(path)
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(test.items), note="")
-        loaded = load(folder, device=device)
-        texts = parse_descriptions(config.descriptions)
-        recognizer = Recognizer(
-            Engine(loaded), LabelTexts(labels=test.labels, templates=config.templates, descriptions=texts)
-        )
+        recognizer = Recognizer(Engine(load(folder, device=device)), texts)
         evaluation = evaluate(recognizer, test, experiment.views, lambda: bar.advance(task))
     evaluation.save(path)
     return evaluation

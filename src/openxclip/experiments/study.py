@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -82,10 +81,29 @@ class Regimes:
         return tuple(regime for regime in get_args(Regime) if self.tests(regime))
 
 
-def _label_texts(
-    templates: tuple[str, ...], descriptions: Descriptions | None, labels: tuple[str, ...]
-) -> LabelTexts:
-    return LabelTexts(labels=labels, templates=templates, descriptions=descriptions)
+class ViewCache:
+    """Decoded views of test videos, kept in memory: many variants are scored on the same videos."""
+
+    def __init__(self, max_bytes: int = MAX_KEPT_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self._views: dict[tuple[object, ...], Tensor] = {}
+        self._num_bytes = 0
+
+    def reader(self, engine: Engine, views: Views) -> Read:
+        """Reads a video's views for a model, from memory where they are kept."""
+        size = engine.preprocess.input_size_px, engine.model.config.num_frames
+
+        def read(item: Item) -> Tensor:
+            key = (item.media, item.path, size, views)
+            if key in self._views:
+                return self._views[key]
+            pixels = engine.read_views(item.media.read, views)
+            self._num_bytes += pixels.nbytes
+            if self._num_bytes <= self.max_bytes:
+                self._views[key] = pixels
+            return pixels
+
+        return read
 
 
 class Study:
@@ -109,10 +127,10 @@ class Study:
         Raises:
             InputError: the descriptions cannot be read, or a class of a regime has none.
         """
-        texts = parse_descriptions(descriptions)
+        self.texts = {descriptions: parse_descriptions(descriptions)}
         for regime in regimes.names():
             for test in regimes.tests(regime):
-                texts_of(test.labels, texts)
+                texts_of(test.labels, self.texts[descriptions])
         self.regimes = regimes
         self.recipes = recipes
         self.output = output
@@ -120,8 +138,13 @@ class Study:
         self.descriptions = descriptions
         self.device = device
         self.on_work = on_work
-        self._clips: dict[tuple[object, ...], Tensor] = {}
-        self._kept_bytes = 0
+        self._cache = ViewCache()
+
+    def _descriptions(self, config: TrainConfig) -> Descriptions | None:
+        """Those of a training, read once for the whole study."""
+        if config.descriptions not in self.texts:
+            self.texts[config.descriptions] = parse_descriptions(config.descriptions)
+        return self.texts[config.descriptions]
 
     def top1(self, variant: Variant, regime: Regime, seed: int) -> float:
         """Train the variant if that was not done yet, score it if that was not done yet -> share in 0..1."""
@@ -137,7 +160,15 @@ class Study:
         scores = json.loads((run / "scores.json").read_text()) if (run / "scores.json").exists() else {}
         if key not in scores:
             self.on_work(f"{variant.name}, {regime}, seed {seed}")
-            train_on(config, clips, None, run, device=self.device, data=self.data)
+            train_on(
+                config,
+                clips,
+                None,
+                run,
+                descriptions=self._descriptions(config),
+                device=self.device,
+                data=self.data,
+            )
             scores[key] = self._score(run, config, variant, tests)
             with atomic_write(run / "scores.json") as temporary:
                 temporary.write_text(json.dumps(scores, indent=1))
@@ -147,7 +178,7 @@ class Study:
         """Names a training by its settings, clips, start and texts, wherever the study's folder lies."""
         init = config.init and config.init.removeprefix(str(self.output.resolve()))
         settings = asdict(replace(config, init=init, descriptions=None))
-        values = [settings, clips.fingerprint(), parse_descriptions(config.descriptions)]
+        values = [settings, clips.fingerprint(), self._descriptions(config)]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
 
     def _score(self, run: Path, config: TrainConfig, variant: Variant, tests: Sequence[Manifest]) -> float:
@@ -159,22 +190,14 @@ class Study:
             interpolate=variant.interpolate,
             image_model=None if variant.interpolate is None else config.init,
         )
-        size = loaded.preprocess.input_size_px, loaded.model.config.num_frames
+        engine = Engine(loaded)
 
-        def read_once(item: Item, read: Read) -> Tensor:
-            """Every variant looks at the same videos: they are decoded for the first of them, if memory allows."""
-            key = (item.media, item.path, size, variant.views)
-            if key in self._clips:
-                return self._clips[key]
-            pixels = read(item)
-            self._kept_bytes += pixels.nbytes
-            if self._kept_bytes <= MAX_KEPT_BYTES:
-                self._clips[key] = pixels
-            return pixels
+        def texts(labels: Sequence[str]) -> LabelTexts:
+            descriptions = self._descriptions(config)
+            return LabelTexts(labels=labels, templates=config.templates, descriptions=descriptions)
 
-        texts = parse_descriptions(config.descriptions)
-        score = scorer(Engine(loaded), variant.views, partial(_label_texts, config.templates, texts))
-        evaluations = [score(test, read_once) for test in tests]
+        score = scorer(engine, variant.views, texts, read=self._cache.reader(engine, variant.views))
+        evaluations = [score(test) for test in tests]
         for evaluation in evaluations:
             if evaluation.num_unreadable:
                 logger.warning(

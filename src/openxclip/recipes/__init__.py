@@ -22,17 +22,11 @@ from openxclip.training.config import TrainConfig
 from openxclip.training.contrastive import PretrainConfig
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    recipe.__name__: recipe
-    for recipe in (
-        *REGIMES,
-        ucf8_fewshot,
-        ucf8_from_shapes,
-        shapes,
-        shapes_small,
-        shapes_small_few,
-        *KINETICS,
-        *FINE_TUNING,
-    )
+    **{recipe.__name__: recipe for recipe in REGIMES},
+    **{recipe.__name__: recipe for recipe in (ucf8_fewshot, ucf8_from_shapes)},
+    **{recipe.__name__: recipe for recipe in (shapes, shapes_small, shapes_small_few)},
+    **KINETICS,
+    **{recipe.__name__: recipe for recipe in FINE_TUNING},
 }
 """Name on the command line -> recipe."""
 

@@ -1,11 +1,14 @@
 """The published trainings (section 4), from OpenAI's CLIP weights: Kinetics, few-shot and zero-shot.
 
 Each names its weights as OpenAI publishes them; other weights are `--set init=SOURCE`, lists of a data folder
-`--set data.train_list=train.csv --set data.val_list=validate.csv`. Top-1 stands as the paper gives it, on Kinetics
-with 4x3 views. Commands: docs/published.md.
+`--set data.train_list=train.csv --set data.val_list=validate.csv`. Top-1 is the paper's, on Kinetics with 4x3
+views. Commands: docs/published.md.
 """
 
 import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from openxclip.training.config import ExpansionConfig, OptimConfig, TrainConfig
 
@@ -22,76 +25,46 @@ def supervised() -> TrainConfig:
     )
 
 
-def k400_b32_8() -> TrainConfig:
-    """Kinetics-400, B/32 with 8 frames: 80.4 %."""
-    return dataclasses.replace(supervised(), recipe="k400_b32_8")
+@dataclass(frozen=True)
+class Published:
+    """One model of the paper, trained on Kinetics."""
+
+    name: str
+    """As in the recipes' names."""
+    init: str
+    """OpenAI's weights that it starts from."""
+    num_frames: int
+    k400: float | None
+    """Top-1 on Kinetics-400, or None if none was published."""
+    k600: float | None
+    """Top-1 on Kinetics-600, or None if none was published."""
 
 
-def k400_b32_16() -> TrainConfig:
-    """Kinetics-400, B/32 with 16 frames: 81.1 %."""
-    return dataclasses.replace(supervised(), recipe="k400_b32_16", num_frames=16)
+MODELS = (
+    Published("b32_8", "ViT-B-32.pt", 8, 80.4, None),
+    Published("b32_16", "ViT-B-32.pt", 16, 81.1, None),
+    Published("b16_8", "ViT-B-16.pt", 8, 83.8, 85.3),
+    Published("b16_16", "ViT-B-16.pt", 16, 84.7, 85.8),
+    Published("b16_32", "ViT-B-16.pt", 32, None, None),  # the paper trains it for few-shot and zero-shot
+    Published("l14_8", "ViT-L-14.pt", 8, 87.1, 88.3),
+    Published("l14_336_16", "ViT-L-14-336px.pt", 16, 87.7, None),
+)
 
 
-def k400_b16_8() -> TrainConfig:
-    """Kinetics-400, B/16 with 8 frames: 83.8 %."""
-    return dataclasses.replace(supervised(), recipe="k400_b16_8", init="ViT-B-16.pt")
-
-
-def k400_b16_16() -> TrainConfig:
-    """Kinetics-400, B/16 with 16 frames: 84.7 %."""
-    return dataclasses.replace(k400_b16_8(), recipe="k400_b16_16", num_frames=16)
-
-
-def k400_b16_32() -> TrainConfig:
-    """Kinetics-400, B/16 with 32 frames: none published; the paper trains this model for few-shot and zero-shot."""
-    return dataclasses.replace(k400_b16_8(), recipe="k400_b16_32", num_frames=32)
-
-
-def k400_l14_8() -> TrainConfig:
-    """Kinetics-400, L/14 with 8 frames: 87.1 %."""
-    return dataclasses.replace(supervised(), recipe="k400_l14_8", init="ViT-L-14.pt")
-
-
-def k400_l14_336_16() -> TrainConfig:
-    """Kinetics-400, L/14 with 16 frames of 336 pixels: 87.7 %."""
+def kinetics(data: str, name: str) -> TrainConfig:
+    """Full supervision of one of `MODELS` on "k400" or "k600"; both are trained alike."""
+    (model,) = (model for model in MODELS if model.name == name)
     return dataclasses.replace(
-        supervised(), recipe="k400_l14_336_16", init="ViT-L-14-336px.pt", num_frames=16
+        supervised(), recipe=f"{data}_{name}", init=model.init, num_frames=model.num_frames
     )
 
 
-def k600_b32_8() -> TrainConfig:
-    """Kinetics-600, B/32 with 8 frames: none published."""
-    return dataclasses.replace(k400_b32_8(), recipe="k600_b32_8")
-
-
-def k600_b32_16() -> TrainConfig:
-    """Kinetics-600, B/32 with 16 frames: none published."""
-    return dataclasses.replace(k400_b32_16(), recipe="k600_b32_16")
-
-
-def k600_b16_8() -> TrainConfig:
-    """Kinetics-600, B/16 with 8 frames: 85.3 %."""
-    return dataclasses.replace(k400_b16_8(), recipe="k600_b16_8")
-
-
-def k600_b16_16() -> TrainConfig:
-    """Kinetics-600, B/16 with 16 frames: 85.8 %."""
-    return dataclasses.replace(k400_b16_16(), recipe="k600_b16_16")
-
-
-def k600_b16_32() -> TrainConfig:
-    """Kinetics-600, B/16 with 32 frames: none published."""
-    return dataclasses.replace(k400_b16_32(), recipe="k600_b16_32")
-
-
-def k600_l14_8() -> TrainConfig:
-    """Kinetics-600, L/14 with 8 frames: 88.3 %."""
-    return dataclasses.replace(k400_l14_8(), recipe="k600_l14_8")
-
-
-def k600_l14_336_16() -> TrainConfig:
-    """Kinetics-600, L/14 with 16 frames of 336 pixels: none published."""
-    return dataclasses.replace(k400_l14_336_16(), recipe="k600_l14_336_16")
+KINETICS: dict[str, Callable[[], TrainConfig]] = {
+    f"{data}_{model.name}": partial(kinetics, data, model.name)
+    for data in ("k400", "k600")
+    for model in MODELS
+}
+"""Name on the command line -> recipe."""
 
 
 def few_shot() -> TrainConfig:
@@ -99,7 +72,7 @@ def few_shot() -> TrainConfig:
 
     HMDB-51: 53.0, 57.3, 62.8, 64.0 %. UCF-101: 76.4, 83.4, 88.3, 91.4 %. The first split of each.
     """
-    base = k400_b16_32()
+    base = kinetics("k400", "b16_32")
     return dataclasses.replace(
         base,
         recipe="few_shot",
@@ -112,27 +85,9 @@ def zero_shot() -> TrainConfig:
 
     HMDB-51: 44.6 ± 5.2 %. UCF-101: 72.0 ± 2.3 %. 160 classes that Kinetics-600 adds: 65.2 ± 0.4 %.
     """
-    base = k400_b16_32()
+    base = kinetics("k400", "b16_32")
     return dataclasses.replace(base, recipe="zero_shot", optim=dataclasses.replace(base.optim, epochs=10))
 
 
 REGIMES = (supervised, few_shot, zero_shot)
 """The paper's three regimes, each with one model."""
-
-KINETICS = (
-    k400_b32_8,
-    k400_b32_16,
-    k400_b16_8,
-    k400_b16_16,
-    k400_b16_32,
-    k400_l14_8,
-    k400_l14_336_16,
-    k600_b32_8,
-    k600_b32_16,
-    k600_b16_8,
-    k600_b16_16,
-    k600_b16_32,
-    k600_l14_8,
-    k600_l14_336_16,
-)
-"""Full supervision of every model."""

@@ -10,9 +10,7 @@ Every step is a function of the weights and (seed, step), so an interrupted run 
 Shapes: B images, S input side, C tokens of a caption, E joint embedding.
 """
 
-import dataclasses
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,22 +18,21 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from openxclip.checkpoints.formats.native import write_folder
-from openxclip.checkpoints.load import Loaded, load, resolve_device
+from openxclip.checkpoints.load import Loaded, load
 from openxclip.configuration import require
 from openxclip.data.dataset import Draw, generator
-from openxclip.errors import TrainingError
-from openxclip.models import XCLIP, XCLIPConfig
+from openxclip.models import XCLIPConfig
 from openxclip.progress import progress_bar
 from openxclip.shapes.captions import all_words, captioned_image
 from openxclip.shapes.splits import WORLDS
-from openxclip.text.tokenizer import Tokenizer, train_small_tokenizer
-from openxclip.training.config import MAX_SEED
-from openxclip.training.optim import decays, schedule, set_learning_rate
+from openxclip.text.tokenizer import Tokenizer
+from openxclip.training.config import MAX_SEED, LearningRates, OptimConfig
+from openxclip.training.loop import TrainingLoop
 from openxclip.training.run_folder import RunFolder, TrainingState
+from openxclip.training.start import fresh
 from openxclip.video.transforms import Preprocessor
 
 MAX_LOGIT_SCALE = math.log(100.0)  # as CLIP: a larger one makes training unstable
@@ -97,6 +94,19 @@ class PretrainConfig:
             f"{self.model.num_frames} and {', '.join(found) or 'none of them'}",
         )
 
+    @property
+    def optim(self) -> OptimConfig:
+        """The optimizer, as the training loop takes it."""
+        return OptimConfig(
+            epochs=1,
+            warmup_epochs=0.0,
+            learning_rate=self.learning_rate,
+            factors=LearningRates(new=1.0, visual=1.0, text=1.0, logit_scale=SCALE_FACTOR),
+            batch_size=self.batch_size,
+            weight_decay=self.weight_decay,
+            clip_grad_norm=self.clip_grad_norm,
+        )
+
 
 class CaptionBatch(NamedTuple):
     """Images and the two captions of each, in the same order."""
@@ -142,93 +152,53 @@ def pretrain(config: PretrainConfig, output: Path, device: str = "auto") -> Trai
     run = RunFolder(output)
     with run.locked():
         state = run.begin(config)
-        start = _start(config, device) if state.step == 0 else load(run.last, device=device, dtype="float32")
+        start = begin(config, device) if state.step == 0 else load(run.last, device=device, dtype="float32")
         return _fit(config, start, run, state)
 
 
-def _start(config: PretrainConfig, device: str) -> Loaded:
+def begin(config: PretrainConfig, device: str) -> Loaded:
     """A fresh model whose tokenizer has learned the world's words."""
-    tokenizer = train_small_tokenizer(
-        all_words(), config.model.text.vocab_size, config.model.text.context_length
-    )
-    text = dataclasses.replace(config.model.text, vocab_size=tokenizer.vocab_size)
-    torch.manual_seed(config.seed)
-    model = XCLIP(dataclasses.replace(config.model, text=text)).to(resolve_device(device))
-    return Loaded(model, tokenizer, Preprocessor.hugging_face(config.model.vision.image_size_px))
+    preprocess = Preprocessor.hugging_face(config.model.vision.image_size_px)
+    return fresh(config.model, all_words(), preprocess, config.seed, device)
 
 
-def _optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
-    """AdamW; each group keeps its peak rate as `peak_lr`."""
-    groups: dict[str, list[nn.Parameter]] = {"decayed": [], "not decayed": [], "logit_scale": []}
-    for name, parameter in model.named_parameters():
-        key = name if name in groups else "decayed" if decays(name, parameter) else "not decayed"
-        groups[key].append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "weight_decay": config.weight_decay if key == "decayed" else 0.0,
-                "peak_lr": config.learning_rate * (SCALE_FACTOR if key == "logit_scale" else 1.0),
-            }
-            for key, parameters in groups.items()
-        ],
-        betas=(0.9, 0.98),
-    )
+class Contrast:
+    """The objective: captions and images of a batch are told apart."""
+
+    def __init__(self, start: Loaded, text_weight: float) -> None:
+        self.model, _, self.preprocess = start
+        self.text_weight = text_weight
+
+    def backward(self, batch: CaptionBatch, number: int) -> float:
+        """Add the gradient of a batch to the weights -> its loss."""
+        model, device = self.model, self.model.logit_scale.device
+        pixels = self.preprocess.normalise(batch.pixels.to(device))[:, None]  # (B, T=1, 3, S, S)
+        images = model.encode_video(pixels).video
+        first, second = model.encode_text(batch.tokens.flatten(0, 1).to(device)).chunk(2)
+        loss = contrastive_loss(images, first, model.logit_scale)
+        loss = loss + self.text_weight * contrastive_loss(first, second, model.logit_scale)
+        loss.backward()
+        return loss.item()
 
 
 def _fit(config: PretrainConfig, start: Loaded, run: RunFolder, state: TrainingState) -> TrainingState:
-    model, tokenizer, preprocess = start
-    assert isinstance(tokenizer, Tokenizer)  # a run folder always holds one
-    optimizer = _optimizer(model, config)
-    if state.step > 0:
-        run.load_optimizer(model, optimizer)
+    assert isinstance(start.tokenizer, Tokenizer)  # a run folder always holds one
+    loop = TrainingLoop(start, config.optim, config.num_steps, config.warmup_steps, run)
+    loop.resume(state)
     batches = DataLoader(
-        CaptionBatches(config, tokenizer),
+        CaptionBatches(config, start.tokenizer),
         batch_size=None,
         sampler=range(state.step, config.num_steps),
         num_workers=config.num_workers,
     )
-    model.train()
+    objective = Contrast(start, config.text_weight)
+    start.model.train()
     with progress_bar() as bar:
         task = bar.add_task("pretraining", total=config.num_steps, completed=state.step, note="")
-        for batch in batches:
-            started = time.perf_counter()
-            factor = schedule(state.step, config.num_steps, config.warmup_steps, final_factor=0.01)
-            set_learning_rate(optimizer, factor)
-            loss = _step(model, optimizer, batch, preprocess, config)
-            state = TrainingState(step=state.step + 1)
-            run.log(
-                step=state.step,
-                loss=loss,
-                learning_rate=config.learning_rate * factor,
-                seconds=round(time.perf_counter() - started, 4),
-            )
-            bar.update(task, advance=1, note=f"loss {loss:.3f}")
-            if state.step % config.save_every == 0 or state.step == config.num_steps:
-                run.save_last(lambda folder: write_folder(folder, *start), model, optimizer, state)
+        for done in loop.steps(batches, objective.backward, state.step):
+            start.model.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
+            state = TrainingState(step=done.number)
+            bar.update(task, advance=1, note=f"loss {done.loss:.3f}")
+            if done.number % config.save_every == 0 or done.number == config.num_steps:
+                loop.save(state)
     return state
-
-
-def _step(
-    model: XCLIP,
-    optimizer: torch.optim.Optimizer,
-    batch: CaptionBatch,
-    preprocess: Preprocessor,
-    config: PretrainConfig,
-) -> float:
-    """One optimizer step -> loss."""
-    device = model.logit_scale.device
-    pixels = preprocess.normalise(batch.pixels.to(device))[:, None]  # (B, T=1, 3, S, S)
-    images = model.encode_video(pixels).video
-    first, second = model.encode_text(batch.tokens.flatten(0, 1).to(device)).chunk(2)
-    loss = contrastive_loss(images, first, model.logit_scale)
-    loss = loss + config.text_weight * contrastive_loss(first, second, model.logit_scale)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad_norm)
-    if not math.isfinite(loss.item()):
-        raise TrainingError(f"the loss is {loss.item()}; the last checkpoint is kept. Lower learning_rate")
-    optimizer.step()
-    with torch.no_grad():
-        model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
-    return loss.item()

@@ -1,7 +1,7 @@
 """Where a run starts from: weights to fine-tune, or a fresh model with a tokenizer of its own."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TypeVar
 
@@ -78,10 +78,17 @@ def _heads_kept(wanted: Part | None, have: Part | None) -> Part | None:
 
 
 def _from_scratch(config: XCLIPConfig, labels: Sequence[str], seed: int, device: str) -> Loaded:
-    """A small vocabulary from all built-in class names and the user's: enough to spell any other, too."""
+    """A small vocabulary from all built-in class names and the user's: enough to spell any other."""
     texts = chain(labels, *(built_in_labels(name) for name in BUILT_IN_LABEL_SETS))
+    return fresh(config, texts, Preprocessor.official(config.vision.image_size_px), seed, device)
+
+
+def fresh(
+    config: XCLIPConfig, texts: Iterable[str], preprocess: Preprocessor, seed: int, device: str
+) -> Loaded:
+    """A new model, and a tokenizer that has learned the words of `texts`."""
     tokenizer = train_small_tokenizer(texts, config.text.vocab_size, config.text.context_length)
     text = dataclasses.replace(config.text, vocab_size=tokenizer.vocab_size)
     torch.manual_seed(seed)
     model = XCLIP(dataclasses.replace(config, text=text)).to(resolve_device(device))
-    return Loaded(model, tokenizer, Preprocessor.official(config.vision.image_size_px))
+    return Loaded(model, tokenizer, preprocess)

@@ -1,8 +1,7 @@
 """One call for a whole run: read the lists, check them, start or go on, train, keep the best."""
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded, load, load_with_report
@@ -20,10 +19,10 @@ from openxclip.inference.views import Views
 from openxclip.models import XCLIP
 from openxclip.models.expand import clip_only, expand
 from openxclip.shapes.splits import WORLD
-from openxclip.text.descriptions import fingerprint
+from openxclip.text.descriptions import Descriptions, fingerprint
 from openxclip.text.label_texts import LabelTexts
 from openxclip.training.config import DataConfig, TrainConfig
-from openxclip.training.loop import Trainer, Validate
+from openxclip.training.fine_tuning import FineTuning
 from openxclip.training.run_folder import RunFolder, TrainingState
 from openxclip.training.start import starting_point
 from openxclip.video.transforms import TrainTransform
@@ -52,15 +51,18 @@ def train(
         InputError: a list cannot be used, or `output` holds another run.
         TrainingError: the run cannot go on.
     """
+    descriptions = parse_descriptions(config.descriptions)
     clips = read_manifest(data, list_name=config.data.train_list, labels=labels, media_root=media_root)
     val = None
     if config.data.val_list is not None:
         val = read_manifest(data, list_name=config.data.val_list, labels=labels, media_root=media_root)
-    return train_on(config, clips, val, output, device=device, data=data_name(data))
+    return train_on(
+        config, clips, val, output, descriptions=descriptions, device=device, data=data_name(data)
+    )
 
 
 def data_name(data: Path) -> str:
-    """What a run's config.json calls its data: where it lies, and the rendered world lies nowhere."""
+    """The name of the data in a run's config.json: its absolute path, or the name of the rendered world."""
     return WORLD if is_world(data) else str(data.resolve())
 
 
@@ -70,18 +72,20 @@ def train_on(
     val: Manifest | None,
     output: Path,
     *,
+    descriptions: Descriptions | None,
     device: str = "auto",
     data: str,
 ) -> TrainingState:
-    """`train` on clips that are at hand already.
+    """`train` on manifests that are read already.
 
     Args:
-        config: the recipe; the names of lists in it are not looked at.
+        config: the recipe; the names of lists and descriptions in it are not used.
         clips: to train on.
-        val: to keep the best by, with the same labels; None keeps only the last.
+        val: to choose the best by, with the same labels; None keeps only the last.
         output: the folder of the run.
+        descriptions: of the classes; the run reads them nowhere else, so they cannot change under it.
         device: as `openxclip.load` takes it.
-        data: what the run's config.json calls the data; a run goes on only with the same.
+        data: the name of the data in the run's config.json; a run goes on only with the same.
 
     Raises:
         InputError: the clips cannot be used, or `output` holds another run.
@@ -90,72 +94,60 @@ def train_on(
     found, missing = present(clips, config.data.skip_missing)
     if val is not None and val.labels != clips.labels:
         raise InputError(f"{val.name} and {clips.name} have different labels; give both the same labels.csv")
+    texts = LabelTexts(labels=found.labels, templates=config.templates, descriptions=descriptions)
     about = {
         "data": data,
         "clips": found.fingerprint(),
         "labels": found.labels,
-        "descriptions": fingerprint(found.labels, parse_descriptions(config.descriptions)),
+        "descriptions": fingerprint(found.labels, descriptions),
     }
     run = RunFolder(output)
     with run.locked():
-        return _train(config, about, found, missing, val, run, device)
+        state = run.begin(config, about)
+        if missing:
+            run.log(step=state.step, missing=missing)
+        return _fine_tuning(config, found, val, texts, run, device).fit(state)
 
 
-def _train(
-    config: TrainConfig,
-    about: Mapping[str, Any],
-    clips: Manifest,
-    missing: list[str],
-    val: Manifest | None,
-    run: RunFolder,
-    device: str,
-) -> TrainingState:
-    state = run.begin(config, about)
-    if missing:
-        run.log(step=state.step, missing=missing)
-    if state.step == 0:
-        start = starting_point(config, clips.labels, device)
-    else:
-        start = load(run.last, device=device, dtype="float32")
+def _fine_tuning(
+    config: TrainConfig, clips: Manifest, val: Manifest | None, texts: LabelTexts, run: RunFolder, device: str
+) -> FineTuning:
+    """The training, from its start or from the last checkpoint of the run."""
+    is_new = run.state().step == 0
+    start = starting_point(config, clips.labels, device) if is_new else _last(run, device)
     transform = _transform(config.data, start)
     frames = _frames(config.data, transform.short_side_px)
     dataset = TrainClips(clips, frames, transform, config.num_frames, config.seed, config.data.dense_stride)
-    image_model = _image_model(config, start, run, state, device)
-    trainer = Trainer(config, start, dataset, run, _validate(start, val, config), image_model)
-    return trainer.fit(state)
+    image_model = _image_model(config, start, run, is_new, device)
+    validate = None if val is None else partial(_top1, start, val, texts, config.data.dense_stride)
+    return FineTuning(config, start, dataset, texts, run, validate, image_model)
+
+
+def _last(run: RunFolder, device: str) -> Loaded:
+    """The last checkpoint of a run."""
+    return load(run.last, device=device, dtype="float32")
 
 
 def _image_model(
-    config: TrainConfig, start: Loaded, run: RunFolder, state: TrainingState, device: str
+    config: TrainConfig, start: Loaded, run: RunFolder, is_new: bool, device: str
 ) -> XCLIP | None:
-    """The towers that the run starts from, with the frame mean; None where no step looks back at them.
+    """The towers that the run starts from, with the frame mean; None where no step uses them.
 
-    They are kept in the run's folder: a run that goes on must find the same, wherever `init` has gone since.
+    They are kept in the run's folder: a run that goes on must find the same, even if `init` has changed since.
     """
     if not config.needs_image_model:
         return None
-    if state.step == 0:
+    if is_new:
         model, _ = expand(start.model, clip_only(start.model.config), config.seed)
         run.save_model(run.start, lambda folder: write_folder(folder, *start._replace(model=model)))
-    loaded, _ = load_with_report(run.start, device=device, dtype="float32")  # no word on what it cannot see
+    loaded, _ = load_with_report(run.start, device=device, dtype="float32")  # without its warnings
     return loaded.model
 
 
-def _validate(start: Loaded, val: Manifest | None, config: TrainConfig) -> Validate | None:
-    if val is None:
-        return None
-
-    def top1() -> float:
-        start.model.eval()
-        texts = LabelTexts(
-            labels=val.labels,
-            templates=config.templates,
-            descriptions=parse_descriptions(config.descriptions),
-        )
-        recognizer = Recognizer(Engine(start), texts)
-        return evaluate(recognizer, val, Views(dense_stride=config.data.dense_stride)).top1
-
-    return top1
+def _top1(start: Loaded, val: Manifest, texts: LabelTexts, dense_stride: int | None) -> float:
+    """Validation accuracy of the model as it is."""
+    start.model.eval()
+    return evaluate(Recognizer(Engine(start), texts), val, Views(dense_stride=dense_stride)).top1
 
 
 def _frames(config: DataConfig, short_side_px: int) -> FrameSource:
