@@ -41,9 +41,8 @@ from openxclip.experiments.bench import (
 from openxclip.experiments.study import Study, Variant
 from openxclip.inference.views import Views
 from openxclip.recipes import recipe
-from openxclip.reports.curves import plot_lines
+from openxclip.reports.plots import far_points, plot_lines
 from openxclip.reports.table import percent
-from openxclip.reports.trade_off import far_points
 from openxclip.shapes.splits import WORLD, WORLDS
 from openxclip.training.config import TrainConfig
 from openxclip.training.start import starting_point

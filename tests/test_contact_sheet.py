@@ -120,7 +120,7 @@ def test_without_matplotlib_the_error_names_the_extra():
         "import sys; sys.modules['matplotlib'] = None\n"
         "from openxclip.errors import MissingExtraError\n"
         "for name in ('contact_sheet', 'report'):\n"
-        "    try: __import__(f'openxclip.evaluation.{name}')\n"
+        "    try: __import__(f'openxclip.reports.{name}')\n"
         "    except MissingExtraError as error: print(error)\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

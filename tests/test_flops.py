@@ -1,16 +1,10 @@
-"""`openxclip flops`: our count against the paper's, other models as published, and the picture."""
+"""The page of costs: our count against the paper's, other models as published, and the picture."""
 
-import contextlib
-import io
-import json
-import sys
-from pathlib import Path
-
+import cost_page
 import pytest
+from published_costs import OTHER_COSTS, XCLIP_COSTS, PublishedCost
 
-from openxclip.cli.main import run
 from openxclip.errors import InputError
-from openxclip.evaluation.published_costs import OTHER_COSTS, XCLIP_COSTS, PublishedCost
 from openxclip.models.config import PRESETS
 
 MODEL = {
@@ -29,18 +23,9 @@ def test_every_preset_has_its_published_figures() -> None:
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory) -> Path:
-    """Where the command draws."""
-    return tmp_path_factory.mktemp("plot") / "flops.png"
-
-
-@pytest.fixture(scope="module")
-def facts(picture) -> dict:
-    """What one call prints as JSON."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        assert run(["flops", "--json", "--plot", str(picture)]) == 0
-    return json.loads(out.getvalue())
+def facts() -> dict:
+    """The figures behind tables and picture."""
+    return {"counted": cost_page.counted(), "published": cost_page.published()}
 
 
 def test_every_preset_costs_what_the_paper_says_within_3_percent(facts) -> None:
@@ -51,8 +36,7 @@ def test_every_preset_costs_what_the_paper_says_within_3_percent(facts) -> None:
     assert {name: ratio for name, ratio in ratios.items() if abs(ratio - 1) >= 0.03} == {}
 
 
-def test_the_command_gives_counted_and_published_numbers(facts) -> None:
-    assert facts.keys() == {"counted", "published"}
+def test_it_has_counted_and_published_numbers(facts) -> None:
     b16 = facts["counted"][2]
     assert b16["preset"] == "B/16-8"
     assert b16["gmacs_per_view"] == 144.2
@@ -64,13 +48,14 @@ def test_the_command_gives_counted_and_published_numbers(facts) -> None:
     assert swin["gmacs_per_video"] == 105350  # 2107 x 10 x 5
 
 
-def test_the_picture_is_a_png(facts, picture) -> None:
-    assert picture.read_bytes().startswith(b"\x89PNG")
+def test_the_picture_is_a_png(facts, tmp_path) -> None:
+    cost_page.draw(tmp_path / "flops.png", facts)
+    assert (tmp_path / "flops.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_tables_say_what_was_counted_and_what_was_published(capsys) -> None:
-    assert run(["flops"]) == 0
-    ours, theirs = capsys.readouterr().out.split("\n\nOther models")
+def test_the_tables_say_what_was_counted_and_what_was_published(facts) -> None:
+    ours = cost_page.table_of_ours(facts["counted"]).text()
+    theirs = cost_page.table_of_others(facts["published"]).text()
     assert ours.splitlines()[3].split() == ["B/32-8", "196.6", "38.2", "39", "-2.1", "%", "4x3", "80.4"]
     assert "as published, none counted or measured by us" in theirs
     assert all(model.name in theirs and model.source in theirs for model in OTHER_COSTS)
@@ -93,14 +78,3 @@ def test_views_multiply_the_cost() -> None:
 def test_impossible_figures_are_refused(wrong: dict) -> None:
     with pytest.raises(InputError, match="a model"):
         PublishedCost(**MODEL | wrong)
-
-
-def test_a_picture_needs_a_png_name_and_matplotlib(tmp_path, capsys, monkeypatch) -> None:
-    assert run(["flops", "--plot", str(tmp_path / "flops.pdf")]) == 2
-    assert "ends in .png" in capsys.readouterr().err
-    monkeypatch.delitem(sys.modules, "openxclip.reports.cost_plot", raising=False)
-    monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
-    assert run(["flops", "--plot", str(tmp_path / "flops.png")]) == 1
-    error = capsys.readouterr().err
-    assert "openxclip[train]" in error
-    assert len(error.splitlines()) == 1  # said before anything is counted

@@ -30,9 +30,8 @@ from openxclip.evaluation.protocols import Score, scorer
 from openxclip.experiments.few_shot import FewShot, fixed, run_few_shot, sampled, with_targets
 from openxclip.inference.engine import Engine
 from openxclip.inference.views import Views
-from openxclip.reports.curves import plot_lines
+from openxclip.reports.plots import plot_lines, plot_trade_off
 from openxclip.reports.table import Table, mean_std, percent
-from openxclip.reports.trade_off import plot_trade_off
 from openxclip.text.label_texts import LabelTexts
 from openxclip.text.labels import built_in_labels
 from openxclip.training.config import DataConfig, LearningRates, OptimConfig, TrainConfig

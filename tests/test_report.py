@@ -27,7 +27,7 @@ from openxclip.evaluation.evaluate import Alter, Evaluation, evaluate
 from openxclip.inference.views import Views
 from openxclip.recipes import pretrain_recipe
 from openxclip.reports.contact_sheet import film_strip
-from openxclip.reports.plots import Curve, draw_curves, thin
+from openxclip.reports.plots import Curve, draw_curves, thinned
 from openxclip.reports.report import choose_examples, write_report
 from openxclip.reports.table import Table
 from openxclip.training.config import DataConfig, OptimConfig, TrainConfig
@@ -229,11 +229,11 @@ def test_a_long_run_makes_a_small_page(results, tmp_path):
 
 def test_thinning_keeps_short_curves_and_averages_long_ones():
     points = [(float(i), float(i % 10)) for i in range(1000)]
-    assert thin(points[:400], 400) == points[:400]
-    thinned = thin(points, 100)
-    assert thinned == [(10 * i + 4.5, 4.5) for i in range(100)]
-    assert len(thin(points, 300)) == 250
-    assert thin([]) == []
+    assert thinned(points[:400], 400) == points[:400]
+    means = thinned(points, 100)
+    assert means == [(10 * i + 4.5, 4.5) for i in range(100)]
+    assert len(thinned(points, 300)) == 250
+    assert thinned([]) == []
 
 
 def test_a_chart_of_one_point_shows_it():

@@ -73,6 +73,15 @@ def with_overrides(config: T, overrides: Sequence[str]) -> T:
     return from_dict(type(config), values)
 
 
+def flatten(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Nested values under dotted names, as overrides name them."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        path = _path(where, name)
+        flat |= flatten(value, path) if isinstance(value, Mapping) else {path: value}
+    return flat
+
+
 def _set(values: dict[str, Any], path: str, value: Any) -> None:
     *parents, leaf = path.split(".")
     for depth, name in enumerate(parents):

@@ -87,10 +87,12 @@ def base_to_novel(
     base, novel = (protocols.occurring(options.manifest(name)) for name in (base_list, novel_list))
     trained = training_labels(options.model, train_labels)
     notes = _overlap_notes([novel], trained, allow_overlap)
+    from openxclip.wording import shortened
+
     if trained is not None and (strange := _untrained(trained, base)):
         notes.append(
             f"{base.name}: {len(strange)} of {len(base.labels)} base classes were not trained: "
-            f"{protocols.some(strange)}."
+            f"{shortened(strange)}."
         )
     return measure("base-to-novel", options, lambda score: protocols.base_to_novel(score, base, novel), notes)
 

@@ -105,7 +105,7 @@ class FewShotOptions:
 
     def experiment(self, lists: "Sequence[Manifest]") -> "FewShot":
         """Everything checked, over the lists of `train_manifests`."""
-        from openxclip.data.subsets import present
+        from openxclip.data.subsets import without_missing
         from openxclip.evaluation.protocols import of_trained_classes
         from openxclip.experiments.few_shot import FewShot, fixed, sampled
         from openxclip.inference.views import Views
@@ -115,7 +115,7 @@ class FewShotOptions:
             whole, test = of_trained_classes(lists[0], test)
             lists = [whole]
         # Before the draw, which shall be of K videos that are there.
-        found = [present(clips, config.data.skip_missing)[0] for clips in lists]
+        found = [without_missing(clips, config.data.skip_missing)[0] for clips in lists]
         if self.train_list is not None:
             clips = sampled(found[0], self.shots or DEFAULT_SHOTS)
         else:
@@ -142,7 +142,7 @@ def few_shot(options: Annotated[FewShotOptions, tyro.conf.OmitArgPrefixes, tyro.
     prepare(options.output)
 
     from openxclip.experiments.few_shot import few_shot_points, few_shot_table, run_few_shot
-    from openxclip.reports.curves import plot_lines
+    from openxclip.reports.plots import plot_lines
     from openxclip.training.train import data_name
 
     outcome = run_few_shot(

@@ -13,7 +13,6 @@ from openxclip import __version__
 from openxclip.cli.ablate import ablate
 from openxclip.cli.convert import convert
 from openxclip.cli.evaluate import evaluate
-from openxclip.cli.flops import flops
 from openxclip.cli.info import info
 from openxclip.cli.models import models
 from openxclip.cli.predict import predict
@@ -32,7 +31,6 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "render": render,
     "report": report,
     "models": models,
-    "flops": flops,
     "info": info,
     "convert": convert,
 }

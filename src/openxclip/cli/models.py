@@ -1,62 +1,31 @@
 """`openxclip models`: what can be loaded by name."""
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import tyro
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from openxclip.cli.options import Json
 
 if TYPE_CHECKING:
-    from openxclip.checkpoints.catalogue import Family
+    from openxclip.models.config import XCLIPConfig
+    from openxclip.models.flops import Cost
     from openxclip.reports.table import Table
 
 COLUMNS = ("model", "family", "parameters, M", "GMACs a view", "frames x px", "licence", "paper")
 
-PAGE = """# Models
 
-`openxclip.load`, every `--model` and `--set init=...` of a training take these by their name; weights are downloaded
-once. A model folder, a training run, an official `.pth` and an OpenAI `.pt` of the same designs work too (see the
-[README](../README.md#checkpoints)).
-
-The families OpenXCLIP and X-CLIP were trained on video. All others are language-image models: they recognise at once
-by the mean over frames, and a training's `expansion` puts the parts for video around them.
-
-{table}
-
-What accuracy costs, beside other published models (`openxclip flops --plot docs/results/flops.png`):
-
-![Top-1 on Kinetics-400 against the multiply-adds of a video](results/flops.png)
-"""
-
-
-def models(
-    print_json: Json = False,
-    output: Annotated[Path | None, tyro.conf.arg(help="also write the table as a page, a .md file")] = None,
-) -> int:
+def models(print_json: Json = False) -> int:
     """Models that can be loaded by name: parameters, multiply-adds, input, licence and paper. Downloads nothing."""
-    from openxclip.cli.output_file import check_output_file
-    from openxclip.files import atomic_write
-
-    if output is not None:
-        check_output_file(output, "--output", ".md")
-
-    from openxclip.checkpoints.catalogue import known_families
-
-    rows = _rows(known_families())
-    table = _table(rows)
-    if output is not None:
-        with atomic_write(output) as temporary:
-            temporary.write_text(PAGE.format(table=table.markdown()), encoding="utf-8")
-    print(json.dumps(rows) if print_json else table.text())
+    rows = model_rows()
+    print(json.dumps(rows) if print_json else models_table(rows).text())
     return 0
 
 
-def _rows(families: "tuple[Family, ...]") -> list[dict[str, Any]]:
-    """One object a model."""
-    from openxclip.cli.costs import count_costs
+def model_rows() -> list[dict[str, Any]]:
+    """Facts about every model."""
+    from openxclip.checkpoints.catalogue import known_families
 
+    families = known_families()
     costs = count_costs(config for family in families for config in family.models.values())
     return [
         {
@@ -76,12 +45,13 @@ def _rows(families: "tuple[Family, ...]") -> list[dict[str, Any]]:
     ]
 
 
-def _table(rows: list[dict[str, Any]]) -> "Table":
+def models_table(rows: list[dict[str, Any]]) -> "Table":
+    """A row for each model."""
     from openxclip.reports.table import Table
 
     return Table(
         title="Models that can be loaded by name",
-        command="openxclip models --output docs/models.md",
+        command="openxclip models",
         columns=COLUMNS,
         rows=tuple(
             (
@@ -103,3 +73,18 @@ def _table(rows: list[dict[str, Any]]) -> "Table":
             "OpenAI's pages name none; the licence of its code is MIT.",
         ),
     )
+
+
+def count_costs(configs: "Iterable[XCLIPConfig]") -> "dict[XCLIPConfig, Cost]":
+    """What each configuration costs; one that comes several times is counted once."""
+    from openxclip.models.flops import count_cost
+    from openxclip.progress import progress_bar
+
+    distinct = tuple(dict.fromkeys(configs))
+    costs = {}
+    with progress_bar() as bar:
+        task = bar.add_task("counting", total=len(distinct), note="")
+        for config in distinct:
+            costs[config] = count_cost(config)
+            bar.advance(task)
+    return costs

@@ -73,7 +73,9 @@ class LoadOptions:
     ] = None
     image_model: Annotated[
         str | None,
-        tyro.conf.arg(help="the image model for --interpolate; by default the start of the run in --model"),
+        tyro.conf.arg(
+            help="the image model for --interpolate; for a training run, by default the one it started from"
+        ),
     ] = None
 
     def source(self, model: str) -> ModelSource:

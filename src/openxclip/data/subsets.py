@@ -1,6 +1,5 @@
 """Parts of a manifest, and manifests under other label lists. Class names are compared without regard to case."""
 
-import difflib
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -9,11 +8,12 @@ from dataclasses import replace
 from openxclip.data.media import Manifest
 from openxclip.errors import InputError
 from openxclip.text.labels import check_labels
+from openxclip.wording import nearest
 
 logger = logging.getLogger(__name__)
 
 
-def present(manifest: Manifest, skip_missing: bool) -> tuple[Manifest, list[str]]:
+def without_missing(manifest: Manifest, skip_missing: bool) -> tuple[Manifest, list[str]]:
     """The videos that are there, and the paths of the missing ones. Looks at every file.
 
     Raises:
@@ -49,17 +49,17 @@ def few_shot(manifest: Manifest, num_shots: int, seed: int) -> Manifest:
     """
     if num_shots < 1:
         raise InputError(f"{manifest.name}: {num_shots} shots asked for; at least 1 of each class is needed.")
-    lots_of: list[list[tuple[bytes, int]]] = [[] for _ in manifest.labels]
+    ranked: list[list[tuple[bytes, int]]] = [[] for _ in manifest.labels]
     for place, item in enumerate(manifest.items):
-        lots_of[item.label].append((_lot(seed, manifest.labels[item.label], item.path), place))
+        ranked[item.label].append((_rank(seed, manifest.labels[item.label], item.path), place))
     drawn: list[int] = []
-    for name, lots in zip(manifest.labels, lots_of, strict=True):
-        if len(lots) < num_shots:
+    for name, candidates in zip(manifest.labels, ranked, strict=True):
+        if len(candidates) < num_shots:
             raise InputError(
-                f"{manifest.name}: {name!r} has {len(lots)} videos, {num_shots} shots are asked for. "
+                f"{manifest.name}: {name!r} has {len(candidates)} videos, {num_shots} shots are asked for. "
                 "Ask for fewer, or take the class off the list."
             )
-        drawn += [place for _, place in sorted(lots)[:num_shots]]
+        drawn += [place for _, place in sorted(candidates)[:num_shots]]
     return replace(
         manifest,
         name=f"{manifest.name}, {num_shots} shots, seed {seed}",
@@ -102,8 +102,8 @@ def union(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
     return (*first, *(label for label in second if label.casefold() not in known))
 
 
-def _lot(seed: int, label: str, path: str) -> bytes:
-    """A number drawn for a video: the lowest of a class are taken, so that the order of the list is no matter."""
+def _rank(seed: int, label: str, path: str) -> bytes:
+    """A random rank of a video: the lowest of a class are drawn, in whatever order the list is."""
     return hashlib.sha256(f"{seed}\n{label.casefold()}\n{path}".encode()).digest()
 
 
@@ -113,8 +113,7 @@ def _ids(labels: Sequence[str]) -> dict[str, int]:
 
 def _find(ids: dict[str, int], label: str, among: str) -> int:
     if label.casefold() not in ids:
-        close = difflib.get_close_matches(label.casefold(), ids, n=1, cutoff=0.0)
         raise InputError(
-            f"{label!r} is not among {among} ({len(ids)}); the nearest is {close[0]!r}. Correct the list of labels."
+            f"{label!r} is not among {among} ({len(ids)}); the nearest is {nearest(label, ids, cutoff=0.0)!r}. Correct the list of labels."
         )
     return ids[label.casefold()]

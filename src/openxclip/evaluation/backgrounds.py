@@ -71,11 +71,12 @@ def partners(items: Sequence[Item]) -> dict[Item, Item]:
     found: dict[Item, Item] = {}
     for item in items:
         own = counts[item.label]
-        place = _lot(item.path) % (len(items) - own)  # among all but those of its label
+        place = _path_number(item.path) % (len(items) - own)  # among all but those of its label
         found[item] = ordered[place if place < first[item.label] else place + own]
     return found
 
 
-def _lot(path: str) -> int:
+def _path_number(path: str) -> int:
+    """A number that follows from a path alone."""
     digest = hashlib.sha256(path.encode(errors="backslashreplace")).digest()
     return int.from_bytes(digest, "big")

@@ -19,6 +19,7 @@ from openxclip.inference.engine import Engine
 from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.views import Views
 from openxclip.text.label_texts import LabelTexts
+from openxclip.wording import shortened
 
 
 class Score(Protocol):
@@ -107,7 +108,7 @@ def check_disjoint(training_labels: Sequence[str], test: Manifest) -> None:
     if found := overlap(training_labels, test):
         raise InputError(
             f"{len(found)} of {len(test.labels)} classes of {test.name} are training classes, and not new: "
-            f"{some(found)}. Take them off the labels; `openxclip evaluate` keeps them with --allow-overlap"
+            f"{shortened(found)}. Take them off the labels; `openxclip evaluate` keeps them with --allow-overlap"
         )
 
 
@@ -129,7 +130,7 @@ def base_to_novel(score: Score, base: Manifest, novel: Manifest) -> Result:
     known = {label.casefold() for label in base.labels}
     if both := [label for label in novel.labels if label.casefold() in known]:
         raise InputError(
-            f"{base.name} and {novel.name} share {len(both)} classes: {some(both)}. Give lists without common classes"
+            f"{base.name} and {novel.name} share {len(both)} classes: {shortened(both)}. Give lists without common classes"
         )
     evaluations = {"base": score(base), "novel": score(novel)}
     figures = {name: evaluation.top1 for name, evaluation in evaluations.items()}
@@ -211,9 +212,3 @@ def _predictions(evaluation: Evaluation) -> dict[int, str]:
     """Place in the list -> best label, of the videos that could be read."""
     predicted = enumerate(video.predicted for video in evaluation.videos)
     return {place: label for place, label in predicted if label is not None}
-
-
-def some(labels: Sequence[str], limit: int = 10) -> str:
-    """The first of them by name, the others by number."""
-    more = f" and {len(labels) - limit} more" if len(labels) > limit else ""
-    return ", ".join(labels[:limit]) + more

@@ -12,9 +12,8 @@ from openxclip.errors import InputError
 from openxclip.experiments.few_shot import with_targets
 from openxclip.experiments.study import Regime, Study, Variant
 from openxclip.inference.views import Views
-from openxclip.reports.curves import Point
+from openxclip.reports.plots import MeanStd, Point
 from openxclip.reports.table import Table, mean_std, percent
-from openxclip.reports.trade_off import MeanStd
 from openxclip.text.templates import BUILT_IN_TEMPLATES
 from openxclip.training.config import (
     AveragingConfig,

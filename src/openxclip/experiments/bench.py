@@ -10,16 +10,15 @@ from openxclip.configuration import with_overrides
 from openxclip.data.manifest import read_manifest
 from openxclip.data.media import Manifest
 from openxclip.data.moving_shapes import LIST_FILE, shapes_manifest, write_shapes
-from openxclip.data.subsets import few_shot, missing_text, present, restrict
+from openxclip.data.subsets import few_shot, missing_text, restrict, without_missing
 from openxclip.errors import InputError
 from openxclip.evaluation.protocols import check_disjoint, occurring, of_trained_classes
 from openxclip.experiments.ablations import Ablation, AblationResult
 from openxclip.experiments.study import Regime, Regimes, Study
 from openxclip.progress import progress_bar
 from openxclip.recipes import pretrain_recipe, recipe
-from openxclip.reports.curves import plot_lines
+from openxclip.reports.plots import plot_lines, plot_trade_off
 from openxclip.reports.table import Table
-from openxclip.reports.trade_off import plot_trade_off
 from openxclip.shapes.words import MOTIONS
 from openxclip.training.config import TrainConfig
 from openxclip.training.contrastive import PretrainConfig, pretrain
@@ -110,7 +109,7 @@ def data_regimes(
         InputError: a class has too few videos, a video is missing, or `novel` shares classes with `train`.
     """
     train, test = of_trained_classes(train, test)
-    train, _ = present(train, skip_missing)
+    train, _ = without_missing(train, skip_missing)
     if novel is not None:
         novel = occurring(novel)
         check_disjoint(train.labels, novel)

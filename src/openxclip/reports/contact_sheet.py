@@ -9,17 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from openxclip.errors import InputError, MissingExtraError
-from openxclip.files import atomic_write
-from openxclip.video.sampling import centred
+from openxclip.errors import InputError
+from openxclip.reports.plots import new_figure, save_png  # first: says which extra is missing
+from openxclip.video.sampling import centred  # isort: split
 
-try:
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-except ImportError as error:
-    raise MissingExtraError("matplotlib", "train") from error
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 MAX_FRAMES = 8  # of a strip; more are too small to see anything
 MAX_LABELS = 5
@@ -78,15 +74,13 @@ def write_contact_sheet(path: Path, rows: Sequence[SheetRow]) -> None:
     if not rows:
         raise InputError("a contact sheet needs at least one video")
     height = 2 * MARGIN + len(rows) * (TITLE_HEIGHT + BODY_HEIGHT) + (len(rows) - 1) * ROW_GAP
-    figure = Figure(figsize=(SHEET_WIDTH, height), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(SHEET_WIDTH, height, facecolor="white")
     for number, row in enumerate(rows):
         top = height - MARGIN - number * (TITLE_HEIGHT + BODY_HEIGHT + ROW_GAP)
         bottom = top - TITLE_HEIGHT - BODY_HEIGHT
         _draw_strip(_axes(figure, MARGIN, bottom, STRIP_WIDTH), row)
         _draw_ranking(_axes(figure, MARGIN + STRIP_WIDTH + COLUMN_GAP, bottom, RANKING_WIDTH), row)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+    save_png(figure, path, DPI)
 
 
 def _axes(figure: Figure, left: float, bottom: float, width: float) -> Axes:

@@ -1,9 +1,14 @@
-"""Pictures of results; importing this raises MissingExtraError where matplotlib is not installed."""
+"""All pictures of results. Importing this raises MissingExtraError where matplotlib is not installed."""
 
 import io
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +16,32 @@ from openxclip.errors import MissingExtraError
 from openxclip.files import atomic_write
 
 try:
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.image import imsave
+    from matplotlib.legend import Legend
 except ImportError as error:
     raise MissingExtraError("matplotlib", "train") from error
+
+
+def new_figure(width: float, height: float, **settings: Any) -> Figure:
+    """An empty figure of this size in inches; needs no display."""
+    figure = Figure(figsize=(width, height), **settings)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_png(figure: Figure, path: Path, dpi: int = 120) -> None:
+    """Write a figure, whole or not at all."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi)
+
+
+def plain_legend(legend: Legend) -> None:
+    """Show names as they are: a dollar sign in a class name is not mathematics."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 XY = tuple[float, float]
@@ -30,8 +56,7 @@ MAX_NUMBERS = 30
 def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: Path) -> None:
     """Write a confusion matrix (row: true class, column: predicted) as a PNG; of many classes the ids only."""
     side = max(4.0, 0.22 * min(len(labels), MAX_NAMES) + 2)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(side, side, layout="constrained")
     axes = figure.add_subplot()
     shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -53,8 +78,7 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], pa
                         fontsize=7,
                         color="white" if shares[y][x] > 0.5 else "black",
                     )
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    save_png(figure, path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +93,7 @@ class Curve:
     """Drawn thin and pale, for what stands behind another curve."""
 
 
-def thin(points: Sequence[XY], max_points: int = MAX_POINTS) -> list[XY]:
+def thinned(points: Sequence[XY], max_points: int = MAX_POINTS) -> list[XY]:
     """Means of equal stretches of a curve, at most `max_points` of them; a short curve stays as it is."""
     size = max(1, -(-len(points) // max_points))
     stretches = [points[start : start + size] for start in range(0, len(points), size)]
@@ -81,11 +105,10 @@ def thin(points: Sequence[XY], max_points: int = MAX_POINTS) -> list[XY]:
 
 def draw_curves(x_label: str, curves: Sequence[Curve]) -> bytes:
     """A chart as a PNG without background, in colours that are legible on white and on black."""
-    figure = Figure(figsize=(4.4, 2.5), layout="constrained", facecolor="none")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.4, 2.5, layout="constrained", facecolor="none")
     axes = figure.add_subplot(facecolor="none")
     for curve in curves:
-        xs, ys = zip(*thin(curve.points), strict=True)
+        xs, ys = zip(*thinned(curve.points), strict=True)
         width, alpha = (0.8, 0.45) if curve.is_faint else (1.8, 1.0)
         marker = "o" if len(xs) == 1 else ""  # a line through one point is nothing
         axes.plot(xs, ys, color="#3b82f6", label=curve.name, marker=marker, linewidth=width, alpha=alpha)
@@ -106,3 +129,108 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     imsave(buffer, pixels, format="jpeg", pil_kwargs={"quality": 85})
     return buffer.getvalue()
+
+
+# Lines with error bars
+
+Point = tuple[float | str, float, float | None]
+"""x (a number, or the name of a step), mean and standard deviation, both in 0..1; None where there is no spread."""
+
+MAX_NAME_WIDTH = 14  # characters of a line: names of steps stand side by side below the axis
+
+
+def plot_lines(
+    path: Path,
+    title: str,
+    x_label: str,
+    series: Mapping[str, Sequence[Point]],
+    y_label: str = "top-1 (%)",
+) -> None:
+    """Write a PNG with a line for each series; numbers x stand at their logarithm if each doubles the last."""
+    figure = new_figure(6.4, 4.2, layout="constrained")
+    axes = figure.add_subplot()
+    for name, points in series.items():
+        xs, means, stds = zip(*points, strict=True)
+        axes.errorbar(
+            [fill(x, MAX_NAME_WIDTH) if isinstance(x, str) else x for x in xs],
+            [100 * mean for mean in means],
+            yerr=[100 * (std or 0.0) for std in stds],
+            marker="o",
+            capsize=3,
+            label=name,
+        )
+    ticks = list(dict.fromkeys(x for points in series.values() for x, _, _ in points))
+    if _doubles(ticks):
+        axes.set_xscale("log", base=2)
+    if all(isinstance(x, int | float) for x in ticks):
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.set_title(title, parse_math=False)
+    axes.set_xlabel(x_label, parse_math=False)
+    axes.set_ylabel(y_label, parse_math=False)
+    axes.grid(alpha=0.3)
+    if len(series) > 1:
+        plain_legend(axes.legend(frameon=False))
+    save_png(figure, path)
+
+
+def _doubles(ticks: Sequence[float | str]) -> bool:
+    """Whether these are numbers such as 2, 4, 8, 16, which crowd at the left of a linear axis."""
+    numbers = [x for x in ticks if isinstance(x, int | float)]
+    if len(numbers) < max(3, len(ticks)) or numbers[0] <= 0:
+        return False
+    return all(after == 2 * before for before, after in pairwise(numbers))
+
+
+# Gained against kept
+
+MeanStd = tuple[float, float | None]
+"""Mean and standard deviation, both in 0..1; None where there is no spread."""
+Points = Mapping[str, tuple[MeanStd, MeanStd]]
+"""Name -> (supervised, zero-shot) top-1."""
+
+FAR = 6.0  # times the median distance from the middle: a point beyond would squeeze all others into a corner
+
+
+def far_points(points: Points) -> set[str]:
+    """The names of those that lie far from the others."""
+    places = {name: (supervised[0], zero_shot[0]) for name, (supervised, zero_shot) in points.items()}
+    middle = tuple(statistics.median(values) for values in zip(*places.values(), strict=True))
+    distances = {name: math.dist(place, middle) for name, place in places.items()}
+    limit = FAR * statistics.median(distances.values())
+    return {name for name, distance in distances.items() if distance > limit > 0}
+
+
+def plot_trade_off(path: Path, title: str, points: Points) -> None:
+    """Write a PNG with a point for each name, at its (supervised, zero-shot) top-1.
+
+    A point carries its number, and the names stand beside the picture: names at the points would cover each other. Of
+    points far from all others the numbers stand beside their names alone.
+    """
+    far = far_points(points)
+    figure = new_figure(8.6, 4.6, layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, (supervised, zero_shot)) in enumerate(points.items(), start=1):
+        (x, x_std), (y, y_std) = supervised, zero_shot
+        colour = colormaps["tab10"]((number - 1) % 10)
+        label = f"{number}  {name}"
+        if name in far:
+            label, x, y = f"{label}:\n     outside, at {100 * x:.1f}, {100 * y:.1f}", math.nan, math.nan
+        axes.errorbar(
+            100 * x,
+            100 * y,
+            xerr=100 * (x_std or 0.0),
+            yerr=100 * (y_std or 0.0),
+            fmt="o",
+            color=colour,
+            capsize=2,
+            elinewidth=0.7,
+            label=label,
+        )
+        if name not in far:
+            axes.annotate(str(number), (100 * x, 100 * y), (5, 5), textcoords="offset points", color=colour)
+    figure.suptitle(title, fontsize=11, parse_math=False)  # wider than the axes: above the names as well
+    axes.set_xlabel("supervised: top-1 on trained classes (%)")
+    axes.set_ylabel("zero-shot: top-1 on new classes (%)")
+    axes.grid(alpha=0.3)
+    plain_legend(figure.legend(loc="outside right center", frameon=False, fontsize=9))
+    save_png(figure, path)

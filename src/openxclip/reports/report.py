@@ -1,7 +1,7 @@
 """One HTML page of a folder of results: a training run, evaluations, tables of an ablation. Needs matplotlib."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from openxclip.checkpoints.checkpoint import CONFIG_FILE, parse
+from openxclip.configuration import flatten
 from openxclip.data.media import media_from
 from openxclip.errors import InputError, VideoError
 from openxclip.files import read_json
@@ -91,7 +92,7 @@ def _run(folder: Path) -> list[str]:
     notes = [f"{num_broken} lines of the log cannot be read and are left out."] if num_broken else []
     unreadable = sorted({error for row in epochs for error in row["unreadable"]})
     notes += [f"A training clip could not be read: {error}" for error in unreadable]
-    settings_table = page.table(["setting", "value"], list(_flatten(settings)))
+    settings_table = page.table(["setting", "value"], _setting_rows(settings))
     return [
         page.section(
             "Training",
@@ -144,13 +145,15 @@ def _points(rows: Sequence[Json], key: str) -> list[tuple[float, float]]:
     return [(row["step"], row[key]) for row in rows if row[key] is not None]
 
 
-def _flatten(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, str]]:
+def _setting_rows(settings: Json) -> list[tuple[str, str]]:
     """Settings as `--set` takes them: dotted name and JSON value."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, "" if name == "config" else f"{where}{name}.")
-        else:
-            yield f"{where}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return [
+        (
+            name.removeprefix("config."),
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
+        )
+        for name, value in flatten(settings).items()
+    ]
 
 
 # Evaluations

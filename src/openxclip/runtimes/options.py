@@ -10,4 +10,4 @@ class RuntimeOptions:
     compile: bool = False
     """compile the image tower first; takes about a minute (less the next time) and pays off for many videos"""
     int8: bool = False
-    """multiply in 8-bit integers; CPU only, for processors without AMX, best with --compile"""
+    """multiply in 8-bit integers: CPU only; pays off on processors without AMX, together with compilation"""

@@ -5,7 +5,6 @@ label. With texts that a language model wrote, CuPL (Pratt et al., ICCV 2023) ga
 ImageNet without any training.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openxclip.errors import InputError
+from openxclip.wording import nearest, shortened
 
 Descriptions = Mapping[str, Sequence[str]]
 """Label -> its texts."""
@@ -49,10 +49,9 @@ def texts_of(labels: Sequence[str], descriptions: Descriptions | None) -> list[S
         return [(label,) for label in labels]
     known = {label.casefold(): texts for label, texts in descriptions.items()}
     if lacking := [label for label in labels if label.casefold() not in known]:
-        named = ", ".join(_beside_nearest(label, known) for label in lacking[:MAX_NAMED])
-        more = f" and {len(lacking) - MAX_NAMED} more" if len(lacking) > MAX_NAMED else ""
+        named = shortened([_beside_nearest(label, known) for label in lacking], MAX_NAMED)
         raise InputError(
-            f"{len(lacking)} of {len(labels)} labels have no description: {named}{more}. Add their texts, or correct "
+            f"{len(lacking)} of {len(labels)} labels have no description: {named}. Add their texts, or correct "
             "the spelling"
         )
     return [known[label.casefold()] for label in labels]
@@ -125,5 +124,5 @@ def _short(value: object) -> str:
 
 
 def _beside_nearest(label: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(label.casefold(), known, n=1)
-    return f"{label!r} (nearest: {_short(close[0])})" if close else repr(label)
+    close = nearest(label, known)
+    return repr(label) if close is None else f"{label!r} (nearest: {_short(close)})"

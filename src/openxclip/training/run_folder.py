@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from openxclip.configuration import from_dict
+from openxclip.configuration import flatten, from_dict
 from openxclip.errors import ConfigError, InputError
 from openxclip.files import atomic_folder, atomic_write, read_json, recover_folder
 
@@ -113,7 +113,7 @@ class RunFolder:
         return state
 
     def _check_same(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-        before, now = _flatten(old), _flatten(new)
+        before, now = flatten(old), flatten(new)
         changed = [name for name in before | now if before.get(name) != now.get(name)]
         if changed:
             differences = "; ".join(f"{n}: was {before.get(n)!r}, now {now.get(n)!r}" for n in changed[:5])
@@ -205,14 +205,6 @@ def _with_defaults(saved: dict[str, Any], kind: type) -> dict[str, Any]:
     ):  # of another kind, or with settings that are gone: what differs is named as it stands there
         return saved
     return saved | _plain({"config": dataclasses.asdict(config)})
-
-
-def _flatten(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        path = f"{where}.{name}" if where else name
-        flat |= _flatten(value, path) if isinstance(value, dict) else {path: value}
-    return flat
 
 
 def _trained(model: nn.Module, extras: nn.Module | None) -> list[tuple[str, nn.Parameter]]:

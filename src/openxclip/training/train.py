@@ -10,7 +10,7 @@ from openxclip.data.descriptions import parse_descriptions
 from openxclip.data.manifest import read_manifest
 from openxclip.data.media import Manifest
 from openxclip.data.moving_shapes import is_world
-from openxclip.data.subsets import present
+from openxclip.data.subsets import without_missing
 from openxclip.errors import InputError
 from openxclip.evaluation.evaluate import evaluate
 from openxclip.inference.engine import Engine
@@ -91,7 +91,7 @@ def train_on(
         InputError: the clips cannot be used, or `output` holds another run.
         TrainingError: the run cannot go on.
     """
-    found, missing = present(clips, config.data.skip_missing)
+    found, missing = without_missing(clips, config.data.skip_missing)
     if val is not None and val.labels != clips.labels:
         raise InputError(f"{val.name} and {clips.name} have different labels; give both the same labels.csv")
     texts = LabelTexts(labels=found.labels, templates=config.templates, descriptions=descriptions)
