@@ -114,6 +114,7 @@ def _ids(labels: Sequence[str]) -> dict[str, int]:
 def _find(ids: dict[str, int], label: str, among: str) -> int:
     if label.casefold() not in ids:
         raise InputError(
-            f"{label!r} is not among {among} ({len(ids)}); the nearest is {nearest(label, ids, cutoff=0.0)!r}. Correct the list of labels."
+            f"{label!r} is not among {among} ({len(ids)}); the nearest is "
+            f"{nearest(label, ids, cutoff=0.0)!r}. Correct the list of labels."
         )
     return ids[label.casefold()]

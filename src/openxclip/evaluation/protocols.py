@@ -130,7 +130,8 @@ def base_to_novel(score: Score, base: Manifest, novel: Manifest) -> Result:
     known = {label.casefold() for label in base.labels}
     if both := [label for label in novel.labels if label.casefold() in known]:
         raise InputError(
-            f"{base.name} and {novel.name} share {len(both)} classes: {shortened(both)}. Give lists without common classes"
+            f"{base.name} and {novel.name} share {len(both)} classes: {shortened(both)}. Give lists "
+            "without common classes"
         )
     evaluations = {"base": score(base), "novel": score(novel)}
     figures = {name: evaluation.top1 for name, evaluation in evaluations.items()}
