@@ -24,12 +24,12 @@ THEIRS = "published"
 
 PAGE = """# Models
 
-`openxclip.load`, every `--model` and `--set init=...` of a training take these by their name; weights are downloaded
-once. A model folder, a training run, an official `.pth` and an OpenAI `.pt` of the same designs work too (see the
-[README](../README.md#checkpoints)).
+`openxclip.load`, every `--model` and `--set init=...` of a training take these models by name; weights are downloaded
+once. Model folders, training runs, official `.pth` and OpenAI `.pt` files of the same designs also load
+([checkpoints](checkpoints.md)).
 
-The families OpenXCLIP and X-CLIP were trained on video. All others are language-image models: they recognise at once
-by the mean over frames, and a training's `expansion` puts the parts for video around them.
+The families OpenXCLIP and X-CLIP were trained on video. All others are language-image models: they recognise by the
+mean over frames, and a training's `expansion` puts the parts for video around them.
 
 {table}
 
@@ -45,7 +45,7 @@ def models_page() -> str:
 
 
 def counted() -> list[dict[str, Any]]:
-
+    """X-CLIP's models as we count them, beside the paper's figures."""
     costs = count_costs(PRESETS.values())
     rows = []
     for paper in XCLIP_COSTS:

@@ -1,4 +1,4 @@
-"""Commands of README.md and docs/moving-shapes.md: each is understood, and gets as far as what it lacks here."""
+"""Commands of README.md and of the guides in docs/: each is understood, and gets as far as what it lacks here."""
 
 import re
 import shlex
@@ -13,7 +13,8 @@ from openxclip.recipes import PRETRAIN_RECIPES, RECIPES
 DEFAULT_MODEL = "microsoft/xclip-base-patch32"
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHAPES = (ROOT / "docs" / "moving-shapes.md").read_text(encoding="utf-8")
+GUIDES = ("moving-shapes", "predicting", "training", "evaluating", "checkpoints")
+PAGES = [README, *((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)]
 
 
 def commands_of(page: str) -> list[list[str]]:
@@ -22,10 +23,10 @@ def commands_of(page: str) -> list[list[str]]:
     lines = blocks.replace("\\\n", " ").splitlines()
     texts = [line for line in lines if line.startswith("openxclip ")]
     texts += re.findall(r"`(openxclip \w+ [^`]*[^`.])`", page)
-    return [shlex.split(text, comments=True)[1:] for text in texts]
+    return [shlex.split(text, comments=True)[1:] for text in texts if not text.endswith("--help")]
 
 
-COMMANDS = [*commands_of(README), *commands_of(SHAPES)]
+COMMANDS = list({" ".join(c): c for page in PAGES for c in commands_of(page)}.values())
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
@@ -46,8 +47,8 @@ def test_a_command_of_the_docs_is_understood(arguments, tmp_path, monkeypatch, c
 
 
 def test_the_commands_are_found() -> None:
-    assert len(commands_of(README)) >= 12
-    assert len(commands_of(SHAPES)) >= 2
+    assert len(commands_of(README)) >= 6
+    assert len(COMMANDS) >= 16
     assert {arguments[0] for arguments in COMMANDS} == {
         *("predict", "train", "evaluate", "ablate", "pretrain", "render", "report", "info", "convert")
     }
@@ -56,5 +57,25 @@ def test_the_commands_are_found() -> None:
 def test_every_recipe_is_named() -> None:
     """In the README, or the published ones on the page that it points to."""
     published = (ROOT / "docs" / "published.md").read_text(encoding="utf-8")
-    named = {*re.findall(r"`(\w+)`", README), *re.findall(r"--recipe (\w+)", published)}
+    named = {*re.findall(r"`(\w+)`", "".join(PAGES)), *re.findall(r"--recipe (\w+)", published)}
     assert {*RECIPES, *PRETRAIN_RECIPES} - named == set()
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / target).exists(), target
+    anchors = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text)
+    for target, anchor in anchors:
+        other = (page.parent / target if target else page).read_text(encoding="utf-8")
+        headings = [
+            re.sub(r"[^\w -]", "", line.lstrip("# ")) for line in other.splitlines() if line.startswith("#")
+        ]
+        assert anchor in [heading.strip().lower().replace(" ", "-") for heading in headings], anchor
