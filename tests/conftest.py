@@ -9,3 +9,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Before the command is imported: what it keeps for the next time must not land in the home of whoever runs the tests.
 os.environ["OPENXCLIP_CACHE"] = tempfile.mkdtemp(prefix="openxclip-tests-")
+
+# What device="auto" means in the tests: the CPU, whatever the machine has, unless the caller says otherwise.
+os.environ.setdefault("OPENXCLIP_DEVICE", "cpu")
+if os.environ["OPENXCLIP_DEVICE"] == "fenced":
+    import fenced_device
+
+    fenced_device.install()

@@ -205,7 +205,11 @@ def resolve_device(device: str) -> torch.device:
         InputError: torch knows no such device, or it is not there.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        import os
+        named=os.environ.get("OPENXCLIP_DEVICE","")
+        if named in ("","auto"):
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device=named
     try:
         probe = torch.zeros(1, device=device)
         probe.item()  # the meta device has no values

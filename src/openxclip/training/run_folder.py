@@ -148,7 +148,7 @@ class RunFolder:
             write_model(folder)
             save_file(_optimizer_tensors(model, optimizer, extras), folder / "optimizer.safetensors")
             if extras is not None and extras.state_dict():
-                tensors = {name: tensor.contiguous() for name, tensor in extras.state_dict().items()}
+                tensors = {name: tensor.cpu().contiguous() for name, tensor in extras.state_dict().items()}
                 save_file(tensors, folder / "extras.safetensors")
             (folder / "training_state.json").write_text(json.dumps(dataclasses.asdict(state)))
 
@@ -216,7 +216,7 @@ def _optimizer_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer, extras: nn.Module | None
 ) -> dict[str, Tensor]:
     return {
-        f"{name}:{key}": value.contiguous()
+        f"{name}:{key}": value.cpu().contiguous()
         for name, parameter in _trained(model, extras)
         for key, value in optimizer.state[parameter].items()
     }

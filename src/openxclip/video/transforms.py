@@ -147,8 +147,9 @@ class Preprocessor:
 
         Works on any device, so that a batch can travel as uint8 and be normalised where the model is.
         """
-        mean = torch.tensor(self.mean, device=pixels.device).mul(255).view(3, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).mul(255).view(3, 1, 1)
+        mean, std = (
+            torch.tensor(values).mul(255).view(3, 1, 1).to(pixels.device) for values in (self.mean, self.std)
+        )
         return pixels.float().sub(mean).div_(std).to(dtype)
 
     def __call__(self, frames: np.ndarray, num_crops: int = 1) -> torch.Tensor:

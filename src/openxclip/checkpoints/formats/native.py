@@ -31,7 +31,7 @@ def write_folder(
         values[DISCRETE_LABELS] = model.discrete.labels
     write_json(folder / CONFIG_FILE, values)
     write_json(folder / PREPROCESSOR_FILE, preprocess.to_dict())
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     if isinstance(tokenizer, Tokenizer):
         tokenizer.save(folder / TOKENIZER_FILE)
