@@ -136,7 +136,8 @@ class TorchFile:
             raise CheckpointError(f"{self.path} has {len(self._bytes):,} bytes, its tensors {num_bytes:,}")
         storages = {storage: self._elements(storage) for storage in {t.storage for t in stored.values()}}
         return {
-            name: storages[t.storage].as_strided(t.shape, t.stride, t.offset) for name, t in stored.items()
+            name: storages[t.storage].as_strided(t.shape, t.stride, t.offset).contiguous()
+            for name, t in stored.items()
         }
 
     def _elements(self, storage: Storage) -> Tensor:
