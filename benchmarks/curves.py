@@ -22,7 +22,8 @@ from benchmarks.report import Section
 from benchmarks.shortcuts import shortcut_table
 from benchmarks.weights import write_model
 from openxclip import load
-from openxclip.checkpoints.load import Loaded, resolve_dtype
+from openxclip.checkpoints.device import resolve_dtype
+from openxclip.checkpoints.load import Loaded
 from openxclip.inference.label_set import MIN_CACHED_SENTENCES, label_features
 from openxclip.inference.scoring import shortlist_logits
 from openxclip.inference.text_cache import cached, text_key

@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 from tiny import TINY, tiny_model, tiny_pixels, tiny_tokenizer, tiny_tokens
 from torch import Tensor, nn
 
+from openxclip.checkpoints.device import resolve_device, resolve_dtype
 from openxclip.checkpoints.formats import huggingface, native
 from openxclip.checkpoints.formats.huggingface import read_config, to_huggingface_config
 from openxclip.checkpoints.formats.official import infer_config
-from openxclip.checkpoints.load import Loaded, load, load_with_report, resolve_device, resolve_dtype
+from openxclip.checkpoints.load import Loaded, load, read_model
 from openxclip.checkpoints.names import HUGGINGFACE, NATIVE, OFFICIAL, OPENAI_CLIP
 from openxclip.checkpoints.save import save_as
+from openxclip.checkpoints.source import ModelSource
 from openxclip.checkpoints.tables import Table, from_theirs, to_theirs
 from openxclip.errors import CheckpointError, ConfigError, FrameCountError, InputError, TokenizerError
 from openxclip.models import XCLIP, XCLIPConfig, preset
@@ -128,7 +130,7 @@ def test_position_ids_are_the_only_names_ignored():
 
 
 def test_native_folder_keeps_everything(folder: Path):
-    loaded, report = load_with_report(folder, device="cpu", dtype="float32")
+    loaded, report = read_model(ModelSource(source=str(folder), device="cpu", dtype="float32"))
     assert same_weights(loaded.model, tiny_model())
     assert loaded.model.config == TINY
     assert loaded.preprocess == PREPROCESS
@@ -224,6 +226,33 @@ def test_dtype_and_device(folder: Path):
     assert resolve_dtype("auto", torch.device("cpu")) == (torch.bfloat16 if fast else torch.float32)
 
 
+def test_the_environment_says_what_device_auto_is(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    for value in ("cpu", "", "auto"):
+        monkeypatch.setenv("OPENXCLIP_DEVICE", value)
+        usual = "cuda" if value != "cpu" and torch.cuda.is_available() else "cpu"
+        assert resolve_device("auto").type == usual
+    monkeypatch.setenv("OPENXCLIP_DEVICE", "toaster")
+    with pytest.raises(InputError, match="OPENXCLIP_DEVICE: device 'toaster' cannot be used"):
+        load(folder)
+    assert load(folder, device="cpu").model.logit_scale.device == torch.device("cpu")
+    with pytest.raises(InputError, match=r"^device 'oven' cannot be used"):
+        load(folder, device="oven")
+
+
+def test_a_source_with_its_options_as_one_value(folder: Path):
+    source = ModelSource(source=str(folder), dtype="float32", num_frames=6)
+    assert load(source).model.config.num_frames == 6
+    assert same_weights(load(source).model, load(folder, dtype="float32", num_frames=6).model)
+    with pytest.raises(InputError, match="a ModelSource holds all options"):
+        load(source, num_frames=8)
+
+
+def test_a_path_is_never_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"^\./owner/name does not exist"):
+        load(Path("owner/name"))
+
+
 def test_bfloat16_weights_are_read_as_what_is_asked_for(tmp_path: Path):
     model = tiny_model().to(torch.bfloat16)
     save_as(tmp_path / "model", model, tiny_tokenizer(), PREPROCESS)
@@ -235,10 +264,10 @@ def test_another_frame_count_only_on_request(folder: Path):
     pixels = tiny_pixels(dataclasses.replace(TINY, num_frames=6))
     with pytest.raises(FrameCountError):
         load(folder).model.encode_video(pixels)
-    loaded, report = load_with_report(folder, num_frames=6)
+    loaded, report = read_model(ModelSource(source=str(folder), num_frames=6))
     assert loaded.model.encode_video(pixels).video.shape == (2, TINY.embed_dim)
     assert report.notes == ("time positions interpolated from 4 frames to 6",)
-    assert load_with_report(folder, num_frames=4)[1].notes == ()
+    assert read_model(ModelSource(source=str(folder), num_frames=4))[1].notes == ()
     with pytest.raises(InputError, match="at least 1, got 0"):
         load(folder, num_frames=0)
 
@@ -257,7 +286,7 @@ def test_what_is_no_model_is_not_overwritten(tmp_path: Path):
     save_as(tmp_path / "folder", tiny_model(), tiny_tokenizer(), PREPROCESS)  # empty: nothing to lose
     (tmp_path / "folder" / "model.safetensors").unlink()
     for name in ("file", "folder"):
-        with pytest.raises(InputError, match="exists and is no model folder"):
+        with pytest.raises(InputError, match="exists and is not a model folder"):
             save_as(tmp_path / name, tiny_model(), tiny_tokenizer(), PREPROCESS)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -306,9 +335,9 @@ def test_sources_that_are_none(tmp_path: Path):
         tmp_path / "missing",
     ):
         if not Path(source).exists():
-            with pytest.raises(CheckpointError, match="does not exist and is no hub id"):
+            with pytest.raises(CheckpointError, match="does not exist and is not a hub id"):
                 load(source)
-    with pytest.raises(CheckpointError, match="is no model folder"):
+    with pytest.raises(CheckpointError, match="is not a model folder"):
         load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(
@@ -422,7 +451,7 @@ def test_preprocessor_within_the_processor_or_missing(tmp_path: Path):
     save_as(folder, tiny_model(), tiny_tokenizer(), PREPROCESS, format="huggingface")
     values = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").unlink()
-    loaded, report = load_with_report(folder)
+    loaded, report = read_model(ModelSource(source=str(folder)))
     assert loaded.preprocess == Preprocessor.hugging_face(32)
     assert "has no preprocessor_config.json" in report.notes[0]
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": values}))
@@ -492,7 +521,7 @@ def test_official_file(tmp_path: Path):
         "optimizer": {"state": {}},
     }
     torch.save(content, tmp_path / "a.pth")
-    loaded, report = load_with_report(tmp_path / "a.pth", dtype="float32")
+    loaded, report = read_model(ModelSource(source=str(tmp_path / "a.pth"), dtype="float32"))
     assert loaded.model.config == TINY
     assert same_weights(loaded.model, tiny_model())
     assert loaded.preprocess == Preprocessor.official(32)
@@ -575,7 +604,7 @@ def num_parameters(config: XCLIPConfig) -> int:
 def test_clip_is_an_image_model(kind: str, tmp_path: Path):
     path, state = tmp_path / "clip.pt", clip_state()
     torch.save(state, path) if kind == "state dict" else save_torchscript(state, path)
-    loaded, report = load_with_report(path, num_frames=6, dtype="float32")
+    loaded, report = read_model(ModelSource(source=str(path), num_frames=6, dtype="float32"))
     assert loaded.model.config == dataclasses.replace(clip_only(TINY), num_frames=6)
     assert loaded.preprocess == Preprocessor.clip(32)
     assert (report.format, report.is_image_model) == ("openai-clip", True)
@@ -598,7 +627,7 @@ def test_clip_files_that_do_not_fit(tmp_path: Path):
     torch.save(
         {"visual.layer1.0.conv1.weight": torch.ones(1), "visual.attnpool.k_proj.bias": torch.ones(1)}, path
     )
-    with pytest.raises(CheckpointError, match="no CLIP vision transformer"):
+    with pytest.raises(CheckpointError, match="not a CLIP vision transformer"):
         load(path)
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny import TINY, runtime_options, tiny_model, tiny_pixels, tiny_tokens
 
-from openxclip.checkpoints.load import Loaded, load, resolve_dtype
+from openxclip.checkpoints.device import resolve_dtype
+from openxclip.checkpoints.load import Loaded, load
 from openxclip.checkpoints.save import save_as
 from openxclip.inference.engine import Engine
 from openxclip.inference.recognizer import Recognizer

@@ -17,10 +17,12 @@ import torch
 from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
 
-from openxclip.checkpoints.hub import download_model, is_hub_id
+from openxclip.checkpoints.hub import download_model, download_tokenizer, is_hub_id
 from openxclip.checkpoints.load import load
 from openxclip.checkpoints.save import save_as
 from openxclip.errors import HubError, TokenizerError
+from openxclip.text.tokenizer_folder import FILES as TOKENIZER_FILES
+from openxclip.text.tokenizer_folder import find_tokenizer
 from openxclip.video.transforms import Preprocessor
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -165,6 +167,17 @@ def test_what_is_downloaded_of_an_open_clip_repository(weights: str, hub: Hub):
     assert set(hub.downloaded) == needed
 
 
+@pytest.mark.parametrize("first", range(len(TOKENIZER_FILES)))
+def test_the_tokenizer_that_a_reader_prefers_is_downloaded(first: int, hub: Hub):
+    repository = hub.root / "owner" / "words"
+    repository.mkdir()
+    for name in TOKENIZER_FILES[first:]:
+        (repository / name).write_text(name)
+    folder = download_tokenizer("owner/words")
+    assert set(hub.downloaded) == {TOKENIZER_FILES[first]}
+    assert find_tokenizer(folder) == folder / TOKENIZER_FILES[first]
+
+
 def test_the_same_weights_for_transformers_are_preferred(hub: Hub):
     (hub.root / "owner" / "tiny" / "open_clip_model.safetensors").write_bytes(b"not needed")
     assert is_tiny("owner/tiny")
@@ -211,7 +224,7 @@ def test_no_network(hub: Hub):
 
 def test_a_repository_without_weights(hub: Hub):
     (hub.root / "owner" / "tiny" / "model.safetensors").unlink()
-    with pytest.raises(HubError, match="has no file of the kind needed"):
+    with pytest.raises(HubError, match="on the hub has no suitable file"):
         load("owner/tiny")
 
 
@@ -234,7 +247,7 @@ def test_a_hub_that_is_down(hub: Hub):
 @pytest.mark.parametrize("source", ["owner/unknown", "nobody/tiny"])
 def test_unknown_repositories(source: str, hub: Hub):
     with pytest.raises(
-        HubError, match=rf"'{source}' is no file or folder here, and the hub has no such model"
+        HubError, match=rf"'{source}' is not a local file or folder, and the hub has no such model"
     ):
         load(source)
 
@@ -253,7 +266,7 @@ def test_a_tokenizer_from_the_hub(hub: Hub, tmp_path: Path):
     (bare / "tokenizer.json").unlink()
     assert is_tiny(str(bare), tokenizer="owner/tiny")
     assert set(hub.downloaded) == {"tokenizer.json", "tokenizer_config.json"}
-    with pytest.raises(HubError, match=r"no file of the kind needed, such as tokenizer\.json"):
+    with pytest.raises(HubError, match=r"no suitable file, such as tokenizer\.json"):
         load(bare, tokenizer="owner/bare")
     with pytest.raises(TokenizerError, match="no tokenizer at ///"):
         load(bare, tokenizer="///")

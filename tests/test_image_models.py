@@ -26,9 +26,10 @@ from transformers import (
     SiglipModel,
 )
 
-from openxclip.checkpoints.load import load_with_report
+from openxclip.checkpoints.load import Loaded, LoadReport, read_model
 from openxclip.checkpoints.names import OPENAI_CLIP, open_clip_timm
 from openxclip.checkpoints.save import save_as
+from openxclip.checkpoints.source import ModelSource
 from openxclip.checkpoints.tables import to_theirs
 from openxclip.cli.main import run
 from openxclip.errors import CheckpointError, InputError
@@ -66,6 +67,11 @@ NAFLEX = {key: value for key, value in VISION.items() if key != "image_size"} | 
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+def read_float32(folder: Path) -> tuple[Loaded, LoadReport]:
+    """The model of a folder, in full precision on the CPU."""
+    return read_model(ModelSource(source=str(folder), device="cpu", dtype="float32"))
 
 
 def clip(activation: str, text: dict[str, Any] = TEXT, vision: dict[str, Any] = VISION) -> CLIPModel:
@@ -158,7 +164,7 @@ def our_features(model: XCLIP, images: Tensor, tokens: Tensor) -> tuple[Tensor, 
 
 def largest_differences(oracle: PreTrainedModel, folder: Path) -> list[float]:
     oracle.save_pretrained(folder)
-    (model, tokenizer, _), report = load_with_report(folder, device="cpu", dtype="float32")
+    (model, tokenizer, _), report = read_float32(folder)
     assert isinstance(tokenizer, MissingTokenizer)
     assert (report.format, report.is_image_model) == ("huggingface", True)
     size = model.config.vision.image_size_px
@@ -183,7 +189,7 @@ def test_the_same_numbers_at_base_size(family: str, tmp_path: Path) -> None:
 
 
 def test_perception_encoder_gives_the_numbers_of_open_clip() -> None:
-    (model, _, preprocess), report = load_with_report(PERCEPTION_ENCODER, device="cpu", dtype="float32")
+    (model, _, preprocess), report = read_float32(PERCEPTION_ENCODER)
     golden = load_file(PERCEPTION_ENCODER / "golden.safetensors")
     with torch.no_grad():
         image = model.visual(golden["pixels"][:, None]).frames[:, 0]
@@ -205,7 +211,7 @@ def test_perception_encoder_gives_the_numbers_of_open_clip() -> None:
 
 
 def test_perception_encoder_needs_its_rotations() -> None:
-    (model, _, _), _ = load_with_report(PERCEPTION_ENCODER, device="cpu", dtype="float32")
+    (model, _, _), _ = read_float32(PERCEPTION_ENCODER)
     golden = load_file(PERCEPTION_ENCODER / "golden.safetensors")
     still = XCLIP(
         dataclasses.replace(model.config, vision=dataclasses.replace(model.config.vision, rotary=False))
@@ -249,7 +255,7 @@ def test_open_clip_in_openais_layout(quick: bool, tmp_path: Path) -> None:
     model = tiny_model(config)
     weights = to_theirs(model.state_dict(), OPENAI_CLIP)
     folder = open_clip_folder(tmp_path / "model", CLIP_CFG | {"quick_gelu": quick}, weights)
-    loaded, report = load_with_report(folder, device="cpu", dtype="float32")
+    loaded, report = read_float32(folder)
     assert report.format == "open-clip"
     assert loaded.model.config == config
     images, tokens = torch.randn(2, 3, 32, 32), texts(config)
@@ -324,7 +330,7 @@ def test_open_clip_with_siglips_tower_of_timm(tmp_path: Path) -> None:
     weights = to_theirs(model.state_dict(), open_clip_timm(projection_bias=True))
     assert "visual.trunk.attn_pool.kv.weight" in weights
     folder = open_clip_folder(tmp_path / "model", SIGLIP_CFG, weights)
-    loaded, _ = load_with_report(folder, device="cpu", dtype="float32")
+    loaded, _ = read_float32(folder)
     assert loaded.model.config == SIGLIP_LIKE
     assert all(torch.equal(loaded.model.state_dict()[name], t) for name, t in model.state_dict().items())
 
@@ -358,14 +364,14 @@ def test_what_open_clip_has_and_we_do_not(change: dict[str, Any], message: str, 
     }
     folder = open_clip_folder(tmp_path / "model", CLIP_CFG | change, weights)
     with pytest.raises(CheckpointError, match=message):
-        load_with_report(folder, device="cpu", dtype="float32")
+        read_float32(folder)
 
 
 def test_act_kwargs_speak_of_the_text_tower_alone(tmp_path: Path) -> None:
     weights = to_theirs(tiny_model(clip_only(TINY)).state_dict(), OPENAI_CLIP)
     change = {"quick_gelu": False, "text_cfg": CLIP_TEXT_CFG | {"act_kwargs": {"approximate": "tanh"}}}
     folder = open_clip_folder(tmp_path / "model", CLIP_CFG | change, weights)
-    config = load_with_report(folder, device="cpu", dtype="float32")[0].model.config
+    config = read_float32(folder)[0].model.config
     assert (config.vision.activation, config.text.activation) == ("gelu", "gelu_tanh")
 
 
@@ -375,7 +381,7 @@ def test_quick_gelu_does_not_speak_of_towers_of_timm(tmp_path: Path) -> None:
     values = json.loads(file.read_text())
     values["model_cfg"]["quick_gelu"] = True
     file.write_text(json.dumps(values))
-    config = load_with_report(tmp_path / "model", device="cpu", dtype="float32")[0].model.config
+    config = read_float32(tmp_path / "model")[0].model.config
     assert (config.vision.activation, config.text.activation) == ("gelu", "quick_gelu")
 
 
@@ -394,7 +400,7 @@ def test_the_largest_perception_encoder(tmp_path: Path) -> None:
     }
     weights = to_theirs(model.state_dict(), open_clip_timm(projection_bias=False))
     folder = open_clip_folder(tmp_path / "model", model_cfg, weights)
-    loaded, _ = load_with_report(folder, device="cpu", dtype="float32")
+    loaded, _ = read_float32(folder)
     assert loaded.model.config == model.config
     assert all(torch.equal(loaded.model.state_dict()[name], t) for name, t in model.state_dict().items())
 
@@ -405,7 +411,7 @@ def test_a_malformed_way_to_clean_texts_is_named(tmp_path: Path) -> None:
     folder = open_clip_folder(tmp_path / "model", CLIP_CFG | change, weights)
     tiny_tokenizer().save(folder / "tokenizer.json")
     with pytest.raises(CheckpointError, match=r"open_clip_config\.json: a value is missing or malformed"):
-        load_with_report(folder, device="cpu", dtype="float32")
+        read_float32(folder)
 
 
 @pytest.mark.parametrize(
@@ -431,7 +437,7 @@ def test_what_transformers_has_and_we_do_not(change: dict[str, Any], message: st
     file = tmp_path / "model" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(CheckpointError, match=message):
-        load_with_report(tmp_path / "model", device="cpu", dtype="float32")
+        read_float32(tmp_path / "model")
 
 
 # An image model recognises a video by the mean of its frames
@@ -497,7 +503,7 @@ def test_every_tower_can_be_expanded_to_video(family: str, tmp_path: Path) -> No
     before.sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     save_as(tmp_path / "model", model, MissingTokenizer("random"), Preprocessor.siglip(side))
-    again, report = load_with_report(tmp_path / "model", device="cpu", dtype="float32")
+    again, report = read_float32(tmp_path / "model")
     assert (again.model.config, report.is_image_model) == (config, False)
     assert_close(again.model(clips, tokens), before, rtol=0, atol=1e-5)
 
@@ -534,8 +540,14 @@ def test_x_clip_of_one_format_interpolates_with_clip_of_another(tmp_path: Path) 
         )
     )
     image.save_pretrained(tmp_path / "clip")
-    (model, _, _), _ = load_with_report(
-        tmp_path / "x", device="cpu", dtype="float32", interpolate=0.0, image_model=tmp_path / "clip"
+    (model, _, _), _ = read_model(
+        ModelSource(
+            source=str(tmp_path / "x"),
+            device="cpu",
+            dtype="float32",
+            interpolate=0.0,
+            image_model=str(tmp_path / "clip"),
+        )
     )
     assert torch.equal(model.text.token_embedding.weight, image.text_model.embeddings.token_embedding.weight)
 
@@ -679,12 +691,12 @@ def test_a_run_expands_any_tower_to_video(family: str, tmp_path: Path) -> None:
     output = tmp_path / "run"
     data = ["--data", str(DATA / "ucf8"), "--output", str(output)]
     assert run(["train", "--recipe", "ucf8_from_shapes", *data, *arguments]) == 0
-    (trained, _, preprocess), report = load_with_report(output, device="cpu", dtype="float32")
-    (start, _, _), _ = load_with_report(model, device="cpu", dtype="float32")
+    (trained, _, preprocess), report = read_float32(output)
+    (start, _, _), _ = read_float32(model)
     assert clip_only(trained.config) == dataclasses.replace(start.config, num_frames=2)
     assert not report.is_image_model
     assert torch.equal(trained.text.token_embedding.weight, start.text.token_embedding.weight), (
         "the text tower is frozen"
     )
     assert not torch.equal(trained.visual.position_embedding, start.visual.position_embedding)
-    assert preprocess == load_with_report(model, device="cpu", dtype="float32")[0].preprocess
+    assert preprocess == read_float32(model)[0].preprocess

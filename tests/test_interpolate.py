@@ -9,7 +9,7 @@ import torch
 from tiny import TINY, tiny_model, tiny_tokenizer
 from videos import write_video
 
-from openxclip.checkpoints.load import load, load_with_report
+from openxclip.checkpoints.load import load, read_model
 from openxclip.checkpoints.names import OPENAI_CLIP
 from openxclip.checkpoints.save import save_as
 from openxclip.checkpoints.source import ModelSource
@@ -64,14 +64,14 @@ def test_the_ends_are_exactly_the_two_models(run: Path) -> None:
 
 
 def test_the_report_says_what_was_done(run: Path, image: str) -> None:
-    _, report = load_with_report(run, interpolate=0.3)
+    _, report = read_model(ModelSource(source=str(run), interpolate=0.3))
     num_shared = sum(p.numel() for p in tiny_model(IMAGE).parameters())
     num_kept = sum(p.numel() for p in tiny_model().parameters()) - num_shared
     assert report.notes == (
         f"{num_shared:,} parameters are 0.3 times these and 0.7 times those of {image}; "
         f"{num_kept:,}, which only these weights have, are kept",
     )
-    assert load_with_report(run)[1].notes == ()
+    assert read_model(ModelSource(source=str(run)))[1].notes == ()
 
 
 def test_the_image_model_may_be_given(run: Path, image: str) -> None:
@@ -129,7 +129,7 @@ def test_without_an_image_model_it_is_refused(run: Path) -> None:
     (run / "config.json").write_text(json.dumps({"config": {"init": None, "model": {}}}))
     with pytest.raises(InputError, match="started from scratch"):
         load(run, interpolate=0.5)
-    with pytest.raises(InputError, match="give interpolate, too"):
+    with pytest.raises(InputError, match="also give interpolate"):
         load(run, image_model="somewhere")
 
 

@@ -9,6 +9,7 @@ import cost_page
 import pytest
 import torch
 
+from openxclip.checkpoints import shipped
 from openxclip.checkpoints.catalogue import known_families
 from openxclip.cli.main import run
 from openxclip.models import XCLIP
@@ -104,3 +105,12 @@ def test_the_page_in_docs_is_current(rows, monkeypatch) -> None:
     for row in rows.values():
         assert f"| {row['source']} | {row['family']} |" in cost_page.models_page()
     assert (PAGE.parent / "results" / "flops.png").is_file()  # which the page shows
+
+
+def test_listing_reads_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in shipped.shipped_folder("openxclip-tiny").iterdir():
+        content = file.read_bytes() if file.name == "config.json" else b""
+        (tmp_path / "openxclip-tiny").mkdir(exist_ok=True)
+        (tmp_path / "openxclip-tiny" / file.name).write_bytes(content)
+    monkeypatch.setattr(shipped, "ROOT", tmp_path)
+    assert known_families()[0].models["openxclip-tiny"] == CONFIGS["openxclip-tiny"]

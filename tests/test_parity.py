@@ -16,9 +16,10 @@ from transformers import AutoTokenizer, XCLIPModel
 from transformers import XCLIPConfig as HFConfig
 
 from openxclip.checkpoints.formats.huggingface import read_config, to_huggingface_config
-from openxclip.checkpoints.load import load, load_with_report
+from openxclip.checkpoints.load import load, read_model
 from openxclip.checkpoints.names import HUGGINGFACE
 from openxclip.checkpoints.save import save_as
+from openxclip.checkpoints.source import ModelSource
 from openxclip.checkpoints.tables import build
 from openxclip.models import XCLIP, XCLIPConfig, preset
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig
@@ -55,7 +56,9 @@ def largest_difference(ours: Tensor, theirs: Tensor) -> float:
 
 @needs_data("goldens/official_T8.pth")
 def test_official_checkpoint_gives_the_official_numbers():
-    (model, _, preprocess), report = load_with_report(OFFICIAL, device="cpu", dtype="float32")
+    (model, _, preprocess), report = read_model(
+        ModelSource(source=str(OFFICIAL), device="cpu", dtype="float32")
+    )
     golden = load_file(DATA / "goldens" / "official_T8_golden.safetensors")
     with torch.no_grad():
         frames, patches = model.visual(golden["pixels"])
@@ -108,7 +111,9 @@ def differences(ours: XCLIP, theirs: XCLIPModel) -> dict[str, float]:
 def test_reads_what_transformers_writes(config: XCLIPConfig, tmp_path: Path):
     theirs = huggingface_model(config)
     theirs.save_pretrained(tmp_path)
-    (ours, _, preprocess), report = load_with_report(tmp_path, device="cpu", dtype="float32")
+    (ours, _, preprocess), report = read_model(
+        ModelSource(source=str(tmp_path), device="cpu", dtype="float32")
+    )
     assert ours.config == config
     assert report.format == "huggingface"
     assert preprocess == Preprocessor.hugging_face(config.vision.image_size_px)

@@ -133,7 +133,7 @@ def test_naflex_becomes_a_square_with_the_rest_as_its_file_says() -> None:
     preprocess, notes = read_preprocessor(values, 224)
     expected = dataclasses.replace(Preprocessor.siglip(224), mean=(0.25,) * 3, filter="bilinear")
     assert preprocess == expected
-    assert notes == ("frames are squashed to 224 x 224 px, where NaFlex would keep their shape",)
+    assert notes == ("frames are squashed to 224 x 224 px; NaFlex would keep their shape",)
 
 
 def test_a_missing_value_is_named(tmp_path: Path) -> None:
@@ -176,7 +176,9 @@ def test_pixels_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
     assert (notes, preprocess.filter) == ((), "bicubic")
     expected = torch.as_tensor(np.array(theirs(frame)["pixel_values"][0]))
     one_step = 1.01 / 255 / min(preprocess.std)  # of a uint8
-    torch.testing.assert_close(preprocess(frame[None])[0, 0], expected.float(), atol=one_step, rtol=0)
+    torch.testing.assert_close(
+        preprocess(frame.transpose(2, 0, 1)[None])[0, 0], expected.float(), atol=one_step, rtol=0
+    )
 
 
 # ------------------------------------------------------------------------------------------ open_clip

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,17 +15,17 @@ from tiny import tiny_model, tiny_tokenizer, tiny_tokens
 
 import openxclip
 from openxclip.checkpoints import shipped
+from openxclip.checkpoints.runs import run_of
 from openxclip.checkpoints.save import save_as
 from openxclip.cli.evaluate import training_labels
 from openxclip.cli.main import run
-from openxclip.data.media import Manifest
 from openxclip.data.moving_shapes import shapes_manifest
 from openxclip.errors import CheckpointError
 from openxclip.evaluation.evaluate import evaluate
 from openxclip.inference.engine import Engine
 from openxclip.inference.views import Views
 from openxclip.shapes.clip import ShapesClip
-from openxclip.shapes.splits import LISTS, WORLDS
+from openxclip.shapes.splits import LISTS, WORLDS, ShapesList
 from openxclip.shapes.words import OPPOSITES
 from openxclip.video.transforms import Preprocessor
 
@@ -82,7 +81,9 @@ def test_a_missing_file_is_named(installed, file):
 
 def test_an_installation_without_it_says_so(installed):
     shutil.rmtree(installed)
-    with pytest.raises(CheckpointError, match=r"has no config\.json, model\.safetensors, .* or train"):
+    with pytest.raises(
+        CheckpointError, match=r"has no config\.json, preprocessor\.json, model\.safetensors, .* or train"
+    ):
         openxclip.load(NAME)
 
 
@@ -100,16 +101,15 @@ def test_its_training_classes_are_known(installed, capsys):
     assert training_labels([str(installed)], None) == ("red star rising", "blue ring falling")
     assert training_labels([NAME], "green bar rising") == ("green bar rising",)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(LISTS, "val", partial(replace, two_clips("val")))
+        patch.setitem(LISTS, "val", partial(two_clips, LISTS["val"]()))
         arguments = ["label-union", "--model", NAME, "--data", "moving-shapes", "--list", "val"]
         assert run(["evaluate", *arguments]) == 0
     assert "among 68 labels" in capsys.readouterr().out
 
 
-def two_clips(list_name: str) -> Manifest:
-    """Of all the classes of a list."""
-    clips = shapes_manifest(list_name)
-    return replace(clips, items=clips.items[:2])
+def two_clips(clips: ShapesList) -> ShapesList:
+    """Two clips of a list, with all its classes."""
+    return clips._replace(rows=clips.rows[:2])
 
 
 def test_trained_classes_are_refused_as_zero_shot(installed, capsys):
@@ -122,6 +122,42 @@ def test_trained_classes_are_refused_as_zero_shot(installed, capsys):
 def test_a_local_folder_of_that_name_says_for_itself(installed):
     save_as(Path(NAME), tiny_model(), tiny_tokenizer(), Preprocessor.official(32))
     assert training_labels([NAME], None) is None
+
+
+@pytest.fixture
+def trained(tmp_path) -> Path:
+    """A run with all its checkpoints, trained on two classes."""
+    folder = tmp_path / "run"
+    for name in ("average", "best", "last"):
+        save_as(folder / name, tiny_model(), tiny_tokenizer(), Preprocessor.official(32))
+    labels = ["cyan circle rising", "red star rising"]
+    (folder / "config.json").write_text(json.dumps({"config": {"init": None}, "labels": labels}))
+    return folder
+
+
+@pytest.mark.parametrize("checkpoint", [".", "average", "best", "last"])
+def test_the_training_classes_of_every_checkpoint_of_a_run_are_known(trained, checkpoint, monkeypatch):
+    expected = ("cyan circle rising", "red star rising")
+    assert training_labels([str(trained / checkpoint)], None) == expected
+    monkeypatch.chdir(trained / checkpoint)
+    assert training_labels(["."], None) == expected
+    assert run_of(Path()) == trained
+
+
+def test_other_folders_belong_to_no_run(trained, tmp_path):
+    (trained / "notes").mkdir()
+    save_as(tmp_path / "model" / "best", tiny_model(), tiny_tokenizer(), Preprocessor.official(32))
+    shutil.copy(tmp_path / "model" / "best" / "config.json", tmp_path / "model")
+    for folder in (trained / "notes", tmp_path / "model" / "best", tmp_path / "model", tmp_path / "missing"):
+        assert run_of(folder) is None
+        assert training_labels([str(folder)], None) is None
+
+
+@pytest.mark.parametrize("checkpoint", [".", "average", "best", "last"])
+def test_trained_classes_of_a_run_are_refused_as_zero_shot(trained, checkpoint, capsys):
+    arguments = ["--model", str(trained / checkpoint), "--data", "moving-shapes", "--lists", "val"]
+    assert run(["evaluate", "zero-shot", *arguments]) == 2
+    assert "1 of 66 classes" in capsys.readouterr().err
 
 
 def test_a_run_is_packaged_with_its_training_classes(tmp_path):

@@ -17,7 +17,14 @@ import torch
 from torch import nn
 
 from openxclip.checkpoints.load import load
-from openxclip.checkpoints.unpickle import Inert, StoredTensor, TorchFile, read_torch_tensors, tensors_of
+from openxclip.checkpoints.unpickle import (
+    Inert,
+    Storage,
+    StoredTensor,
+    TorchFile,
+    read_torch_tensors,
+    tensors_of,
+)
 from openxclip.errors import CheckpointError
 
 Archive = Callable[..., Path]
@@ -108,10 +115,10 @@ def test_tensors_that_nobody_asks_for_stay_in_the_file(archive: Archive, tmp_pat
     torch.save({"model": {"w": torch.ones(2)}, "optimizer": torch.zeros(1000)}, tmp_path / "a.pth")
     damaged = (tmp_path / "a.pth").read_bytes().replace(bytes(4000), b"\x01" * 4000)
     (tmp_path / "a.pth").write_bytes(damaged)  # the checksum of the optimizer's storage is now wrong
-    with TorchFile(tmp_path / "a.pth") as file:
-        assert torch.equal(file.tensors(file.content["model"])["w"], torch.ones(2))
-        with pytest.raises(CheckpointError, match="damaged"):
-            file.tensors({"w": file.content["optimizer"]})
+    assert torch.equal(read_torch_tensors(tmp_path / "a.pth")["w"], torch.ones(2))
+    file = TorchFile(tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="damaged"):
+        file.tensors({"w": file.content["optimizer"]})
 
 
 def hostile_objects(marker: Path) -> dict[str, Any]:
@@ -133,8 +140,7 @@ def hostile_objects(marker: Path) -> dict[str, Any]:
 def test_calls_are_recorded_and_not_made(case: str, archive: Archive, tmp_path: Path):
     marker = tmp_path / "marker"
     path = archive(pickle.dumps(hostile_objects(marker)[case], protocol=2))
-    with TorchFile(path):
-        pass
+    TorchFile(path)
     with pytest.raises(CheckpointError):
         load(path)
     assert not marker.exists()
@@ -156,9 +162,9 @@ def test_build_imports_nothing_and_runs_no_setstate(
     )
     monkeypatch.syspath_prepend(tmp_path)
     data = b"\x80\x02" + name("hostile_module", "Hostile") + b")\x81" + text("state") + b"b."
-    with TorchFile(archive(data)) as file:
-        assert isinstance(file.content, Inert)
-        assert file.content.state == "state"
+    content = TorchFile(archive(data)).content
+    assert isinstance(content, Inert)
+    assert content.state == "state"
     assert not marker.exists()
     assert "hostile_module" not in sys.modules
     pickle.loads(data)  # and this is what it would have done
@@ -167,8 +173,7 @@ def test_build_imports_nothing_and_runs_no_setstate(
 
 def test_items_of_unknown_objects_are_not_set(archive: Archive):
     data = b"\x80\x02" + name("os", "_Environ") + b")\x81(" + text("HOSTILE") + text("1") + b"u."
-    with TorchFile(archive(data)) as file:
-        assert isinstance(file.content, Inert)
+    assert isinstance(TorchFile(archive(data)).content, Inert)
     assert "HOSTILE" not in os.environ
 
 
@@ -335,8 +340,8 @@ def test_files_without_weights_by_name(content: Any, tmp_path: Path):
 
 def test_modules_within_themselves(tmp_path: Path):
     module = Inert()
-    module.state = {"child": module, "w": StoredTensor("0", torch.float32, 0, (1,), (1,))}
-    with pytest.raises(CheckpointError, match="no tree of modules: child is also another"):
+    module.state = {"child": module, "w": StoredTensor(Storage("0", torch.float32, 1), 0, (1,), (1,))}
+    with pytest.raises(CheckpointError, match="not a tree of modules: child is also another"):
         tensors_of(module, tmp_path)
 
 
@@ -357,5 +362,24 @@ def test_modules_on_many_paths_are_not_walked_along_each_of_them(archive: Archiv
     for level in range(60):  # {"a": module, "b": the same from the memo} is the state of a new one
         slot = bytes([level])
         data = new + b"}(" + text("a") + data + b"q" + slot + text("b") + b"h" + slot + b"ub"
-    with pytest.raises(CheckpointError, match=r"model\.pth is no tree of modules"):
+    with pytest.raises(CheckpointError, match=r"model\.pth is not a tree of modules"):
         read_torch_tensors(archive(b"\x80\x02" + data + b"."))
+
+
+def test_tensors_that_share_a_storage_may_not_claim_much_more_than_the_file_has(tmp_path: Path):
+    """Each is small; 1,000 copies of them would not be."""
+    base = torch.ones(10_000)
+    torch.save({"a": base, "b": base.view(100, 100)}, tmp_path / "tied.pth")
+    assert torch.equal(read_torch_tensors(tmp_path / "tied.pth")["b"], base.view(100, 100))
+    torch.save({str(i): base.view(100, 100) for i in range(1000)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth has .* bytes, its tensors 40,000,000"):
+        read_torch_tensors(tmp_path / "a.pth")
+
+
+def test_a_pickle_cannot_change_a_tensor_s_place(archive: Archive):
+    """A tensor is checked when it is built; no later opcode may change it."""
+    built = tensor(number(0), sizes(4), sizes(1))[:-2]  # without the item of the dict, and the end
+    state = b"}" + text("shape") + sizes(2**40) + b"s"
+    with pytest.raises(CheckpointError, match=r"model\.pth"):
+        read_torch_tensors(archive(built + state + b"bs.", {"0": bytes(16)}))
+    read_torch_tensors(archive(built + b"s.", {"0": bytes(16)}))

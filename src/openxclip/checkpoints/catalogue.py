@@ -1,14 +1,20 @@
-"""Published models that `openxclip.load` takes by their name: what they are, and where they come from.
+"""Published models that `openxclip.load` takes by name, for tables.
 
-For tables, without a download: loading reads the configuration that comes with the weights, not this one.
+Nothing is downloaded or loaded for this: a loaded model has the configuration that comes with its weights.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from openxclip.checkpoints.formats.native import read_native
+from openxclip.checkpoints.formats.native import read_native_config
 from openxclip.checkpoints.shipped import SHIPPED, shipped_folder
-from openxclip.models.config import PRESETS, Activation, TextConfig, VisionConfig, XCLIPConfig
+from openxclip.checkpoints.towers import (
+    CLIP_VISION,
+    PERCEPTION_ENCODER_VISION,
+    SIGLIP_TEXT,
+    SIGLIP_VISION,
+)
+from openxclip.models.config import PRESETS, Activation, TextConfig, XCLIPConfig, image_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,141 +22,101 @@ class Family:
     """Models that were published together."""
 
     name: str
-    """What they are called."""
+    """The name of the family."""
     licence: str
-    """Of the weights, as their pages on the hub name it."""
+    """Licence of the weights, as their pages on the hub name it."""
     paper: str
-    """Where they come from."""
+    """The publication."""
     models: Mapping[str, XCLIPConfig]
-    """Hub id -> configuration. An image model is looked at with 8 frames, as it has no frame count of its own."""
+    """Hub id -> configuration. Image models have no number of frames of their own; they get 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Size:
-    """A CLIP by its image tower. The text tower is as wide as the joint embedding, in heads of 64."""
+    """Sizes of one tower, or of both towers of a SigLIP."""
 
-    embed_dim: int
-    vision: VisionConfig
-    num_text_layers: int = 12
-
-
-def _vision(
-    patch_size_px: int, width: int, num_layers: int, num_heads: int, mlp_width: int | None = None
-) -> VisionConfig:
-    return VisionConfig(
-        patch_size_px=patch_size_px,
-        width=width,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        mlp_width=mlp_width,
-        message_tokens=False,
-    )
+    width: int
+    num_layers: int
+    num_heads: int
+    mlp_width: int | None = None
 
 
-_LARGE = _Size(embed_dim=768, vision=_vision(14, 1024, 24, 16))
-
-_SIZES = {
-    "B/32": _Size(embed_dim=512, vision=_vision(32, 768, 12, 12)),
-    "B/16": _Size(embed_dim=512, vision=_vision(16, 768, 12, 12)),
-    "L/14": _LARGE,
-    "L/14@336": replace(_LARGE, vision=replace(_LARGE.vision, image_size_px=336)),
-    "H/14": _Size(embed_dim=1024, vision=_vision(14, 1280, 32, 16), num_text_layers=24),
-    "g/14": _Size(embed_dim=1024, vision=_vision(14, 1408, 40, 16, 6144), num_text_layers=24),
-    "bigG/14": _Size(embed_dim=1280, vision=_vision(14, 1664, 48, 16, 8192), num_text_layers=32),
+_CLIP_SIZES = {
+    "B": _Size(width=768, num_layers=12, num_heads=12),
+    "L": _Size(width=1024, num_layers=24, num_heads=16),
+    "H": _Size(width=1280, num_layers=32, num_heads=16),
+    "g": _Size(width=1408, num_layers=40, num_heads=16, mlp_width=6144),
+    "bigG": _Size(width=1664, num_layers=48, num_heads=16, mlp_width=8192),
 }
+"""CLIP's image towers."""
+
+_CLIP_TEXT_SIZES = {
+    "B": _Size(width=512, num_layers=12, num_heads=8),
+    "L": _Size(width=768, num_layers=12, num_heads=12),
+    "H": _Size(width=1024, num_layers=24, num_heads=16),
+    "g": _Size(width=1024, num_layers=24, num_heads=16),
+    "bigG": _Size(width=1280, num_layers=32, num_heads=20),
+}
+"""CLIP's text towers, by the size of the image tower; as wide as the joint embedding."""
+
+_SIGLIP_SIZES = {
+    "base": _Size(width=768, num_layers=12, num_heads=12),
+    "large": _Size(width=1024, num_layers=24, num_heads=16),
+    "so400m": _Size(width=1152, num_layers=27, num_heads=16, mlp_width=4304),
+}
+"""SigLIP's image and text towers."""
 
 
-def _clip(size_name: str, activation: Activation) -> XCLIPConfig:
-    size = _SIZES[size_name]
-    return XCLIPConfig(
-        embed_dim=size.embed_dim,
-        vision=replace(size.vision, activation=activation),
-        text=TextConfig(
-            width=size.embed_dim,
-            num_layers=size.num_text_layers,
-            num_heads=size.embed_dim // 64,
+def _clip(name: str, activation: Activation, image_size_px: int = 224) -> XCLIPConfig:
+    """A CLIP by its size and patch, e.g. "B/32"."""
+    size, _, patch_size_px = name.partition("/")
+    text = _CLIP_TEXT_SIZES[size]
+    return image_model(
+        embed_dim=text.width,
+        vision=replace(
+            CLIP_VISION,
+            **vars(_CLIP_SIZES[size]),
+            image_size_px=image_size_px,
+            patch_size_px=int(patch_size_px),
             activation=activation,
         ),
-        integration=None,
-        prompting=None,
+        text=TextConfig(**vars(text), activation=activation),
     )
 
 
-_SIGLIP_TOWERS: dict[str, tuple[int, int, int, int | None]] = {
-    "base": (768, 12, 12, None),
-    "large": (1024, 24, 16, None),
-    "so400m": (1152, 27, 16, 4304),
-}
-"""Width, layers, heads and MLP width; image and text tower have the same."""
+def _siglip(size_name: str, patch_size_px: int, image_size_px: int, vocab_size: int = 32000) -> XCLIPConfig:
+    size = vars(_SIGLIP_SIZES[size_name])
+    vision = replace(SIGLIP_VISION, **size, patch_size_px=patch_size_px, image_size_px=image_size_px)
+    text = replace(SIGLIP_TEXT, **size, vocab_size=vocab_size)
+    return image_model(embed_dim=vision.width, vision=vision, text=text, logit_bias=True)
 
 
-def _siglip(
-    tower: str, patch_size_px: int, image_size_px: int, vocab_size: int = 32000, context_length: int = 64
-) -> XCLIPConfig:
-    width, num_layers, num_heads, mlp_width = _SIGLIP_TOWERS[tower]
-    return XCLIPConfig(
-        embed_dim=width,
-        vision=replace(
-            _vision(patch_size_px, width, num_layers, num_heads, mlp_width),
-            image_size_px=image_size_px,
-            activation="gelu_tanh",
-            norm_eps=1e-6,
-            class_token=False,
-            pooling="attention",
-            patch_bias=True,
-            pre_norm=False,
-            projection=False,
-        ),
-        text=TextConfig(
-            vocab_size=vocab_size,
-            context_length=context_length,
-            width=width,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            causal=False,
-            activation="gelu_tanh",
-            mlp_width=mlp_width,
-            norm_eps=1e-6,
-            projection_bias=True,
-        ),
-        integration=None,
-        prompting=None,
-        logit_bias=True,
+def _siglip2(size_name: str, patch_size_px: int, image_size_px: int) -> XCLIPConfig:
+    return _siglip(size_name, patch_size_px, image_size_px, vocab_size=256000)  # Gemma's
+
+
+def _perception_encoder(size_name: str, patch_size_px: int, image_size_px: int) -> XCLIPConfig:
+    vision = replace(
+        PERCEPTION_ENCODER_VISION,
+        **vars(_CLIP_SIZES[size_name]),
+        patch_size_px=patch_size_px,
+        image_size_px=image_size_px,
     )
-
-
-def _siglip2(tower: str, patch_size_px: int, image_size_px: int) -> XCLIPConfig:
-    return _siglip(tower, patch_size_px, image_size_px, vocab_size=256000)  # Gemma's words
-
-
-def _perception_encoder(vision: VisionConfig) -> XCLIPConfig:
-    return XCLIPConfig(
-        embed_dim=1024,
-        vision=replace(
-            vision,
-            activation="gelu",
-            pooling="attention",
-            pooling_heads=8,
-            rotary=True,
-            projection_bias=True,
-        ),
-        text=TextConfig(context_length=32, width=1024, num_layers=24, num_heads=16, activation="gelu"),
-        integration=None,
-        prompting=None,
-    )
+    text = TextConfig(context_length=32, width=1024, num_layers=24, num_heads=16, activation="gelu")
+    return image_model(embed_dim=1024, vision=vision, text=text)
 
 
 _XCLIP = "microsoft/xclip-base-patch"
 
 
 def known_families() -> tuple[Family, ...]:
-    """All families, those made for video first."""
+    """All families; those made for video come first."""
     return (
         Family(
             name="OpenXCLIP",
             licence="MIT",
             paper="this project",
-            models={name: read_native(shipped_folder(name)).model.config for name in SHIPPED},
+            models={name: read_native_config(shipped_folder(name))[0] for name in SHIPPED},
         ),
         Family(
             name="X-CLIP",
@@ -190,7 +156,7 @@ def _clip_families() -> tuple[Family, ...]:
                 "openai/clip-vit-base-patch32": _clip("B/32", "quick_gelu"),
                 "openai/clip-vit-base-patch16": _clip("B/16", "quick_gelu"),
                 "openai/clip-vit-large-patch14": _clip("L/14", "quick_gelu"),
-                "openai/clip-vit-large-patch14-336": _clip("L/14@336", "quick_gelu"),
+                "openai/clip-vit-large-patch14-336": _clip("L/14", "quick_gelu", image_size_px=336),
             },
         ),
         Family(
@@ -272,8 +238,8 @@ def _other_families() -> tuple[Family, ...]:
             licence="Apache-2.0",
             paper="Bolya et al. 2025, arXiv 2504.13181",
             models={
-                "timm/PE-Core-B-16": _perception_encoder(_SIZES["B/16"].vision),
-                "timm/PE-Core-L-14-336": _perception_encoder(_SIZES["L/14@336"].vision),
+                "timm/PE-Core-B-16": _perception_encoder("B", 16, 224),
+                "timm/PE-Core-L-14-336": _perception_encoder("L", 14, 336),
             },
         ),
     )

@@ -1,4 +1,4 @@
-"""Files from the Hugging Face hub, through its own client: its cache, its log-in, its offline mode."""
+"""Downloads from the Hugging Face hub with its own client, and so with its cache, log-in and offline mode."""
 
 import re
 from collections.abc import Callable, Collection
@@ -14,39 +14,28 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from openxclip.checkpoints.formats.registry import FOLDER_FORMATS
+from openxclip.checkpoints.weights import weights_files
 from openxclip.errors import HubError
+from openxclip.text.tokenizer_folder import CONFIG_FILE as TOKENIZER_CONFIG_FILE
+from openxclip.text.tokenizer_folder import FILES as TOKENIZER_FILES
 
 ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
-CONFIG_FILES = (
-    "config.json",
-    "preprocessor.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "open_clip_config.json",
-)
-TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "merges.txt")  # the first that is there is enough
-TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
-# Marker file -> what to download with it; the first whose marker is there is taken. Many repositories hold the same
-# weights for transformers and for open_clip, in this order.
-WEIGHTS = {
-    "model.safetensors": (),
-    "model.safetensors.index.json": ("model-*.safetensors",),
-    "pytorch_model.bin": (),
-    "pytorch_model.bin.index.json": ("pytorch_model-*.bin",),
-    "open_clip_model.safetensors": (),
-    "open_clip_pytorch_model.bin": (),
-}
 OFFLINE = "openxclip-tiny, which comes with the package, needs no network (it knows moving shapes only)"
-Choice = Callable[[Collection[str]], list[str]]
-"""File names of a repository -> patterns of those to download; none if it lacks what is needed."""
 
-# Answers of the hub, not failures to reach it: a cached copy must not hide them.
+# The files that the readers of all formats look for, in their order.
+CONFIG_FILES = tuple(dict.fromkeys(file for format in FOLDER_FORMATS for file in format.config_files))
+WEIGHTS = tuple(dict.fromkeys(files for format in FOLDER_FORMATS for files in weights_files(format.weights)))
+Choice = Callable[[Collection[str]], list[str]]
+"""File names of a repository -> patterns of those to download; none if it has no suitable files."""
+
+# Answers of the hub, not failures to reach it; a cached copy must not hide them.
 DEFINITE = (RepositoryNotFoundError, RevisionNotFoundError)
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether a text can be a hub id: `name` or `owner/name`."""
+    """Whether a text has the form of a hub id: `name` or `owner/name`."""
     return ID.fullmatch(source) is not None and ".." not in source and "--" not in source
 
 
@@ -54,7 +43,7 @@ def download_model(repo_id: str, revision: str | None = None) -> Path:
     """The folder with a repository's configuration, weights and tokenizer, downloaded if it is not cached.
 
     Raises:
-        HubError: the repository, its weights or the network cannot be had.
+        HubError: the repository, its weights or the network is unavailable.
     """
     return _download(repo_id, revision, _model_files)
 
@@ -63,19 +52,19 @@ def download_tokenizer(repo_id: str, revision: str | None = None) -> Path:
     """The folder with a repository's tokenizer.
 
     Raises:
-        HubError: the repository, its tokenizer or the network cannot be had.
+        HubError: the repository, its tokenizer or the network is unavailable.
     """
     return _download(repo_id, revision, _tokenizer_files)
 
 
 def _model_files(names: Collection[str]) -> list[str]:
-    for marker, others in WEIGHTS.items():
-        if marker in names:
-            return [*CONFIG_FILES, *_tokenizer_files(names), marker, *others]
-    return []
+    """The preferred weights that the repository has, with all configuration."""
+    weights = next((files for files in WEIGHTS if files[0] in names), None)
+    return [] if weights is None else [*CONFIG_FILES, *_tokenizer_files(names), *weights]
 
 
 def _tokenizer_files(names: Collection[str]) -> list[str]:
+    """The tokenizer that a reader prefers, with its configuration."""
     found = [name for name in TOKENIZER_FILES if name in names][:1]
     return [*found, TOKENIZER_CONFIG_FILE] if found else []
 
@@ -86,21 +75,23 @@ def _download(repo_id: str, revision: str | None, choose: Choice) -> Path:
         files = choose([file.rfilename for file in siblings])
         if files:
             return Path(snapshot_download(repo_id, revision=revision, allow_patterns=files))
-    except Exception as error:  # what a lost connection raises depends on the client's version
+    except (
+        Exception
+    ) as error:  # a lost connection raises different errors in different versions of the client
         cached = None if isinstance(error, DEFINITE) else _cached(repo_id, revision, choose)
         if cached is None:
             raise HubError(_explain(repo_id, revision, error)) from error
         return cached
     raise HubError(
-        f"the hub's {repo_id} has no file of the kind needed, such as {', '.join((*TOKENIZER_FILES, *WEIGHTS))}; "
-        "give another repository"
+        f"{repo_id} on the hub has no suitable file, such as "
+        f"{', '.join((*TOKENIZER_FILES, *(files[0] for files in WEIGHTS)))}; give another repository"
     )
 
 
 def _cached(repo_id: str, revision: str | None, choose: Choice) -> Path | None:
-    """What an earlier download left, for when the hub cannot be asked, if it holds the files that count."""
+    """The folder of an earlier, complete download, if there is one; for when the hub is unreachable."""
     try:
-        # No patterns, as newer clients would insist on all files of the repository that match.
+        # Without patterns, as newer clients would insist on all matching files of the repository.
         folder = snapshot_download(repo_id, revision=revision, allow_patterns=[], local_files_only=True)
     except LocalEntryNotFoundError:
         return None
@@ -108,7 +99,7 @@ def _cached(repo_id: str, revision: str | None, choose: Choice) -> Path | None:
 
 
 def _explain(repo_id: str, revision: str | None, error: BaseException) -> str:
-    """One line: what failed, and what to do."""
+    """One line that says what failed and what to do."""
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # the client hides the reason behind "not in the cache either"
     if isinstance(error, GatedRepoError):
@@ -118,8 +109,8 @@ def _explain(repo_id: str, revision: str | None, error: BaseException) -> str:
         )
     if isinstance(error, RepositoryNotFoundError):
         return (
-            f"{repo_id!r} is no file or folder here, and the hub has no such model, or it is private: check the name; "
-            "for a private one log in with `hf auth login` or set HF_TOKEN"
+            f"{repo_id!r} is not a local file or folder, and the hub has no such model, or it is private: check the "
+            "name; for a private model log in with `hf auth login` or set HF_TOKEN"
         )
     if isinstance(error, RevisionNotFoundError):
         return f"{repo_id} has no revision {revision!r}: give a branch, tag or commit that it has"

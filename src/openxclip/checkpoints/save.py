@@ -1,17 +1,17 @@
-"""Write a model in either format, whole or not at all."""
+"""Writes a model folder in one of the formats that can be written."""
 
 from pathlib import Path
 from typing import Literal
 
 from openxclip.checkpoints.checkpoint import WEIGHTS_FILE
-from openxclip.checkpoints.formats import huggingface, native
+from openxclip.checkpoints.formats.registry import FOLDER_FORMATS
 from openxclip.errors import InputError
 from openxclip.files import atomic_folder
 from openxclip.models import XCLIP
 from openxclip.text.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.video.transforms import Preprocessor
 
-WRITERS = {"openxclip": native.write_folder, "huggingface": huggingface.write_folder}
+WRITERS = {format.name: format.write for format in FOLDER_FORMATS if format.write is not None}
 
 
 def save_as(
@@ -21,16 +21,18 @@ def save_as(
     preprocess: Preprocessor,
     format: Literal["openxclip", "huggingface"] = "openxclip",
 ) -> None:
-    """Write a model folder; one that is there already is replaced, with all that is in it.
+    """Write a model folder, whole or not at all; an existing model folder is replaced with everything in it.
 
     Raises:
         CheckpointError: the format cannot express the model.
-        InputError: there is no such format, or something that is no model would be lost.
+        InputError: there is no such format, or `folder` exists and is not a model folder.
     """
     if format not in WRITERS:
         raise InputError(f"no format {format!r}; choose one of {', '.join(WRITERS)}")
     path = Path(folder).resolve()
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / WEIGHTS_FILE).exists()):
-        raise InputError(f"{folder} exists and is no model folder; choose another name, or remove it first")
+        raise InputError(
+            f"{folder} exists and is not a model folder; choose another name, or remove it first"
+        )
     with atomic_folder(path) as temporary:
         WRITERS[format](temporary, model, tokenizer, preprocess)

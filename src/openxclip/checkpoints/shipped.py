@@ -3,24 +3,25 @@
 from importlib import resources
 from pathlib import Path
 
-from openxclip.checkpoints.checkpoint import CONFIG_FILE, WEIGHTS_FILE
-from openxclip.checkpoints.formats.native import PREPROCESSOR_FILE
+from openxclip.checkpoints.formats import native
 from openxclip.errors import CheckpointError
 from openxclip.text.tokenizer_folder import TOKENIZER_FILE
 
 SHIPPED = ("openxclip-tiny",)
-"""Names that `openxclip.load` takes without any download."""
+"""Names that `openxclip.load` takes without a download."""
 
 ROOT = Path(str(resources.files("openxclip"))) / "pretrained"
-TRAINING_LABELS_FILE = "training_labels.txt"  # beside a model: the class names it was trained on, one a line
-FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, PREPROCESSOR_FILE, TRAINING_LABELS_FILE)
+TRAINING_LABELS_FILE = "training_labels.txt"
+"""In a model folder: the class names that the model was trained on, one a line."""
+
+FILES = (*native.FORMAT.config_files, *native.FORMAT.weights, TOKENIZER_FILE, TRAINING_LABELS_FILE)
 
 
 def shipped_folder(name: str) -> Path:
     """The folder of a shipped model.
 
     Raises:
-        CheckpointError: this installation lacks it, or a part of it.
+        CheckpointError: a file of it is missing from this installation.
     """
     folder = ROOT / name
     if absent := [file for file in FILES if not (folder / file).is_file()]:

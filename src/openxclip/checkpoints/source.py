@@ -1,4 +1,4 @@
-"""A model to load, as one value: where it is, and how to load it. Imports nothing heavy."""
+"""The description of a model to load, as one value. Imports nothing heavy."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class ModelSource:
     source: str
     """Hub id, folder, file, or the name of the shipped model."""
     device: str = "auto"
-    """"auto", or any device that torch knows by name."""
+    """"auto", or the name of any torch device."""
     dtype: str = "auto"
     """"auto", or the name of a type."""
     num_frames: int | None = None

@@ -1,23 +1,25 @@
 """The weights of a model folder, in one file or in several with an index."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from openxclip.checkpoints.checkpoint import WEIGHTS_FILE, read_safetensors
+from openxclip.checkpoints.checkpoint import WEIGHTS_FILE
 from openxclip.checkpoints.unpickle import read_torch_tensors
 from openxclip.errors import CheckpointError
 from openxclip.files import read_json
 
-WEIGHTS_FILES = (WEIGHTS_FILE, "pytorch_model.bin")
-"""What transformers writes: today's name, then the one of before."""
+TRANSFORMERS_WEIGHTS = (WEIGHTS_FILE, "pytorch_model.bin")
+"""The names that transformers writes, the current one first."""
 
 INDEX_SUFFIX = ".index.json"
 
 
 def read_weights(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, Tensor]]:
-    """The first of the named files that is there, or its index, and all tensors.
+    """Read the first of the named files, or of their indices, that exists -> its path, and all tensors.
 
     Raises:
         CheckpointError: there is none, or it cannot be read.
@@ -29,9 +31,25 @@ def read_weights(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, Te
 
 
 def find_weights(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first of the named files, or its index, that is there."""
-    candidates = (folder / (name + suffix) for name in names for suffix in ("", INDEX_SUFFIX))
-    return next((path for path in candidates if path.exists()), None)
+    """The first of the named files, or of their indices, that exists."""
+    paths = (folder / patterns[0] for patterns in weights_files(names))
+    return next((path for path in paths if path.exists()), None)
+
+
+def weights_files(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The ways to store weights, the preferred one first: file names, of an index with a pattern for its shards."""
+    for name in names:
+        stem, _, suffix = name.rpartition(".")
+        yield (name,)
+        yield (name + INDEX_SUFFIX, f"{stem}-*.{suffix}")
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, by name."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
@@ -41,7 +59,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 def _read_shards(index: Path) -> dict[str, Tensor]:
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
-        raise CheckpointError(f"{index} has no weight_map of names of files; download the folder again")
+        raise CheckpointError(f"{index} has no weight_map of file names; download the folder again")
     shards = sorted(set(names.values()))
     if any(Path(shard).name != shard for shard in shards):
         raise CheckpointError(f"{index} names files outside its folder: {shards}")

@@ -21,10 +21,13 @@ def convert(
     if output.exists():
         raise InputError(f"{output} exists; choose another folder, or remove it first")
 
-    from openxclip.checkpoints.load import load_with_report
+    from openxclip.checkpoints.load import read_model
     from openxclip.checkpoints.save import save_as
+    from openxclip.checkpoints.source import ModelSource
 
-    loaded, report = load_with_report(source, device="cpu", dtype="float32", tokenizer=tokenizer)
+    loaded, report = read_model(
+        ModelSource(source=source, device="cpu", dtype="float32", tokenizer=tokenizer)
+    )
     save_as(output, *loaded, format=to)
     print(f"{report.format} -> {to}: {output}", file=sys.stderr)
     return 0

@@ -208,7 +208,8 @@ def _splits(options: Options, lists: Sequence[str], label_splits: Path | None) -
 
 
 def training_labels(models: Sequence[str], given: str | None) -> tuple[str, ...] | None:
-    """The class names that were trained: those given, or those that stand with the models; None if unknown."""
+    """The class names that were trained: those given, or those recorded with the models; None if unknown."""
+    from openxclip.checkpoints import runs
     from openxclip.data.subsets import union
     from openxclip.text.labels import parse_labels
 
@@ -216,24 +217,8 @@ def training_labels(models: Sequence[str], given: str | None) -> tuple[str, ...]
         return tuple(parse_labels(given))
     found: tuple[str, ...] = ()
     for model in models:
-        recorded = _recorded_labels(model)
+        recorded = runs.training_labels(model)
         if recorded is None:
             return None
         found = union(found, recorded)
     return found
-
-
-def _recorded_labels(model: str) -> list[str] | None:
-    """Of the shipped model and its copies, of a run folder, or of its `best` or `last`."""
-    from openxclip.checkpoints.checkpoint import CONFIG_FILE
-    from openxclip.checkpoints.shipped import SHIPPED, TRAINING_LABELS_FILE, shipped_folder
-    from openxclip.files import read_json
-    from openxclip.text.labels import read_label_file
-
-    folder = Path(model)
-    if model in SHIPPED and not folder.exists():
-        folder = shipped_folder(model)
-    if (folder / TRAINING_LABELS_FILE).is_file():
-        return read_label_file(folder / TRAINING_LABELS_FILE)
-    run = folder.parent if folder.name in ("best", "last") else folder
-    return read_json(run / CONFIG_FILE).get("labels") if (run / CONFIG_FILE).is_file() else None

@@ -27,9 +27,10 @@ def info(
     if source in PRESETS:
         config = PRESETS[source]
     else:
-        from openxclip.checkpoints.load import load_with_report
+        from openxclip.checkpoints.load import read_model
+        from openxclip.checkpoints.source import ModelSource
 
-        loaded, report = load_with_report(source, device="cpu", dtype="float32")
+        loaded, report = read_model(ModelSource(source=source, device="cpu", dtype="float32"))
         config = loaded.model.config
         facts |= {
             "format": report.format,

@@ -7,7 +7,8 @@ from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from openxclip.checkpoints.load import load, load_with_report
+from openxclip.checkpoints.load import load, read_model
+from openxclip.checkpoints.source import ModelSource
 from openxclip.data.descriptions import parse_descriptions
 from openxclip.data.media import Manifest
 from openxclip.data.subsets import few_shot
@@ -152,8 +153,10 @@ def _parts_of(config: TrainConfig) -> ExpansionConfig:
     """The parts that stand around the towers of `init`, to be kept as they are."""
     if config.init is None:
         raise InputError("a TrainConfig without a model needs init, a source of weights")
-    loaded, _ = load_with_report(
-        config.init, device="cpu", num_frames=config.num_frames, tokenizer=config.tokenizer
+    loaded, _ = read_model(
+        ModelSource(
+            source=config.init, device="cpu", num_frames=config.num_frames, tokenizer=config.tokenizer
+        )
     )
     model = loaded.model.config
     return ExpansionConfig(

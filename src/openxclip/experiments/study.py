@@ -15,7 +15,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from openxclip.checkpoints.load import load_with_report
+from openxclip.checkpoints.load import read_model
+from openxclip.checkpoints.source import ModelSource
 from openxclip.data.descriptions import parse_descriptions
 from openxclip.data.media import Item, Manifest
 from openxclip.evaluation.evaluate import Read
@@ -183,12 +184,14 @@ class Study:
 
     def _score(self, run: Path, config: TrainConfig, variant: Variant, tests: Sequence[Manifest]) -> float:
         """Top-1 over the videos of all tests."""
-        loaded, _ = load_with_report(
-            run,
-            device=self.device,
-            dtype="float32",
-            interpolate=variant.interpolate,
-            image_model=None if variant.interpolate is None else config.init,
+        loaded, _ = read_model(
+            ModelSource(
+                source=str(run),
+                device=self.device,
+                dtype="float32",
+                interpolate=variant.interpolate,
+                image_model=None if variant.interpolate is None else config.init,
+            )
         )
         engine = Engine(loaded)
 

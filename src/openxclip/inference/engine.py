@@ -14,7 +14,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from openxclip.checkpoints.load import Loaded, load, resolve_device
+from openxclip.checkpoints.device import resolve_device
+from openxclip.checkpoints.load import Loaded, load
 from openxclip.checkpoints.source import ModelSource
 from openxclip.inference import pipeline
 from openxclip.inference.label_set import LabelSet, encode_label_set
@@ -58,7 +59,7 @@ class Engine:
         """Load a model (see `openxclip.load`) and build an engine around it."""
         if options is not None and options.runtime.int8:
             check_device(resolve_device(source.device))  # fail before a large model is loaded
-        return cls(load(**vars(source)), options)
+        return cls(load(source), options)
 
     def label_set(self, texts: LabelTexts) -> LabelSet:
         """Encode labels for this model, once."""

@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder: CLIP's, SigLIP's or SigLIP 2's, as transformers or open_clip would use it."""
+"""The tokenizer of a model folder, as transformers or open_clip uses it: CLIP's, SigLIP's or SigLIP 2's."""
 
 import string
 from pathlib import Path
@@ -17,12 +17,13 @@ CONFIG_FILE = "tokenizer_config.json"
 SENTENCEPIECE_FILE = "spiece.model"
 MERGES_FILES = ("merges.txt", "bpe_simple_vocab_16e6.txt.gz")
 FILES = (TOKENIZER_FILE, SENTENCEPIECE_FILE, *MERGES_FILES)
+"""Files that hold a tokenizer; the first that exists is read."""
 
 Cleaning = Literal["siglip", "siglip2", "canonicalize", "lower", "whitespace"]
-"""What happens to a text first; the last three are open_clip's names."""
+"""How texts are cleaned before anything else; the last three are open_clip's names."""
 
-# The tokenizers of SigLIP's kind: a text, then the end token, then padding to the full context. Their tokenizer.json
-# says neither that nor, in some, how texts were cleaned in training.
+# Tokenizers of SigLIP's kind write a text, the end token, then padding to the full context. Their tokenizer.json does
+# not contain this layout, and some do not contain how texts were cleaned in training.
 CLEANING_OF_CLASS: dict[str, Cleaning] = {
     "SiglipTokenizer": "siglip",  # transformers, SiglipTokenizer.canonicalize_text
     "T5Tokenizer": "canonicalize",  # open_clip's SigLIP: tokenizer_kwargs of its model configurations
@@ -31,20 +32,25 @@ CLEANING_OF_CLASS: dict[str, Cleaning] = {
 }
 
 
+def find_tokenizer(folder: Path) -> Path | None:
+    """The tokenizer's file in a folder, if there is one."""
+    return next((folder / name for name in FILES if (folder / name).is_file()), None)
+
+
 def read_huggingface_tokenizer(
     folder: Path, context_length: int, cleaning: Cleaning | None = None
 ) -> Tokenizer:
-    """The tokenizer in a folder of transformers, open_clip or ours.
+    """Read the tokenizer in a folder of transformers, open_clip or ours.
 
     Args:
-        folder: holds a tokenizer.json, a spiece.model or CLIP's merges; a tokenizer_config.json says of which kind.
+        folder: holds a tokenizer.json, a spiece.model or CLIP's merges, and maybe a tokenizer_config.json.
         context_length: ids of a text.
-        cleaning: None cleans as the kind is cleaned in transformers; open_clip's configuration may say otherwise.
+        cleaning: how to clean texts; None is the way of this kind of tokenizer in transformers.
 
     Raises:
         TokenizerError: there is no tokenizer, or it cannot be read or used.
     """
-    path = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    path = find_tokenizer(folder)
     if path is None:
         raise TokenizerError(
             f"{folder} has no tokenizer: none of {', '.join(FILES)}; give a tokenizer of its own"
@@ -76,7 +82,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _end_and_pad(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
-    """Give a tokenizer the layout of SigLIP's kind."""
+    """Give a tokenizer SigLIP's layout: end token and padding."""
     end, pad = (_special_token(backend, config, name) for name in ("eos_token", "pad_token"))
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in {end, pad}])
     end_id, pad_id = backend.token_to_id(end), backend.token_to_id(pad)
@@ -89,20 +95,20 @@ def _special_token(backend: tokenizers.Tokenizer, config: dict[str, Any], name: 
     token = value.get("content") if isinstance(value, dict) else value
     if not isinstance(token, str) or backend.token_to_id(token) is None:
         raise TokenizerError(
-            f"{CONFIG_FILE} says {name} {token!r}, which is no token of the vocabulary. Get both files again."
+            f"{CONFIG_FILE} says {name} {token!r}, which is not a token of the vocabulary. Get both files again."
         )
     return token
 
 
 def _clean(backend: tokenizers.Tokenizer, cleaning: Cleaning) -> tokenizers.Tokenizer:
-    """Clean texts before whatever the tokenizer itself does to them."""
+    """Add cleaning before the tokenizer's own normalisation."""
     own = [] if backend.normalizer is None else [backend.normalizer]
     backend.normalizer = normalizers.Sequence([*_steps(cleaning), *own])
     return backend
 
 
 def _steps(cleaning: Cleaning) -> list[normalizers.Normalizer]:
-    """Where open_clip repairs Unicode (ftfy) and unescapes HTML, too, label names need neither."""
+    """The steps of a cleaning, without open_clip's repair of Unicode (ftfy) and HTML, which label names do not need."""
     lower = normalizers.Lowercase()
     no_punctuation = normalizers.Replace(Regex(f"[{_escaped(string.punctuation)}]"), "")
     one_space = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]

@@ -7,7 +7,9 @@ from typing import TypeVar
 
 import torch
 
-from openxclip.checkpoints.load import Loaded, load_with_report, log_report, resolve_device
+from openxclip.checkpoints.device import resolve_device
+from openxclip.checkpoints.load import Loaded, log_report, read_model
+from openxclip.checkpoints.source import ModelSource
 from openxclip.errors import InputError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig
@@ -40,8 +42,14 @@ def _start(config: TrainConfig, labels: Sequence[str], device: str) -> Loaded:
         return _from_scratch(config.model, labels, config.seed, device)
     if config.init is None:
         raise InputError("a TrainConfig without a model needs init, a source of weights")
-    loaded, report = load_with_report(
-        config.init, device=device, dtype="float32", num_frames=config.num_frames, tokenizer=config.tokenizer
+    loaded, report = read_model(
+        ModelSource(
+            source=config.init,
+            device=device,
+            dtype="float32",
+            num_frames=config.num_frames,
+            tokenizer=config.tokenizer,
+        )
     )
     log_report(dataclasses.replace(report, is_image_model=report.is_image_model and config.expansion is None))
     if config.preprocessing == "official":

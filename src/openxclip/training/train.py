@@ -4,7 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from openxclip.checkpoints.formats.native import write_folder
-from openxclip.checkpoints.load import Loaded, load, load_with_report
+from openxclip.checkpoints.load import Loaded, load, read_model
+from openxclip.checkpoints.source import ModelSource
 from openxclip.data.dataset import CachedFrames, DecodedFrames, FrameSource, TrainClips
 from openxclip.data.descriptions import parse_descriptions
 from openxclip.data.manifest import read_manifest
@@ -140,7 +141,7 @@ def _image_model(
     if is_new:
         model, _ = expand(start.model, clip_only(start.model.config), config.seed)
         run.save_model(run.start, lambda folder: write_folder(folder, *start._replace(model=model)))
-    loaded, _ = load_with_report(run.start, device=device, dtype="float32")  # without its warnings
+    loaded, _ = read_model(ModelSource(source=str(run.start), device=device, dtype="float32"))  # no warnings
     return loaded.model
 
 

@@ -6,16 +6,23 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from openxclip.checkpoints.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, parse
+from openxclip.checkpoints.checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Checkpoint,
+    FolderFormat,
+    parse,
+    read_config_file,
+)
 from openxclip.checkpoints.formats.preprocessors import (
-    PREPROCESSOR_FILE,
+    PREPROCESSOR_FILES,
     read_huggingface_preprocessor,
     square_side_px,
     to_huggingface_preprocessor,
 )
 from openxclip.checkpoints.names import HUGGINGFACE
 from openxclip.checkpoints.tables import build, to_theirs
-from openxclip.checkpoints.weights import WEIGHTS_FILES, read_weights
+from openxclip.checkpoints.weights import TRANSFORMERS_WEIGHTS, read_weights
 from openxclip.errors import CheckpointError, ConfigError
 from openxclip.files import read_json, write_json
 from openxclip.models import XCLIP, XCLIPConfig
@@ -28,14 +35,16 @@ from openxclip.models.config import (
     VisionConfig,
 )
 from openxclip.text.tokenizer import END, START, MissingTokenizer, Tokenizer
+from openxclip.text.tokenizer_folder import CONFIG_FILE as TOKENIZER_CONFIG_FILE
 from openxclip.text.tokenizer_folder import TOKENIZER_FILE
 from openxclip.video.transforms import Preprocessor
 
 MODEL_TYPE = "xclip"
 
-ACTIVATION, NORM_EPS = "quick_gelu", 1e-5  # the only ones that our layers compute
+ACTIVATION, NORM_EPS = "quick_gelu", 1e-5
+"""The only values in this format that the model computes."""
 
-# What XCLIPConfig and its parts assume for keys that a file leaves out, as most files do.
+# Values that XCLIPConfig and its parts assume for missing keys; most files leave out many.
 DEFAULTS: dict[str, Any] = {
     "projection_dim": 512,
     "prompt_layers": 2,
@@ -71,17 +80,17 @@ VISION_DEFAULTS: dict[str, Any] = {
 
 
 def read_huggingface(folder: Path) -> Checkpoint:
-    """A model from a folder that transformers wrote.
+    """Read an X-CLIP that transformers wrote.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or asks for what this model cannot compute.
+        CheckpointError: a file is missing or damaged, or describes a model that ours cannot express.
     """
     config = parse(read_config, read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
     image_size_px = config.vision.image_size_px
     preprocess, notes = read_huggingface_preprocessor(
         folder, image_size_px, Preprocessor.hugging_face(image_size_px)
     )
-    weights_file, weights = read_weights(folder, WEIGHTS_FILES)
+    weights_file, weights = read_weights(folder, TRANSFORMERS_WEIGHTS)
     model = build(weights, config, HUGGINGFACE, str(weights_file))
     return Checkpoint(model, preprocess, notes=(*head_notes(config), *notes))
 
@@ -89,24 +98,24 @@ def read_huggingface(folder: Path) -> Checkpoint:
 def write_folder(
     folder: Path, model: XCLIP, tokenizer: Tokenizer | MissingTokenizer, preprocess: Preprocessor
 ) -> None:
-    """Write what `XCLIPModel.from_pretrained` reads into an existing folder.
+    """Write the files that `XCLIPModel.from_pretrained` reads into an existing folder.
 
     Raises:
-        CheckpointError: a part is switched off, which the format cannot say.
+        CheckpointError: the format cannot express the model.
     """
     write_json(folder / CONFIG_FILE, to_huggingface_config(model.config))
-    write_json(folder / PREPROCESSOR_FILE, to_huggingface_preprocessor(preprocess))
+    write_json(folder / PREPROCESSOR_FILES[0], to_huggingface_preprocessor(preprocess))
     save_file(to_theirs(model.state_dict(), HUGGINGFACE), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     if isinstance(tokenizer, Tokenizer):
         tokenizer.save(folder / TOKENIZER_FILE)
-        write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer))
+        write_json(folder / TOKENIZER_CONFIG_FILE, _tokenizer_config(tokenizer))
 
 
 def read_config(values: Mapping[str, Any]) -> XCLIPConfig:
     """The configuration that a `config.json` describes.
 
     Raises:
-        ConfigError: it is no X-CLIP model, or one that this model cannot express.
+        ConfigError: it does not describe an X-CLIP, or one that ours cannot express.
     """
     if values.get("model_type") != MODEL_TYPE:
         raise ConfigError(f"model_type is {values.get('model_type')!r}, only {MODEL_TYPE!r} can be read")
@@ -141,11 +150,11 @@ def read_config(values: Mapping[str, Any]) -> XCLIPConfig:
 
 
 def to_huggingface_config(config: XCLIPConfig) -> dict[str, Any]:
-    """Inverse of `read_config`, but for `drop_path`, which transformers understands differently."""
+    """Inverse of `read_config`, except for `drop_path`, which transformers interprets differently."""
     if config.integration is None or config.prompting is None or not config.vision.message_tokens:
         raise CheckpointError(
-            "XCLIPModel always has message tokens, integration and prompting; a model without one of them, as every "
-            "model of discrete labels is, cannot be written in its format. Save it in the native one "
+            "XCLIPModel always has message tokens, integration and prompting; a model without one of them, such as a "
+            "model of discrete labels, cannot be written in its format. Save it in the native one "
             "(format='openxclip')"
         )
     if differences := _unlike_theirs(config):
@@ -163,7 +172,7 @@ def to_huggingface_config(config: XCLIPConfig) -> dict[str, Any]:
         "num_attention_heads": config.text.num_heads,
         "max_position_embeddings": config.text.context_length,
         "hidden_act": ACTIVATION,
-        "eos_token_id": 2,  # no id, but how transformers is told to take the token with the highest one
+        "eos_token_id": 2,  # not an id: tells transformers to take the token with the highest id
     }
     vision = {
         "model_type": "xclip_vision_model",
@@ -193,11 +202,11 @@ def to_huggingface_config(config: XCLIPConfig) -> dict[str, Any]:
 
 
 SIZES = {"image_size_px", "patch_size_px", "width", "num_layers", "num_heads", "vocab_size", "context_length"}
-"""Settings of a tower that the format can say; `drop_path` matters to a training only."""
+"""Settings of a tower that the format can express."""
 
 
 def _unlike_theirs(config: XCLIPConfig) -> list[str]:
-    """What the format cannot say of a model's towers, whose defaults in our configuration are XCLIPModel's too."""
+    """Settings of the towers that the format cannot express; XCLIPModel's are the defaults of our configuration."""
     parts = {"vision": (config.vision, VisionConfig()), "text": (config.text, TextConfig())}
     differences = [
         f"{part}.{name} is {value!r}"
@@ -209,7 +218,7 @@ def _unlike_theirs(config: XCLIPConfig) -> list[str]:
 
 
 def section(values: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A part's values; the old key `NAME_dict`, where it is not null, beats the new one with its defaults too."""
+    """A part's values over its defaults; the old key `NAME_dict`, if present and not null, replaces the new one."""
     old = values.get(f"{name}_dict")
     given = (values.get(name) or {}) if old is None else old
     return {key: given.get(key, default) for key, default in defaults.items()}
@@ -233,11 +242,11 @@ def _refuse_other_models(top: Mapping[str, Any], text: Mapping[str, Any], vision
     }
     wrong = [f"{key} is {given!r}, not {fit!r}" for key, (given, fit) in required.items() if given != fit]
     if wrong:
-        raise ConfigError(f"this model cannot compute what the file asks for: {'; '.join(wrong)}")
+        raise ConfigError(f"the file describes a model that cannot be computed: {'; '.join(wrong)}")
 
 
 def head_notes(config: XCLIPConfig) -> tuple[str, ...]:
-    """Where the file's heads are not those of the training: the port's conversion left the large models 8 of 12."""
+    """Notes on numbers of heads that differ from training; the port gives the large models 8 instead of 12."""
     if config.embed_dim % HEAD_WIDTH:
         return ()
     notes = []
@@ -258,6 +267,17 @@ def _tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
         "bos_token": START,
         "eos_token": END,
         "unk_token": END,
-        "pad_token": END,  # behind the first end token nothing is read
+        "pad_token": END,  # ids after the first end token are ignored
         "model_max_length": tokenizer.context_length,
     }
+
+
+FORMAT = FolderFormat(
+    name="huggingface",
+    config_files=(CONFIG_FILE, *PREPROCESSOR_FILES),
+    weights=TRANSFORMERS_WEIGHTS,
+    recognises=lambda folder: read_config_file(folder).get("model_type") == MODEL_TYPE,
+    read=read_huggingface,
+    write=write_folder,
+    model_types=(MODEL_TYPE,),
+)

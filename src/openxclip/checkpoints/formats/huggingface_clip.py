@@ -1,29 +1,31 @@
-"""Language-image models as transformers writes them: CLIPModel, SiglipModel and Siglip2Model."""
+"""The formats of CLIPModel, SiglipModel and Siglip2Model in transformers."""
 
-import dataclasses
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from openxclip.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, parse
+from openxclip.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, FolderFormat, parse, read_config_file
 from openxclip.checkpoints.formats.huggingface import section
 from openxclip.checkpoints.formats.preprocessors import (
+    PREPROCESSOR_FILES,
     read_huggingface_preprocessor,
     square_side_px,
     squash_note,
 )
 from openxclip.checkpoints.names import HUGGINGFACE_CLIP, HUGGINGFACE_SIGLIP, HUGGINGFACE_SIGLIP2
 from openxclip.checkpoints.tables import build
-from openxclip.checkpoints.weights import WEIGHTS_FILES, read_weights
+from openxclip.checkpoints.towers import CLIP_VISION, SIGLIP_TEXT, SIGLIP_VISION
+from openxclip.checkpoints.weights import TRANSFORMERS_WEIGHTS, read_weights
 from openxclip.errors import ConfigError
 from openxclip.files import read_json
 from openxclip.models import XCLIPConfig
-from openxclip.models.config import Activation, TextConfig, VisionConfig, image_model
+from openxclip.models.config import Activation, TextConfig, image_model
 from openxclip.video.transforms import Preprocessor
 
 TABLES = {"clip": HUGGINGFACE_CLIP, "siglip": HUGGINGFACE_SIGLIP, "siglip2": HUGGINGFACE_SIGLIP2}
-"""Value of `model_type` -> names of the weights. SigLIP 2 is of type siglip, too, where its input has a fixed size."""
+"""Value of `model_type` -> names of the weights. SigLIP 2 with an input of fixed size has type siglip."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "quick_gelu": "quick_gelu",
@@ -31,13 +33,13 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
 }
 
-# What each kind of configuration assumes for keys that a file leaves out, as most files do.
+# Values that each kind of configuration assumes for missing keys; most files leave out many.
 _LAYERS: dict[str, Any] = {"num_hidden_layers": 12, "num_attention_heads": 12}
 _CLIP: dict[str, Any] = _LAYERS | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 _SIGLIP: dict[str, Any] = _LAYERS | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
 _VISION: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072, "num_channels": 3}
 
-CLIP_TEXT = _CLIP | {
+CLIP_TEXT_DEFAULTS = _CLIP | {
     "vocab_size": 49408,
     "hidden_size": 512,
     "intermediate_size": 2048,
@@ -45,29 +47,30 @@ CLIP_TEXT = _CLIP | {
     "max_position_embeddings": 77,
     "eos_token_id": 49407,
 }
-CLIP_VISION = _CLIP | _VISION | {"image_size": 224, "patch_size": 32}
-SIGLIP_TEXT = _SIGLIP | {
+CLIP_VISION_DEFAULTS = _CLIP | _VISION | {"image_size": 224, "patch_size": 32}
+SIGLIP_TEXT_DEFAULTS = _SIGLIP | {
     "vocab_size": 32000,
     "hidden_size": 768,
     "intermediate_size": 3072,
     "max_position_embeddings": 64,
     "projection_size": None,
 }
-SIGLIP_VISION = _SIGLIP | _VISION | {"patch_size": 16, "vision_use_head": True}
+SIGLIP_VISION_DEFAULTS = _SIGLIP | _VISION | {"patch_size": 16, "vision_use_head": True}
 
-HIGHEST_ID = 2  # of eos_token_id: how older files say that a text ends at its highest id
+HIGHEST_ID = 2
+"""Value of eos_token_id in older files: a text ends at its highest id."""
 
 
 def read_huggingface_clip(folder: Path) -> Checkpoint:
-    """A language-image model from a folder that transformers wrote; a video is the mean of its frames.
+    """Read a language-image model that transformers wrote; a video is the mean of its frames.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or asks for what this model cannot compute.
+        CheckpointError: a file is missing or damaged, or describes a model that ours cannot express.
     """
     values = read_json(folder / CONFIG_FILE)
     config = parse(read_config, values, folder / CONFIG_FILE)
     preprocess, notes = _read_preprocessor(folder, values["model_type"], config.vision.image_size_px)
-    weights_file, weights = read_weights(folder, WEIGHTS_FILES)
+    weights_file, weights = read_weights(folder, TRANSFORMERS_WEIGHTS)
     model = build(weights, config, TABLES[values["model_type"]], str(weights_file))
     return Checkpoint(model, preprocess, notes=notes)
 
@@ -76,7 +79,7 @@ def _read_preprocessor(folder: Path, kind: str, size_px: int) -> tuple[Preproces
     usual = Preprocessor.clip(size_px) if kind == "clip" else Preprocessor.siglip(size_px)
     if kind != "siglip2":
         return read_huggingface_preprocessor(folder, size_px, usual)
-    usual = dataclasses.replace(usual, filter="bilinear")  # as Siglip2ImageProcessor has it
+    usual = replace(usual, filter="bilinear")  # the default of Siglip2ImageProcessor
     preprocess, notes = read_huggingface_preprocessor(folder, size_px, usual)
     return preprocess, tuple(dict.fromkeys((squash_note(size_px), *notes)))
 
@@ -85,7 +88,7 @@ def read_config(values: Mapping[str, Any]) -> XCLIPConfig:
     """The configuration that a `config.json` of one of the `TABLES` describes.
 
     Raises:
-        ConfigError: it is none of them, or one that this model cannot express.
+        ConfigError: it describes another kind of model, or one that ours cannot express.
     """
     kind = values.get("model_type")
     if kind not in TABLES:
@@ -96,7 +99,8 @@ def read_config(values: Mapping[str, Any]) -> XCLIPConfig:
 
 
 def _clip(values: Mapping[str, Any]) -> XCLIPConfig:
-    text, vision = section(values, "text_config", CLIP_TEXT), section(values, "vision_config", CLIP_VISION)
+    text = section(values, "text_config", CLIP_TEXT_DEFAULTS)
+    vision = section(values, "vision_config", CLIP_VISION_DEFAULTS)
     end = text["eos_token_id"]
     if end not in (HIGHEST_ID, text["vocab_size"] - 1):
         raise ConfigError(
@@ -105,21 +109,21 @@ def _clip(values: Mapping[str, Any]) -> XCLIPConfig:
         )
     return image_model(
         embed_dim=values.get("projection_dim", 512),
-        vision=VisionConfig(
+        vision=replace(
+            CLIP_VISION,
             **_tower(vision, "vision_config"),
             image_size_px=square_side_px(vision["image_size"]),
             patch_size_px=_patch_size_px(vision),
-            message_tokens=False,
         ),
         text=TextConfig(**_tower(text, "text_config"), **_vocabulary(text)),
     )
 
 
 def _siglip(values: Mapping[str, Any], kind: str) -> XCLIPConfig:
-    # A fixed input says its side, NaFlex the number of its patches; of these we take the square.
+    # An input of fixed size has a side, NaFlex a number of patches, which we arrange in a square.
     size = {"image_size": 224} if kind == "siglip" else {"num_patches": 256}
-    text = section(values, "text_config", SIGLIP_TEXT)
-    vision = section(values, "vision_config", SIGLIP_VISION | size)
+    text = section(values, "text_config", SIGLIP_TEXT_DEFAULTS)
+    vision = section(values, "vision_config", SIGLIP_VISION_DEFAULTS | size)
     embed_dim, width = text["projection_size"] or text["hidden_size"], vision["hidden_size"]
     if embed_dim != width or not vision["vision_use_head"]:
         raise ConfigError(
@@ -134,26 +138,19 @@ def _siglip(values: Mapping[str, Any], kind: str) -> XCLIPConfig:
     )
     return image_model(
         embed_dim=embed_dim,
-        vision=VisionConfig(
+        vision=replace(
+            SIGLIP_VISION,
             **_tower(vision, "vision_config"),
             image_size_px=side_px,
             patch_size_px=patch_size_px,
-            message_tokens=False,
-            class_token=False,
-            pooling="attention",
-            patch_bias=True,
-            pre_norm=False,
-            projection=False,
         ),
-        text=TextConfig(
-            **_tower(text, "text_config"), **_vocabulary(text), causal=False, projection_bias=True
-        ),
+        text=replace(SIGLIP_TEXT, **_tower(text, "text_config"), **_vocabulary(text)),
         logit_bias=True,
     )
 
 
 def _tower(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What both kinds of tower say in the same words."""
+    """The settings whose keys are the same in both kinds of tower."""
     activation = values["hidden_act"]
     if activation not in ACTIVATIONS:
         raise ConfigError(f"{where}.hidden_act is {activation!r}; it must be one of {', '.join(ACTIVATIONS)}")
@@ -175,3 +172,13 @@ def _vocabulary(text: Mapping[str, Any]) -> dict[str, Any]:
 
 def _patch_size_px(vision: Mapping[str, Any]) -> int:
     return square_side_px(vision["patch_size"])
+
+
+FORMAT = FolderFormat(
+    name="huggingface",
+    config_files=(CONFIG_FILE, *PREPROCESSOR_FILES),
+    weights=TRANSFORMERS_WEIGHTS,
+    recognises=lambda folder: read_config_file(folder).get("model_type") in tuple(TABLES),
+    read=read_huggingface_clip,
+    model_types=tuple(TABLES),
+)

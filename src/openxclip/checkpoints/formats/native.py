@@ -1,13 +1,21 @@
-"""The native format: a folder of weights beside files that a person can read."""
+"""The native format: a folder of weights beside files that people can read."""
 
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
-from openxclip.checkpoints.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, parse, read_safetensors
+from openxclip.checkpoints.checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Checkpoint,
+    FolderFormat,
+    parse,
+    read_config_file,
+)
 from openxclip.checkpoints.names import NATIVE
 from openxclip.checkpoints.tables import build
+from openxclip.checkpoints.weights import read_safetensors
 from openxclip.configuration import require
 from openxclip.errors import CheckpointError
 from openxclip.files import read_json, write_json
@@ -16,17 +24,18 @@ from openxclip.text.tokenizer import MissingTokenizer, Tokenizer
 from openxclip.text.tokenizer_folder import TOKENIZER_FILE
 from openxclip.video.transforms import Preprocessor
 
-FORMAT = "openxclip"
+NAME = "openxclip"
 VERSION = 1
 PREPROCESSOR_FILE = "preprocessor.json"
-DISCRETE_LABELS = "discrete_labels"  # in the config's file: the class names of a model that knows no texts
+DISCRETE_LABELS = "discrete_labels"
+"""Key in config.json: the class names of a model that knows no texts."""
 
 
 def write_folder(
     folder: Path, model: XCLIP, tokenizer: Tokenizer | MissingTokenizer, preprocess: Preprocessor
 ) -> None:
     """Write the files into an existing folder."""
-    values = {"format": FORMAT, "version": VERSION} | model.config.to_dict()
+    values = {"format": NAME, "version": VERSION} | model.config.to_dict()
     if model.discrete is not None and model.discrete.labels is not None:
         values[DISCRETE_LABELS] = model.discrete.labels
     write_json(folder / CONFIG_FILE, values)
@@ -38,24 +47,17 @@ def write_folder(
 
 
 def read_native(folder: Path) -> Checkpoint:
-    """A model from its folder.
+    """Read a model from its folder.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the weights are not those of the configuration.
+        CheckpointError: a file is missing or damaged, or the weights do not fit the configuration.
     """
-    values = read_json(folder / CONFIG_FILE)
-    if (values.pop("format", None), version := values.pop("version", None)) != (FORMAT, VERSION):
-        raise CheckpointError(
-            f"{folder / CONFIG_FILE}: this is not version {VERSION} of the format {FORMAT!r} but {version!r}; "
-            "install the version of openxclip that wrote it, or a newer one"
-        )
-    labels = parse(_discrete_labels, values, folder / CONFIG_FILE)
-    config = parse(XCLIPConfig.from_dict, values, folder / CONFIG_FILE)
-    preprocessor_file = folder / PREPROCESSOR_FILE
-    preprocess = parse(Preprocessor.from_dict, read_json(preprocessor_file), preprocessor_file)
+    config, labels = read_native_config(folder)
+    file = folder / PREPROCESSOR_FILE
+    preprocess = parse(Preprocessor.from_dict, read_json(file), file)
     if preprocess.input_size_px != config.vision.image_size_px:
         raise CheckpointError(
-            f"{preprocessor_file}: input_size_px is {preprocess.input_size_px}, but the model's input is "
+            f"{file}: input_size_px is {preprocess.input_size_px}, but the model's input is "
             f"{config.vision.image_size_px} px; get both files again"
         )
     weights_file = folder / WEIGHTS_FILE
@@ -63,12 +65,29 @@ def read_native(folder: Path) -> Checkpoint:
     if model.discrete is None:
         return Checkpoint(model, preprocess)
     model.discrete.labels = labels
-    unnamed = "its discrete labels have no names: which class is which cannot be checked"
+    unnamed = "its discrete labels have no names, so their order cannot be checked"
     return Checkpoint(model, preprocess, notes=(unnamed,) if labels is None else ())
 
 
-def _discrete_labels(values: dict[str, Any]) -> tuple[str, ...] | None:
-    """Take the names of a model's discrete labels out of the values of its file."""
+def read_native_config(folder: Path) -> tuple[XCLIPConfig, tuple[str, ...] | None]:
+    """The configuration of a model folder, and the names of its discrete labels, if it has any.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or another version wrote it.
+    """
+    path = folder / CONFIG_FILE
+    values = read_json(path)
+    if (values.pop("format", None), version := values.pop("version", None)) != (NAME, VERSION):
+        raise CheckpointError(
+            f"{path}: this is not version {VERSION} of the format {NAME!r} but {version!r}; "
+            "install the version of openxclip that wrote it, or a newer one"
+        )
+    labels = parse(_pop_discrete_labels, values, path)
+    return parse(XCLIPConfig.from_dict, values, path), labels
+
+
+def _pop_discrete_labels(values: dict[str, Any]) -> tuple[str, ...] | None:
+    """Remove the names of discrete labels from the values of a file."""
     names, num_labels = values.pop(DISCRETE_LABELS, None), values.get("num_discrete_labels")
     if names is None:
         return None
@@ -78,3 +97,13 @@ def _discrete_labels(values: dict[str, Any]) -> tuple[str, ...] | None:
         f"{DISCRETE_LABELS} must be num_discrete_labels = {num_labels} names, got {names!r}; get the file again",
     )
     return tuple(names)
+
+
+FORMAT = FolderFormat(
+    name=NAME,
+    config_files=(CONFIG_FILE, PREPROCESSOR_FILE),
+    weights=(WEIGHTS_FILE,),
+    recognises=lambda folder: "format" in read_config_file(folder),
+    read=read_native,
+    write=write_folder,
+)

@@ -1,17 +1,19 @@
-"""Language-image models as open_clip publishes them: OpenAI's layout, or an image tower of timm."""
+"""The format of open_clip: OpenAI's layout, or an image tower of timm."""
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from openxclip.checkpoints.checkpoint import Checkpoint, parse
+from openxclip.checkpoints.checkpoint import Checkpoint, FolderFormat, parse
 from openxclip.checkpoints.formats.official import num_blocks
 from openxclip.checkpoints.formats.preprocessors import read_open_clip_preprocessor
 from openxclip.checkpoints.names import OPENAI_CLIP, open_clip_timm
 from openxclip.checkpoints.tables import Table, build
+from openxclip.checkpoints.towers import CLIP_VISION, PERCEPTION_ENCODER_VISION, SIGLIP_VISION
 from openxclip.checkpoints.weights import read_weights
 from openxclip.errors import CheckpointError, ConfigError
 from openxclip.files import read_json
@@ -19,11 +21,11 @@ from openxclip.models import XCLIPConfig
 from openxclip.models.config import HEAD_WIDTH, Activation, TextConfig, VisionConfig, image_model
 from openxclip.text.tokenizer_folder import Cleaning
 
-OPEN_CLIP_CONFIG_FILE = "open_clip_config.json"
-OPEN_CLIP_WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
-# What a configuration of open_clip assumes for keys that it leaves out.
-TEXT: dict[str, Any] = {
+# Values that a configuration of open_clip assumes for missing keys.
+TEXT_DEFAULTS: dict[str, Any] = {
     "context_length": 77,
     "vocab_size": 49408,
     "width": 512,
@@ -36,7 +38,7 @@ TEXT: dict[str, Any] = {
     "norm_kwargs": {},
     "act_kwargs": {},
 }
-VISION: dict[str, Any] = {
+VISION_DEFAULTS: dict[str, Any] = {
     "image_size": 224,
     "patch_size": 16,
     "width": 768,
@@ -50,22 +52,21 @@ TIMM_TOWERS = {
     SIGLIP: re.compile(r"vit_[a-z0-9]+_patch\d+_siglip_\d+"),
     PERCEPTION_ENCODER: re.compile(r"vit_pe_core_[a-z]+_patch\d+_\d+"),
 }
-"""Image towers of timm that can be read -> pattern of their names. Sizes are read off the tensors."""
+"""Image towers of timm that can be read -> pattern of their names. Sizes are inferred from the tensors."""
 
-PE_POOLING_HEADS = 8
 WIDE_HEADS = {1152: 72, 1536: 96}
-"""Width of a tower of timm -> width of its heads, where not 64: the largest have 16 heads."""
+"""Width of a tower of timm -> width of its heads, if not 64: the largest towers have 16 heads."""
 
 
 def read_open_clip(folder: Path) -> Checkpoint:
-    """A language-image model from a folder with an `open_clip_config.json`; a video is the mean of its frames.
+    """Read a language-image model that open_clip wrote; a video is the mean of its frames.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or asks for what this model cannot compute.
+        CheckpointError: a file is missing or damaged, or describes a model that ours cannot express.
     """
-    path = folder / OPEN_CLIP_CONFIG_FILE
+    path = folder / CONFIG_FILE
     values = read_json(path)
-    weights_file, weights = read_weights(folder, OPEN_CLIP_WEIGHTS_FILES)
+    weights_file, weights = read_weights(folder, WEIGHTS_FILES)
     config = parse(lambda v: read_config(v["model_cfg"], weights), values, path)
     preprocess, notes = parse(
         lambda v: read_open_clip_preprocessor(v.get("preprocess_cfg") or {}, config.vision.image_size_px),
@@ -77,8 +78,8 @@ def read_open_clip(folder: Path) -> Checkpoint:
 
 
 def cleaning_of(folder: Path) -> Cleaning | None:
-    """How the folder's `open_clip_config.json`, if it has one, wants texts cleaned."""
-    path = folder / OPEN_CLIP_CONFIG_FILE
+    """How texts are cleaned, by the folder's `open_clip_config.json`, if it has one."""
+    path = folder / CONFIG_FILE
     if not path.exists():
         return None
     return parse(
@@ -92,14 +93,14 @@ def read_config(values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> XCL
     """The configuration that `model_cfg` and the shapes of the weights describe.
 
     Raises:
-        ConfigError: it is one that this model cannot express.
+        ConfigError: it describes a model that ours cannot express.
     """
     vision, text = values["vision_cfg"], values["text_cfg"]
     if not isinstance(vision, dict) or not isinstance(text, dict):
         raise ConfigError("vision_cfg and text_cfg must be objects")
     activation: Activation = "quick_gelu" if values.get("quick_gelu") else "gelu"
     kind = _timm_kind(vision.get("timm_model_name"))
-    # SigLIP as it was trained and as transformers has it; timm computes some sizes with the exact GELU.
+    # SigLIP was trained with the tanh form, as in transformers; timm computes some sizes with the exact GELU.
     text_activation = "gelu_tanh" if kind == SIGLIP else _with_settings(activation, text.get("act_kwargs"))
     return image_model(
         embed_dim=values["embed_dim"],
@@ -110,7 +111,7 @@ def read_config(values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> XCL
 
 
 def _with_settings(activation: Activation, settings: Mapping[str, Any] | None) -> Activation:
-    """The activation that text_cfg.act_kwargs makes of it."""
+    """The activation, changed by text_cfg.act_kwargs."""
     if not settings:
         return activation
     if activation != "gelu" or settings != {"approximate": "tanh"}:
@@ -119,8 +120,9 @@ def _with_settings(activation: Activation, settings: Mapping[str, Any] | None) -
 
 
 def _vision(given: Mapping[str, Any], activation: Activation) -> VisionConfig:
-    values = _known(given, VISION, "vision_cfg")
-    return VisionConfig(
+    values = _known(given, VISION_DEFAULTS, "vision_cfg")
+    return replace(
+        CLIP_VISION,
         image_size_px=values["image_size"],
         patch_size_px=values["patch_size"],
         width=values["width"],
@@ -128,12 +130,11 @@ def _vision(given: Mapping[str, Any], activation: Activation) -> VisionConfig:
         num_heads=values["width"] // values["head_width"],
         mlp_width=int(values["width"] * values["mlp_ratio"]),
         activation=activation,
-        message_tokens=False,
     )
 
 
 def _timm_kind(name: str | None) -> str | None:
-    """Which of `TIMM_TOWERS` an image tower is; None where it is open_clip's own."""
+    """The one of `TIMM_TOWERS` that an image tower is; None if it is open_clip's own."""
     if name is None:
         return None
     for kind, pattern in TIMM_TOWERS.items():
@@ -145,39 +146,27 @@ def _timm_kind(name: str | None) -> str | None:
 
 
 def _timm_vision(given: Mapping[str, Any], kind: str, weights: Mapping[str, Tensor]) -> VisionConfig:
-    """What timm builds by that name; open_clip's `quick_gelu` speaks of its own towers only."""
+    """The tower that timm builds by that name; open_clip's `quick_gelu` does not apply to it."""
     trunk = "visual.trunk"
     width, _, _, patch_size_px = weights[f"{trunk}.patch_embed.proj.weight"].shape
-    class_token = f"{trunk}.cls_token" in weights
-    is_siglip = kind == SIGLIP
-    num_heads = width // WIDE_HEADS.get(width, HEAD_WIDTH)
-    image_size_px = given.get("image_size") or VISION["image_size"]
-    if not is_siglip:
+    image_size_px = given.get("image_size") or VISION_DEFAULTS["image_size"]
+    if kind == PERCEPTION_ENCODER:
         _check_rotations(given["timm_model_name"], image_size_px)
-    return VisionConfig(
+    return replace(
+        SIGLIP_VISION if kind == SIGLIP else PERCEPTION_ENCODER_VISION,
         image_size_px=image_size_px,
         patch_size_px=patch_size_px,
         width=width,
         num_layers=num_blocks(weights, f"{trunk}.blocks"),
-        num_heads=num_heads,
+        num_heads=width // WIDE_HEADS.get(width, HEAD_WIDTH),
         mlp_width=len(weights[f"{trunk}.blocks.0.mlp.fc1.bias"]),
-        activation="gelu_tanh" if is_siglip else "gelu",
-        norm_eps=1e-6 if is_siglip else 1e-5,
-        message_tokens=False,
-        class_token=class_token,
-        pooling="attention",
-        pooling_heads=num_heads if is_siglip else PE_POOLING_HEADS,
+        class_token=f"{trunk}.cls_token" in weights,
         pooling_mlp_width=len(weights[f"{trunk}.attn_pool.mlp.fc1.bias"]),
-        rotary=not is_siglip,
-        patch_bias=is_siglip,
-        pre_norm=not is_siglip,
-        projection=not is_siglip,
-        projection_bias=not is_siglip,
     )
 
 
 def _check_rotations(name: str, image_size_px: Any) -> None:
-    """At another size than its name's, timm squeezes or stretches the angles to those of the size in the name."""
+    """Refuse sizes other than the name's, for which timm scales the angles."""
     trained_px = int(name.rpartition("_")[2])
     if image_size_px != trained_px:
         raise ConfigError(
@@ -189,7 +178,7 @@ def _check_rotations(name: str, image_size_px: Any) -> None:
 def _text(given: Mapping[str, Any], activation: Activation) -> TextConfig:
     if given.get("hf_model_name"):
         raise ConfigError(f"the text tower is {given['hf_model_name']!r}; only open_clip's own can be read")
-    values = _known(given, TEXT, "text_cfg")
+    values = _known(given, TEXT_DEFAULTS, "text_cfg")
     causal = not values["no_causal_mask"]
     if values["pool_type"] != ("argmax" if causal else "last"):
         raise ConfigError(
@@ -215,7 +204,11 @@ TOKENIZER_KEYS = {"hf_tokenizer_name", "tokenizer_kwargs"}
 
 
 def _known(given: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The given values over the defaults; what else a file asks for cannot be computed."""
+    """The given values over the defaults.
+
+    Raises:
+        ConfigError: a file has other keys, which would change the computation.
+    """
     unknown = {
         key for key, value in given.items() if key not in defaults and value and key not in TOKENIZER_KEYS
     }
@@ -232,3 +225,12 @@ def _table(config: XCLIPConfig, weights: Mapping[str, Tensor]) -> Table:
             "the text tower is named text.*, the image tower is not timm's: no known layout"
         )
     return OPENAI_CLIP
+
+
+FORMAT = FolderFormat(
+    name="open-clip",
+    config_files=(CONFIG_FILE,),
+    weights=WEIGHTS_FILES,
+    recognises=lambda folder: (folder / CONFIG_FILE).exists(),
+    read=read_open_clip,
+)

@@ -1,4 +1,4 @@
-"""What other libraries' files say about preprocessing, read as a Preprocessor; and Hugging Face's file written."""
+"""Preprocessor files of transformers and open_clip, read as a Preprocessor, and transformers' file written."""
 
 import math
 from collections.abc import Mapping
@@ -11,41 +11,42 @@ from openxclip.files import read_json
 from openxclip.video.convert import Filter
 from openxclip.video.transforms import Preprocessor, Triple
 
-PREPROCESSOR_FILE = "preprocessor_config.json"
-PROCESSOR_FILE = "processor_config.json"  # transformers 5 writes the preprocessor into this one
+PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+"""transformers 5 writes the preprocessor into the second."""
 
-PILLOW: dict[int, Filter] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-# What open_clip makes of its names; "random" speaks of training only.
+PILLOW: dict[int, Filter] = {2: "bilinear", 3: "bicubic"}
+"""Pillow's number of a filter -> ours."""
 OPEN_CLIP: dict[str, Filter] = {"bilinear": "bilinear", "bicubic": "bicubic", "random": "bicubic"}
+"""open_clip's name of a filter -> the one it uses in inference."""
 
 Read = tuple[Preprocessor, tuple[str, ...]]
-"""A preprocessor, and notes on what is done otherwise than the file says."""
+"""A preprocessor, and notes on deviations from the file."""
 
 
 def read_huggingface_preprocessor(folder: Path, image_size_px: int, usual: Preprocessor) -> Read:
-    """The preprocessor of a Hugging Face folder; `usual`, with a note, where it has no file.
+    """The preprocessor of a Hugging Face folder; `usual`, with a note, if it has no file.
 
     Raises:
-        CheckpointError: a file cannot be read, or asks for steps that ours cannot do.
+        CheckpointError: a file cannot be read, or asks for unsupported steps.
     """
-    for name in (PREPROCESSOR_FILE, PROCESSOR_FILE):
+    for name in PREPROCESSOR_FILES:
         path = folder / name
         if path.exists():
             values = read_json(path)
             return parse(
                 lambda v: read_preprocessor(v.get("image_processor", v), image_size_px), values, path
             )
-    return usual, (f"{folder} has no {PREPROCESSOR_FILE}: the usual preprocessing of its kind is used",)
+    return usual, (f"{folder} has no {PREPROCESSOR_FILES[0]}: the usual preprocessing of its kind is used",)
 
 
 def read_preprocessor(values: Mapping[str, Any], image_size_px: int) -> Read:
     """The preprocessor that a `preprocessor_config.json` describes: X-CLIP's, CLIP's, SigLIP's, SigLIP 2's.
 
     Raises:
-        ConfigError: it asks for steps that ours cannot do.
+        ConfigError: it asks for unsupported steps.
     """
     _check_steps(values)
-    keeps_shape = "max_num_patches" in values  # NaFlex, of which we take the square
+    keeps_shape = "max_num_patches" in values  # NaFlex; we use a square input
     size = {"height": image_size_px, "width": image_size_px} if keeps_shape else values["size"]
     squash = isinstance(size, dict) and size.get("height") is not None
     if squash:
@@ -76,10 +77,10 @@ def read_preprocessor(values: Mapping[str, Any], image_size_px: int) -> Read:
 
 
 def read_open_clip_preprocessor(values: Mapping[str, Any], image_size_px: int) -> Read:
-    """The preprocessor that `preprocess_cfg` of an `open_clip_config.json` describes; absent keys are CLIP's.
+    """The preprocessor that `preprocess_cfg` of an `open_clip_config.json` describes; missing keys have CLIP's values.
 
     Raises:
-        ConfigError: it asks for steps that ours cannot do.
+        ConfigError: it asks for unsupported steps.
     """
     given = {key: value for key, value in values.items() if value is not None}
     mode, interpolation = given.get("mode", "RGB"), given.get("interpolation", "bicubic")
@@ -103,7 +104,7 @@ def read_open_clip_preprocessor(values: Mapping[str, Any], image_size_px: int) -
     )
     if (size_px := square_side_px(given.get("size", image_size_px))) == image_size_px:
         return preprocess, ()
-    # As in open_clip, where the model's own size counts.
+    # As in open_clip, the model's own size takes precedence.
     return preprocess, (
         f"preprocess_cfg says {size_px} px; frames get the model's input size, {image_size_px} px",
     )
@@ -131,8 +132,8 @@ def to_huggingface_preprocessor(preprocess: Preprocessor) -> dict[str, Any]:
 
 
 def squash_note(size_px: int) -> str:
-    """What is done otherwise than by a model that was trained on images of any shape."""
-    return f"frames are squashed to {size_px} x {size_px} px, where NaFlex would keep their shape"
+    """The note on models that were trained on images of any shape."""
+    return f"frames are squashed to {size_px} x {size_px} px; NaFlex would keep their shape"
 
 
 def square_side_px(value: Any) -> int:
@@ -158,7 +159,7 @@ def _check_steps(values: Mapping[str, Any]) -> None:
 
 
 def _filter(values: Mapping[str, Any]) -> tuple[Filter, tuple[str, ...]]:
-    """A file without `resample` means the default of its class."""
+    """The filter of a file, by default that of its class, and notes."""
     kind = values.get("image_processor_type", values.get("feature_extractor_type", ""))
     number = values.get("resample", 3 if kind.startswith(("CLIP", "SiglipImage")) else 2)
     if number in PILLOW:
@@ -167,5 +168,5 @@ def _filter(values: Mapping[str, Any]) -> tuple[Filter, tuple[str, ...]]:
 
 
 def _triple(value: Any) -> Triple:
-    """A value for each channel, given as three or as one for all."""
+    """A value for each channel, from three values or one."""
     return tuple(value) if isinstance(value, list | tuple) else (value, value, value)
