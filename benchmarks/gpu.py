@@ -17,16 +17,17 @@ from benchmarks.training import builders as training_builders
 from benchmarks.transformers_way import load_theirs, their_tokens
 from benchmarks.weights import write_model
 from benchmarks.worker import Builder, Step, Turns, take_turns
-from openxclip import load
+from openxclip import Engine, InferenceOptions, LabelTexts, load
 from openxclip.models import XCLIPConfig, preset
 from openxclip.models.flops import count_cost
 from openxclip.reports.table import Table
+from openxclip.runtimes.options import RuntimeOptions
 from openxclip.text.labels import built_in_labels
 
 SUITE = "gpu"
-INFERENCE = {"B/16-8": 32, "B/16-16": 16, "L/14-8": 16}
-"""Model -> videos of a batch."""
-TRAINING = {"B/16-8": 16}
+INFERENCE = (("B/16-8", 1), ("B/16-8", 32), ("L/14-8", 16))
+"""Models and videos of a batch; one at a time shows what batches across videos are worth."""
+TRAINING = (("B/16-8", 16), ("B/16-8", 64))
 """The same of a training step."""
 NUM_WARMUPS = 3  # CUDA graphs are recorded in the second call
 SIZE = 8192
@@ -45,21 +46,22 @@ def run(options: Options) -> Section:
     rows: list[tuple[str, ...]] = []
     timings: dict[str, Timing] = {}
     for training, models in ((False, INFERENCE), (True, TRAINING)):
-        for name, batch_size in models.items():
+        for name, batch_size in models:
             with TemporaryDirectory() as temporary:
                 folder = write_model(Path(temporary) / "model", preset(name))
                 turns = measure(folder, name, batch_size, training, options.num_rounds)
             title = f"{name}, training" if training else name
             flops = model_flops(preset(name), training)
             rows += [row(title, variant, turns, batch_size, flops, ceiling) for variant in turns.timings]
-            timings |= {f"{title}: {variant}": timing for variant, timing in turns.timings.items()}
+            place = f"{title}, batch {batch_size}"
+            timings |= {f"{place}: {variant}": timing for variant, timing in turns.timings.items()}
     return Section(suite=SUITE, tables=(_table(rows, ceiling, options.num_rounds),), timings=timings)
 
 
 def measure(folder: Path, name: str, batch_size: int, training: bool, num_rounds: int) -> Turns:
     """All variants of one model in turns, on the GPU."""
     if training:
-        variants = training_builders(folder, "cuda", batch_size, checkpointing=False)
+        variants = training_builders(folder, "cuda", batch_size, checkpointing=False, compiled=True)
     else:
         variants = inference_builders(folder, "cuda", batch_size)
     return take_turns(variants, num_rounds, name, NUM_WARMUPS)
@@ -85,20 +87,11 @@ def inference_builders(folder: Path, device: str, batch_size: int) -> dict[str, 
 
 
 def our_inference(folder: Path, device: str, batch_size: int, compiled: bool) -> Step:
-    """Ours: pixels cross over as uint8 and are normalised on the device."""
-    model, tokenizer, preprocess = load(folder, device=device, dtype="auto")
-    encode_video = (
-        torch.compile(model.encode_video, mode="reduce-overhead") if compiled else model.encode_video
-    )
-    dtype = model.logit_scale.dtype
-    with torch.inference_mode():
-        text = model.encode_text(tokenizer(built_in_labels(LABELS)).to(device))
-
-    def logits(pixels: Tensor) -> Tensor:
-        pixels = preprocess.normalise(pixels.to(device, non_blocking=True), dtype)
-        return model.logits(encode_video(pixels), text)
-
-    return inference_step(logits, model.config, batch_size)
+    """The engine that every prediction goes through: pixels cross over as uint8."""
+    options = InferenceOptions(runtime=RuntimeOptions(compile=compiled))
+    engine = Engine(load(folder, device=device, dtype="auto"), options)
+    labels = engine.label_set(LabelTexts(labels=built_in_labels(LABELS)))
+    return inference_step(lambda pixels: engine.logits(pixels, labels), engine.model.config, batch_size)
 
 
 def their_inference(folder: Path, device: str, batch_size: int, dtype: torch.dtype, compiled: bool) -> Step:

@@ -27,7 +27,8 @@ SUITE = "training"
 MODEL = "B/32-8"
 BATCH_SIZE = 8
 NUM_ROUNDS = 5  # a step takes seconds
-OURS, OURS_TEXTS, PEER = "ours", "ours, texts in each step", "transformers"
+OURS, OURS_TEXTS, OURS_COMPILED = "ours", "ours, texts in each step", "ours, compiled"
+PEER = "transformers"
 
 
 def run(options: Options) -> Section:
@@ -63,17 +64,27 @@ def measure(folder: Path, options: Options, batch_size: int) -> Section:
     )
 
 
-def builders(folder: Path, device: str, batch_size: int, checkpointing: bool) -> dict[str, Builder]:
-    """What is compared, by name."""
+def builders(
+    folder: Path, device: str, batch_size: int, checkpointing: bool, compiled: bool = False
+) -> dict[str, Builder]:
+    """The variants by name; with `compiled`, ours compiled in place of ours with texts in each step."""
     shared = {"folder": folder, "device": device, "batch_size": batch_size, "checkpointing": checkpointing}
+    other = {"frozen_texts": True, "compiled": True} if compiled else {"frozen_texts": False}
     return {
         OURS: Builder(build=our_step, arguments={**shared, "frozen_texts": True}),
-        OURS_TEXTS: Builder(build=our_step, arguments={**shared, "frozen_texts": False}),
+        OURS_COMPILED if compiled else OURS_TEXTS: Builder(build=our_step, arguments={**shared, **other}),
         PEER: Builder(build=their_step, arguments=shared),
     }
 
 
-def our_step(folder: Path, device: str, batch_size: int, checkpointing: bool, frozen_texts: bool) -> Step:
+def our_step(
+    folder: Path,
+    device: str,
+    batch_size: int,
+    checkpointing: bool,
+    frozen_texts: bool,
+    compiled: bool = False,
+) -> Step:
     """A step of our model."""
     model, tokenizer, _ = load(folder, device=device, dtype="float32")
     model.train()
@@ -85,8 +96,9 @@ def our_step(folder: Path, device: str, batch_size: int, checkpointing: bool, fr
 
     def logits(pixels: Tensor) -> Tensor:
         text = once if frozen_texts else model.encode_text(tokens)
-        return model.logits(model.encode_video(pixels), text)
+        return model.logits(encode_video(pixels), text)
 
+    encode_video = torch.compile(model.encode_video) if compiled else model.encode_video
     size = model.config.vision.image_size_px
     return training_step(model, logits, (batch_size, model.config.num_frames, 3, size, size), device)
 

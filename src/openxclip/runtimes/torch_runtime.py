@@ -50,8 +50,7 @@ def fold_normalisation(model: XCLIP, preprocess: Preprocessor) -> XCLIP:
     patches = model.visual.patch_embedding
     weight = patches.weight.float()  # (D, 3, P, P)
     mean, std = (
-        torch.tensor(values).view(3, 1, 1).to(weight.device)
-        for values in (preprocess.mean, preprocess.std)
+        torch.tensor(values).view(3, 1, 1).to(weight.device) for values in (preprocess.mean, preprocess.std)
     )
     bias = -(weight * (mean / std)).sum(dim=(1, 2, 3))
     if patches.bias is not None:
