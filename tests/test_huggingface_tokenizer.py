@@ -260,12 +260,12 @@ def test_a_spiece_model_written_byte_by_byte(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "no piece for what is unknown"),
+        (b"", "no piece for unknown text"),
         (SPIECE[:-3], "cut short"),
-        (b"\xff" * 40, "no readable unigram model"),
-        (b"\x80", "no readable unigram model"),
+        (b"\xff" * 40, "not a readable unigram model"),
+        (b"\x80", "not a readable unigram model"),
         (SPIECE + field(2, 2, field(3, 0, b"\x02")), "another kind of model"),
-        (field(1, 0, b"\x01"), "a number stands where bytes should"),
+        (field(1, 0, b"\x01"), "a field holds a number instead of bytes"),
         (field(1, 2, field(1, 2, b"\xff")), "utf-8"),
         (
             b"\xff" * 1_000_000,
@@ -310,7 +310,7 @@ def test_special_tokens_in_a_text_are_text(
 def test_a_tokenizer_whose_end_can_be_typed_is_refused(unigram: tokenizers.Tokenizer, tmp_path: Path) -> None:
     """A unigram model finds "</s>" in a text unless cleaning has removed its punctuation."""
     write_t5(tmp_path, unigram)
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json: a text that says </s> would end there"):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json: a text that contains </s> would end there"):
         read_huggingface_tokenizer(tmp_path, CONTEXT_LENGTH, "whitespace")
 
 

@@ -118,7 +118,7 @@ def test_csv_file(tmp_path: Path) -> None:
         ("id,name\n-1,a\n", "quote a name"),
         ("id,name\n0,a\n1, \n", "label 1 .* is empty"),
         ("id,name\n0,a\n1,A\n", "more than once: a, A"),
-        ("id,name\n0," + "x" * 200_000, "no CSV file"),
+        ("id,name\n0," + "x" * 200_000, "is not a CSV file"),
     ],
 )
 def test_broken_csv_is_refused_by_name(text: str, complaint: str, tmp_path: Path) -> None:

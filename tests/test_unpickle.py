@@ -383,3 +383,18 @@ def test_a_pickle_cannot_change_a_tensor_s_place(archive: Archive):
     with pytest.raises(CheckpointError, match=r"model\.pth"):
         read_torch_tensors(archive(built + state + b"bs.", {"0": bytes(16)}))
     read_torch_tensors(archive(built + b"s.", {"0": bytes(16)}))
+
+
+def test_entries_that_lie_about_their_place(archive: Archive):
+    """An entry of the directory that overlaps others, or lies beyond the file."""
+    path = archive(tensor(number(0), sizes(4), sizes(1)), {"0": bytes(16)})
+    whole = path.read_bytes()
+    record = whole.rindex(b"PK\x01\x02")  # of the last entry, the storage; its offset is the last of 46 bytes
+    for place in (0, 2**31 - 1):
+        path.write_bytes(whole[: record + 42] + struct.pack("<I", place) + whole[record + 46 :])
+        with pytest.raises(CheckpointError, match=r"model\.pth is damaged"):
+            read_torch_tensors(path)
+    sizes_at = record + 20  # compressed, then uncompressed
+    path.write_bytes(whole[:sizes_at] + struct.pack("<II", 2**30, 2**30) + whole[sizes_at + 8 :])
+    with pytest.raises(CheckpointError, match="claim more bytes than the file has"):
+        read_torch_tensors(path)

@@ -1,4 +1,4 @@
-"""The common ground of all formats: what describes a format, what its reader returns, and helpers of the readers."""
+"""The values that describe a format and the result of its reader, and helpers of the readers."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ class LoadReport:
 
 
 class Loaded(NamedTuple):
-    """A loaded model and what belongs to it."""
+    """A loaded model, its tokenizer and its preprocessing."""
 
     model: XCLIP
     tokenizer: Tokenizer | MissingTokenizer

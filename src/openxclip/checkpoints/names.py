@@ -1,4 +1,4 @@
-"""Our parameter names and theirs: one table a format (`tables` says how a row is read)."""
+"""Our parameter names and those of other formats: one table for each format (see `tables`)."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,7 +6,7 @@ from openxclip.checkpoints.tables import Op, Row, Table
 
 
 def _linear_block(ours: str, theirs: str, names: Mapping[str, str]) -> Iterator[Row]:
-    """Rows of a transformer block for the layers that are the same in both, weight and bias alike."""
+    """Rows for layers of a transformer block that only differ in name."""
     for our_layer, their_layer in names.items():
         yield Row(f"{ours}.{our_layer}.@", f"{theirs}.{their_layer}.@")
 
@@ -44,7 +44,7 @@ _HUGGINGFACE_FRAME_BLOCK = {
     "mlp_norm": "layer_norm2",
 } | _HUGGINGFACE_MLP
 
-_PROMPTING_LAYERS = (  # the official code and the Hugging Face port agree here
+_PROMPTING_LAYERS = (  # the same in the official code and the Hugging Face port
     Row("prompting.alpha", "prompts_generator.alpha"),
     Row("prompting.layers.*.query_norm.@", "prompts_generator.decoder.*.norm1.@"),
     Row("prompting.layers.*.cross_attn.query.weight", "prompts_generator.decoder.*.cross_attn.q_proj.weight"),
@@ -90,12 +90,12 @@ OFFICIAL = Table(
 
 OPENAI_CLIP = Table(
     rows=OFFICIAL.rows,
-    # Sizes kept beside the weights, and causal masks that a TorchScript archive stores as tensors.
+    # Sizes stored with the weights, and causal masks, which TorchScript stores as tensors.
     ignored=r"input_resolution|context_length|vocab_size|.*\.attn_mask",
 )
-"""OpenAI CLIP's names: the official ones, for a model without the parts that X-CLIP adds."""
+"""OpenAI CLIP's names: the official ones, without the parts that X-CLIP adds."""
 
-_HUGGINGFACE_TOWERS = (  # X-CLIP's port and CLIP agree on all of the towers but one misspelled norm
+_HUGGINGFACE_TOWERS = (  # the same in X-CLIP's port and CLIP, except for one misspelled norm
     Row("logit_scale", "logit_scale"),
     Row("visual.patch_embedding.weight", "vision_model.embeddings.patch_embedding.weight"),
     Row("visual.class_embedding", "vision_model.embeddings.class_embedding"),
@@ -115,7 +115,7 @@ _HUGGINGFACE_TOWERS = (  # X-CLIP's port and CLIP agree on all of the towers but
 
 _VISION = "vision_model"
 
-# Buffers in files of older transformers versions.
+# Buffers in files of older versions of transformers.
 _POSITION_IDS = r"(text|vision)_model\.embeddings\.position_ids"
 
 HUGGINGFACE = Table(
@@ -138,7 +138,7 @@ HUGGINGFACE_CLIP = Table(
     rows=(*_HUGGINGFACE_TOWERS, Row("visual.pre_norm.@", "vision_model.pre_layrnorm.@")),
     ignored=_POSITION_IDS,
 )
-"""The names of CLIPModel in transformers, spelled as they are there."""
+"""The names of CLIPModel in transformers, in its spelling."""
 
 
 def _huggingface_siglip(patch_embedding: Op) -> Table:
@@ -171,10 +171,10 @@ def _huggingface_siglip(patch_embedding: Op) -> Table:
 
 
 HUGGINGFACE_SIGLIP = _huggingface_siglip(Op.COPY)
-"""The names of SiglipModel in transformers; SigLIP 2 has them too, where its input has a fixed size."""
+"""The names of SiglipModel in transformers, and of SigLIP 2 with an input of fixed size."""
 
 HUGGINGFACE_SIGLIP2 = _huggingface_siglip(Op.UNPATCH)
-"""The names of Siglip2Model in transformers, whose patches come laid flat (NaFlex)."""
+"""The names of Siglip2Model in transformers, whose input is flattened patches (NaFlex)."""
 
 _TIMM_BLOCK = {
     "intra_norm": "norm1",
@@ -198,7 +198,7 @@ def _open_clip_text(prefix: str, projection: Row) -> tuple[Row, ...]:
 
 
 def open_clip_timm(projection_bias: bool) -> Table:
-    """The names of open_clip's models with an image tower of timm; a text projection with bias is a Linear there."""
+    """The names of open_clip's models with an image tower of timm; a text projection with bias is a Linear."""
     projection = Row("text.proj.@", "text.text_projection.@")
     if not projection_bias:
         projection = Row("text.proj.weight", "text.text_projection", Op.TRANSPOSE)

@@ -60,7 +60,7 @@ def start_of(run: str) -> str:
 
 
 def _settings(folder: Path) -> dict[str, Any] | None:
-    """What a run's config.json holds; None if the folder is no run."""
+    """The values of a run's config.json; None if the folder is not a run."""
     file = folder / CONFIG_FILE
     values = read_json(file) if file.is_file() else None
     is_model = values is None or "format" in values or "model_type" in values

@@ -1,7 +1,7 @@
-"""Two-way tables between our parameter names and those of other formats (`names`), and strict loading through them.
+"""Two-way tables between our parameter names and those of other formats, and strict loading with them.
 
-A row is (ours, theirs, operation), with the placeholders below. Every name of the file and of the model is used exactly
-once, or the file is refused with the differences.
+A row is (ours, theirs, operation), with the placeholders below; the rows are in `names`. Every name of the file and of
+the model must be used exactly once; otherwise the file is refused, and the error lists the differences.
 """
 
 import math
@@ -17,15 +17,14 @@ from torch import Tensor
 from openxclip.errors import CheckpointError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.parts import ADDED_PARTS, AddedPart
+from openxclip.wording import shortened
 
 PLACEHOLDERS = {"*": r"(\d+)", "@": r"(weight|bias)", "#": r"(.+)"}
 """In a row's patterns: a layer's number, weight or bias, anything."""
 
-NUM_NAMES_SHOWN = 10  # more than these help nobody in an error message
-
 
 class Op(Enum):
-    """What turns their tensor into ours."""
+    """How their tensor is converted to ours."""
 
     COPY = auto()
     TRANSPOSE = auto()
@@ -35,9 +34,9 @@ class Op(Enum):
     UNBATCH_TWICE = auto()
     """Their (1, 1, D) is our (D,)."""
     FUSE = auto()
-    """Their query, key and value, one after the other, are our fused `qkv`; or their query, and both others as one."""
+    """Their query, key and value in sequence are our fused `qkv`; key and value may already be one."""
     UNPATCH = auto()
-    """Their (D, P * P * 3), for patches laid flat, is the weight (D, 3, P, P) of our convolution."""
+    """Their (D, P * P * 3), for flattened patches, is the weight (D, 3, P, P) of our convolution."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Row:
         return re.compile("".join(PLACEHOLDERS.get(char, re.escape(char)) for char in self.ours))
 
     def names(self, ours: str) -> tuple[str, ...] | None:
-        """Their names for our parameter, or None if this row is not about it."""
+        """Their names for our parameter, or None if this row does not match it."""
         match = self._pattern.fullmatch(ours)
         if match is None:
             return None
@@ -72,12 +71,12 @@ class Table:
 
     rows: tuple[Row, ...]
     ignored: str = "(?!)"
-    """Regular expression of names that hold no parameter; the only ones that a file may have beyond the model's."""
+    """Regular expression of names that are not parameters; a file may have them in addition to the model's."""
 
     def lookup(self, ours: str) -> tuple[Op, tuple[str, ...]]:
-        """What turns their tensors into our parameter, and their names."""
+        """The operation that converts their tensors to our parameter, and their names."""
         found = [(row.op, names) for row in self.rows if (names := row.names(ours)) is not None]
-        (hit,) = found  # a parameter that two rows name, or none, is a mistake in this file
+        (hit,) = found  # exactly one row must match; anything else is a mistake in the table
         return hit
 
 
@@ -87,7 +86,7 @@ def from_theirs(
     """Their tensors under our names.
 
     Raises:
-        CheckpointError: names or shapes are not exactly those of the model.
+        CheckpointError: names or shapes differ from the model's.
     """
     skeleton = _skeleton(config).state_dict()
     problems = _differences(state, to_theirs(skeleton, table), table)
@@ -101,7 +100,7 @@ def from_theirs(
 
 
 def to_theirs(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
-    """Our tensors under their names, each in memory of its own; inverse of `from_theirs`."""
+    """Our tensors under their names, without shared memory; inverse of `from_theirs`."""
     theirs: dict[str, Tensor] = {}
     for name, tensor in state.items():
         op, names = table.lookup(name)
@@ -114,17 +113,21 @@ def to_theirs(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
 
 
 def build(state: Mapping[str, Tensor], config: XCLIPConfig, table: Table, source: str) -> XCLIP:
-    """A float32 model in eval mode with exactly these weights; no time goes into initial values."""
+    """Build a float32 model in eval mode with these weights; no initial values are computed.
+
+    Raises:
+        CheckpointError: the weights do not fit the configuration.
+    """
     ours = from_theirs(state, config, table, source)
     model = _skeleton(config)
-    # Copied: tensors of a file are views into it, and any of them keeps all of it in memory.
+    # Copied: tensors of a file are views into it, and each view keeps the whole file open.
     weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in ours.items()}
     model.load_state_dict(weights, strict=True, assign=True)
     return model.eval()
 
 
 def _skeleton(config: XCLIPConfig) -> XCLIP:
-    """The model's names and shapes, without memory for its weights."""
+    """The model on the meta device: names and shapes without memory for weights."""
     with torch.device("meta"):
         return XCLIP(config)
 
@@ -163,7 +166,7 @@ def _convert_back(tensor: Tensor, op: Op, num_names: int) -> list[Tensor]:
 
 
 def _differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], table: Table) -> list[str]:
-    """Sentences about what the file lacks, what it has too much, and which shapes differ; none if it fits."""
+    """Sentences about missing names, unexpected names and different shapes; none if the file fits."""
     missing = [name for name in wanted if name not in found]
     unexpected = [name for name in found if name not in wanted and not re.fullmatch(table.ignored, name)]
     shapes = [
@@ -172,24 +175,19 @@ def _differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], tabl
         if name in found and found[name].shape != tensor.shape
     ]
     sentences = [
-        f"the file has no {_listed(missing)}" if missing else "",
-        f"the model has no {_listed(unexpected)}" if unexpected else "",
-        f"other shapes: {_listed(shapes)}" if shapes else "",
+        f"the file has no {shortened(missing)}" if missing else "",
+        f"the model has no {shortened(unexpected)}" if unexpected else "",
+        f"other shapes: {shortened(shapes)}" if shapes else "",
         *(_advice(part, found, wanted) for part in ADDED_PARTS),
     ]
     return [sentence for sentence in sentences if sentence]
 
 
 def _advice(part: AddedPart, found: Collection[str], wanted: Collection[str]) -> str:
-    """Names the switch to set where one side has a whole part that the other lacks."""
+    """Name the switch to set if one side has a whole part that the other lacks."""
     in_file, in_model = (any(re.fullmatch(part.pattern, name) for name in names) for names in (found, wanted))
     if in_model and not in_file:
         return f"it was trained without {part.name}: use {part.switch}"
     if in_file and not in_model:
         return f"it was trained with {part.name}: do not use {part.switch}"
     return ""
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:NUM_NAMES_SHOWN])
-    return shown if len(names) <= NUM_NAMES_SHOWN else f"{shown} and {len(names) - NUM_NAMES_SHOWN} more"

@@ -14,7 +14,6 @@ import mmap
 import pickle
 import pickletools
 import re
-import struct
 import sys
 import zipfile
 import zlib
@@ -114,8 +113,7 @@ class TorchFile:
             ) from error
         try:
             with archive, path.open("rb") as file:
-                entries = (archive.getinfo(name) for name in archive.namelist())
-                self._entries = {entry.filename: entry for entry in entries if _is_plain(entry)}
+                self._entries = _plain_entries(archive, path.stat().st_size)
                 self._root = _root(self._entries)
                 self._check_byte_order(archive)
                 data = archive.read(f"{self._root}/data.pkl")
@@ -145,8 +143,9 @@ class TorchFile:
         if storage.num_elements == 0:
             return torch.empty(0, dtype=storage.dtype)
         entry = self._entries[storage.entry]
-        name_length, extra_length = struct.unpack_from("<HH", self._bytes, entry.header_offset + 26)
-        start = entry.header_offset + 30 + name_length + extra_length
+        lengths = (entry.header_offset + 26, entry.header_offset + 28)  # of the name and of the extra field
+        start = entry.header_offset + 30
+        start += sum(int.from_bytes(self._bytes[at : at + 2], "little") for at in lengths)
         content = memoryview(self._bytes)[start : start + entry.file_size]
         if len(content) != entry.file_size or zlib.crc32(content) != entry.CRC:
             raise CheckpointError(
@@ -240,14 +239,24 @@ def _tensor(storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     # No more elements than stored: an expanded view is small here and huge once it is copied.
     if num_elements > storage.num_elements or (num_elements and last >= storage.num_elements):
-        raise pickle.UnpicklingError(f"a tensor of {shape} lies outside its {storage.num_elements} elements")
+        raise pickle.UnpicklingError(f"a tensor of {shape} is outside of its {storage.num_elements} elements")
     return StoredTensor(storage, offset, tuple(shape), tuple(stride))
 
 
+def _plain_entries(archive: zipfile.ZipFile, file_size: int) -> dict[str, zipfile.ZipInfo]:
+    """Entries that are stored as they are, by name; torch compresses only TorchScript's code, which is never read."""
+    entries = {
+        name: archive.getinfo(name) for name in archive.namelist()
+    }  # of two with one name, the one read
+    plain = {name: entry for name, entry in entries.items() if _is_plain(entry)}
+    if sum(entry.file_size for entry in plain.values()) > file_size:
+        raise CheckpointError("its entries claim more bytes than the file has")
+    return plain
+
+
 def _is_plain(entry: zipfile.ZipInfo) -> bool:
-    """Whether an entry is stored as it is; torch compresses only TorchScript's code, which is never read."""
-    is_encrypted = entry.flag_bits & 1
     is_stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
+    is_encrypted = entry.flag_bits & 1
     return is_stored and not is_encrypted
 
 

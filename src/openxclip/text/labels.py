@@ -1,4 +1,4 @@
-"""Label sets: class names in the order of their ids, built in, from a file, or typed on the command line."""
+"""Label sets: class names in the order of their ids, built in, from a file, or from the command line."""
 
 import csv
 from collections import Counter
@@ -12,9 +12,12 @@ BUILT_IN_LABEL_SETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51")
 
 
 def parse_labels(text: str) -> list[str]:
-    """Read a `--labels` argument: a built-in name, a .txt or .csv file, or typed as "a, b, c".
+    """Read a `--labels` argument: a built-in name, a .txt or .csv file, or the labels as "a, b, c".
 
-    A built-in name goes before a file of that name (for the file write ./ucf101), a file before typed labels.
+    A built-in name takes precedence over a file (for the file write ./ucf101), a file over labels.
+
+    Raises:
+        InputError: a file is missing or malformed, or the labels are not usable.
     """
     if text in BUILT_IN_LABEL_SETS:
         return built_in_labels(text)
@@ -39,7 +42,7 @@ def built_in_labels(name: str) -> list[str]:
 
 
 def read_label_file(path: Path) -> list[str]:
-    """Read a .csv, or what begins with its header `id,name`; else a label a line, blank and # lines skipped."""
+    """Read a file with the header `id,name`, or one label a line; blank lines and # lines are skipped."""
     lines = [line for line in read_lines(path) if line.strip()]
     if path.suffix.lower() == ".csv" or (lines and _is_header(lines[0].split(","))):
         return check_labels(_read_csv(path, lines), str(path))
@@ -47,9 +50,9 @@ def read_label_file(path: Path) -> list[str]:
 
 
 def check_labels(labels: Iterable[str], source: str) -> list[str]:
-    """Strip the labels and refuse empty and repeated ones; in a message `source` says where they are from."""
+    """Strip the labels, and refuse empty and repeated ones; `source` is their origin, for messages."""
     if isinstance(labels, Iterable) and not isinstance(labels, str):
-        labels = list(labels)  # a generator can be gone through only once
+        labels = list(labels)  # a generator can be read only once
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise InputError(f"{source}: expected a list of strings, got {labels!r}. For one label pass [label].")
     labels = [label.strip() for label in labels]
@@ -66,7 +69,7 @@ def check_labels(labels: Iterable[str], source: str) -> list[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text file that a person wrote: a byte order mark and Windows line ends are fine."""
+    """Lines of a UTF-8 text file; a byte order mark and Windows line ends are allowed."""
     try:
         return path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -79,7 +82,7 @@ def _read_csv(path: Path, lines: list[str]) -> list[str]:
     try:
         rows = list(csv.reader(lines))
     except csv.Error as error:
-        raise InputError(f"{path} is no CSV file: {error}. Write lines of id,name.") from error
+        raise InputError(f"{path} is not a CSV file: {error}. Write lines of id,name.") from error
     if not rows or not _is_header(rows[0]):
         raise InputError(f"{path}: the first line must be the header id,name, got {rows[:1]}. Add it.")
     names: dict[int, str] = {}

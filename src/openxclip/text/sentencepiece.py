@@ -1,4 +1,4 @@
-"""SentencePiece's unigram models (`spiece.model`), read without that library."""
+"""Reads SentencePiece's unigram models (`spiece.model`) without that library."""
 
 import struct
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from tokenizers import Regex, models, normalizers, pre_tokenizers
 
 from openxclip.errors import TokenizerError
 
-SPACE = "▁"  # stands for a space within pieces
+SPACE = "▁"  # a space in a piece
 
 # Field numbers of sentencepiece_model.proto (https://github.com/google/sentencepiece, src/).
 PIECES, TRAINER, NORMALIZER = 1, 2, 3
@@ -30,7 +30,9 @@ def read_sentencepiece(path: Path) -> tokenizers.Tokenizer:
     try:
         return _build(path.read_bytes())
     except Exception as error:  # the library raises no narrower type
-        raise TokenizerError(f"{path} is no readable unigram model: {error}. Get the file again.") from error
+        raise TokenizerError(
+            f"{path} is not a readable unigram model: {error}. Get the file again."
+        ) from error
 
 
 def _build(data: bytes) -> tokenizers.Tokenizer:
@@ -50,12 +52,12 @@ def _build(data: bytes) -> tokenizers.Tokenizer:
         elif number == NORMALIZER:
             characters = _bytes(dict(_fields(_bytes(value))).get(NORMALIZER_CHARACTERS, b""))
     if unknown_id is None:
-        raise ValueError("it has no piece for what is unknown")
+        raise ValueError("it has no piece for unknown text")
     return _tokenizer(pieces, unknown_id, characters)
 
 
 def _tokenizer(pieces: list[tuple[str, float]], unknown_id: int, characters: bytes) -> tokenizers.Tokenizer:
-    """`characters` is the compiled table of characters that are replaced by others before anything else."""
+    """`characters` is the compiled table of characters that are replaced before anything else."""
     backend = tokenizers.Tokenizer(models.Unigram(pieces, unknown_id, byte_fallback=False))
     backend.normalizer = normalizers.Sequence(
         [
@@ -69,7 +71,7 @@ def _tokenizer(pieces: list[tuple[str, float]], unknown_id: int, characters: byt
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field of a protobuf message: whole numbers as such, all else as bytes."""
+    """Number and value of each field of a protobuf message; values are whole numbers or bytes."""
     position = 0
     while position < len(data):
         key, position = _varint(data, position)
@@ -89,7 +91,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, the lowest first -> the number, and where it ended."""
+    """A number of 7 bits a byte, the lowest first -> the number, and the position after it."""
     value = 0
     for shift in range(0, 7 * MAX_VARINT_BYTES, 7):
         byte = data[position]
@@ -102,5 +104,5 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 def _bytes(value: int | bytes) -> bytes:
     if isinstance(value, int):
-        raise ValueError("a number stands where bytes should")
+        raise ValueError("a field holds a number instead of bytes")
     return value

@@ -1,4 +1,4 @@
-"""Prompt templates: sentences with one {} for the class name. Several make an ensemble."""
+"""Prompt templates: sentences with one {} for the class name; several form an ensemble."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from openxclip.text.labels import is_file, read_lines
 SLOT = "{}"
 
 # CLIP's templates for the actions of Kinetics-700 (Kinetics700 in openai/CLIP, data/prompts.md): these 4 x 7
-# phrases, "a example" included.
+# phrases, including "a example".
 _CLIP_VIDEO = tuple(
     f"a {medium} of {phrase}{SLOT}."
     for medium in ("photo", "video", "example", "demonstration")
@@ -24,7 +24,7 @@ _CLIP_VIDEO = tuple(
 )
 
 # CLIP's 80 general templates, made for ImageNet (openai/CLIP, notebooks/Prompt_Engineering_for_ImageNet.ipynb):
-# each of these 38 with both articles, and four with neither.
+# each of these 38 with both articles, and four without an article.
 _BOTH_ARTICLES = (
     "a photo of @ {}.",
     "a photo of @ clean {}.",
@@ -74,7 +74,7 @@ _CLIP_80 = (
 )
 
 BUILT_IN_TEMPLATES: dict[str, tuple[str, ...]] = {
-    # The bare class name: what X-CLIP is trained with.
+    # The class name alone, as in the training of X-CLIP.
     "name": ("{}",),
     "video": (
         "a video of {}.",
@@ -92,7 +92,11 @@ BUILT_IN_TEMPLATES: dict[str, tuple[str, ...]] = {
 
 
 def parse_templates(text: str | None) -> tuple[str, ...]:
-    """Read a `--templates` argument: a built-in name (None: "name"), or a file with one template a line."""
+    """Read a `--templates` argument: a built-in name (None: "name"), or a file with one template a line.
+
+    Raises:
+        InputError: it is neither, or the file is malformed.
+    """
     if text is None:
         return BUILT_IN_TEMPLATES["name"]
     if text in BUILT_IN_TEMPLATES:
@@ -104,7 +108,7 @@ def parse_templates(text: str | None) -> tuple[str, ...]:
 
 
 def fill(template: str, label: str) -> str:
-    """Put `label` in the slot of `template`."""
+    """Put `label` into the slot of `template`."""
     if template.count(SLOT) != 1:
         raise InputError(f"A template holds {SLOT} exactly once, for the class name; got {template!r}.")
     return template.replace(SLOT, label)

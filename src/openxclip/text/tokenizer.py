@@ -1,10 +1,10 @@
-"""Texts to token ids: CLIP's byte-pair encoding, a small one for models trained from scratch, and those of others.
+"""Texts to token ids: CLIP's byte-pair encoding, a small one for models trained from scratch, and other libraries'.
 
-K texts, context of C ids. A row is: start, where there is one, the text's tokens, end, padding.
+K texts, context of C ids. A row is: start token (if there is one), the text's tokens, end token, padding.
 
-The first two vocabularies have CLIP's order: 256 bytes, the same 256 at the end of a word, one id a merge, start, end.
-The end token thus has the highest id, and id 0, an ordinary "!", doubles as padding: nothing behind the end
-token is looked at. SigLIP's have no start, and its text tower reads the padding, too.
+The first two vocabularies have CLIP's order: 256 bytes, the same 256 at the end of a word, one id for each merge,
+start, end. The end token has the highest id. Id 0, an ordinary "!", is also the padding, since the model ignores
+everything after the end token. SigLIP's vocabularies have no start token, and its text tower reads the padding.
 """
 
 import gzip
@@ -27,12 +27,12 @@ START = "<|startoftext|>"
 END = "<|endoftext|>"
 WORD_END = "</w>"
 NUM_CLIP_MERGES = 48_894
-MAX_MERGES_BYTES = 64 * 2**20  # CLIP's file unpacks to 3 MB: what unpacks to more than this is an attack
+MAX_MERGES_BYTES = 64 * 2**20  # CLIP's file unpacks to 3 MB; one that unpacks to more than this is an attack
 
-# English clitics, words, single digits, runs of anything else that is no space. Applied to lower-cased text.
+# English clitics, words, single digits, runs of other characters except spaces. Applied to lower-cased text.
 SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
-# In code point order this is OpenAI's order: the printable bytes first, then the stand-ins for the others.
+# Code point order is OpenAI's order: the printable bytes first, then the substitutes for the others.
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 BYTES_AT_WORD_END = [byte + WORD_END for byte in BYTES]
 
@@ -42,9 +42,8 @@ Merge = tuple[str, str]
 class Tokenizer:
     """Callable: texts -> ids (K, C).
 
-    Takes `backend` over, and reads from it how a row looks, so that its file says everything: start and end are
-    what its post-processor puts around a text, padding is that of its padding, or id 0. How far it would pad and
-    truncate by itself is undone.
+    The layout of a row comes from `backend`, so that its file describes everything: start and end token are those of
+    its post-processor, padding is the id of its padding, or 0. Its own padding and truncation are switched off.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, context_length: int) -> None:
@@ -54,13 +53,13 @@ class Tokenizer:
         self.backend = backend
         self.start_id, self.end_id = _start_and_end(backend)
         self.pad_id = 0 if padding is None else padding["pad_id"]
-        if padding is not None:  # kept for the file; without a length it adds nothing to a single text
+        if padding is not None:  # kept for the file; without a length it does not change a single text
             backend.enable_padding(pad_id=self.pad_id, pad_token=padding["pad_token"])
         self.context_length = context_length
         smallest = 2 if self.start_id is None else 3
         if context_length < smallest:
             raise InputError(
-                f"context_length is {context_length}; it holds one token and what stands around it: "
+                f"context_length is {context_length}; it must hold one token, and start and end tokens: "
                 f"at least {smallest}."
             )
         self._check_end()
@@ -71,7 +70,11 @@ class Tokenizer:
         return self.backend.get_vocab_size(with_added_tokens=True)
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        """int64 (K, C). A text too long for the context is cut; its last id stays the end token."""
+        """int64 (K, C). A text too long for the context is cut; its last id remains the end token.
+
+        Raises:
+            InputError: a text is empty, or `texts` is not a list of texts.
+        """
         if isinstance(texts, str) or not texts:
             raise InputError(
                 f"Expected a list of at least one text, got {texts!r}. For one text pass [text]."
@@ -87,8 +90,8 @@ class Tokenizer:
             row[: len(tokens) + 1] = torch.tensor([*tokens, self.end_id])
         if too_long:
             logger.warning(
-                "%d of %d texts are longer than the model's context of %d tokens and are cut, so that some may become "
-                "the same; write them shorter. The first: %r",
+                "%d of %d texts are longer than the model's context of %d tokens and are cut; some may become equal. "
+                "Write shorter texts. The first: %r",
                 len(too_long), len(texts), self.context_length, too_long[0],
             )  # fmt: skip
         return ids
@@ -103,29 +106,33 @@ class Tokenizer:
             )
         if self.end_id in self._encode(str(end)):
             raise TokenizerError(
-                f"a text that says {end} would end there. Use a tokenizer that removes or splits it."
+                f"a text that contains {end} would end there. Use a tokenizer that removes or splits it."
             )
 
     def _encode(self, text: str) -> list[int]:
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"A text to encode must be a string with at least one character, got {text!r}.")
-        # "<|endoftext|>" inside a text is ordinary text: as a token it would silently end the text there.
-        # Set at each call because the backend forgets it when it is pickled.
+        # "<|endoftext|>" in a text is ordinary text; as a token it would silently end the text there.
+        # Set at each call because pickling the backend loses it.
         self.backend.encode_special_tokens = True
         try:
-            # One text at a time: a batch starts threads, of which each forked data loader worker complains.
-            # Without special tokens: those count when a text is cut.
+            # One text at a time: a batch starts threads, and each forked data loader worker then warns.
+            # Without special tokens, because they count when a text is cut.
             return self.backend.encode(text, add_special_tokens=False).ids
         except (TypeError, UnicodeEncodeError) as error:
             raise InputError(f"{text!r} cannot be encoded as UTF-8. Remove the broken characters.") from error
 
     def save(self, path: Path) -> None:
-        """Write `tokenizer.json`, in the form that the tokenizers library and transformers read."""
+        """Write `tokenizer.json`, which the tokenizers library and transformers read."""
         self.backend.save(str(path))
 
     @classmethod
     def from_file(cls, path: Path, context_length: int) -> Self:
-        """Read a `tokenizer.json`, or CLIP's merges: bpe_simple_vocab_16e6.txt(.gz) or a `merges.txt`."""
+        """Read a `tokenizer.json`, or CLIP's merges: bpe_simple_vocab_16e6.txt(.gz) or a `merges.txt`.
+
+        Raises:
+            TokenizerError: the file cannot be read or used.
+        """
         path = Path(path)
         is_json = path.suffix.lower() == ".json"
         backend = read_tokenizer_json(path) if is_json else clip_tokenizer_from_merges(path)
@@ -136,7 +143,7 @@ class Tokenizer:
 
 
 class MissingTokenizer:
-    """Stands in where a model came without a tokenizer: any use of it says where to get one."""
+    """The tokenizer of a model that came without one: any use raises an error that says where to get one."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -145,7 +152,7 @@ class MissingTokenizer:
         self._refuse()
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):  # Python's own questions (copy, pickle) expect an AttributeError
+        if name.startswith("__"):  # copy and pickle expect an AttributeError
             raise AttributeError(name)
         self._refuse()
 
@@ -160,8 +167,11 @@ class MissingTokenizer:
 def clip_tokenizer_from_merges(merges_path: Path) -> tokenizers.Tokenizer:
     """CLIP's tokenizer (49,408 ids) from its merges file, plain or gzipped.
 
-    The original also repairs broken Unicode (ftfy) and unescapes HTML, which captions from the web need and
-    label names do not; both are left out, as in the Hugging Face port.
+    The original also repairs broken Unicode (ftfy) and unescapes HTML, for captions from the web. Label names do not
+    need this; as in the Hugging Face port, it is left out.
+
+    Raises:
+        TokenizerError: the file cannot be read, or is another one.
     """
     path = Path(merges_path)
     merges = [_parse_merge(path, line) for line in _merge_lines(path)]
@@ -174,9 +184,12 @@ def clip_tokenizer_from_merges(merges_path: Path) -> tokenizers.Tokenizer:
 def train_small_tokenizer(
     texts: Iterable[str], vocab_size: int = 1024, context_length: int = 32
 ) -> Tokenizer:
-    """Learn a byte-level BPE from `texts`: no CLIP vocabulary needed, any text encodes, same texts same ids.
+    """Learn a byte-level BPE from `texts`; it encodes any text. The same texts give the same ids.
 
-    `vocab_size` is an upper limit: few texts hold few pairs to merge.
+    `vocab_size` is an upper limit: few texts have few pairs to merge.
+
+    Raises:
+        InputError: `vocab_size` is too small for the bytes and the special tokens.
     """
     smallest = 2 * len(BYTES) + 2
     if vocab_size < smallest:
@@ -186,7 +199,7 @@ def train_small_tokenizer(
     learner = _build([])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 2,
-        # Fixes these ids; the trainer would number them in hash order, and it breaks ties by number.
+        # Fixes these ids: the trainer numbers them in hash order, and breaks ties by number.
         special_tokens=[AddedToken(token) for token in BYTES_AT_WORD_END],
         initial_alphabet=BYTES,
         end_of_word_suffix=WORD_END,
@@ -198,7 +211,7 @@ def train_small_tokenizer(
 
 
 def _build(merges: Sequence[Merge]) -> tokenizers.Tokenizer:
-    """CLIP's pipeline around the given merges."""
+    """CLIP's pipeline with the given merges."""
     tokens = dict.fromkeys([*BYTES, *BYTES_AT_WORD_END, *(first + second for first, second in merges)])
     vocab = {token: i for i, token in enumerate(tokens)}
     backend = tokenizers.Tokenizer(
@@ -224,20 +237,20 @@ def _build(merges: Sequence[Merge]) -> tokenizers.Tokenizer:
 
 
 def _start_and_end(backend: tokenizers.Tokenizer) -> tuple[int | None, int]:
-    """What the post-processor puts around a text."""
+    """The ids of the start token, if there is one, and of the end token, by the post-processor."""
     encoding = backend.encode("a")
     before, _, after = "".join(map(str, encoding.special_tokens_mask)).partition("0")
     after = after.lstrip("0")
     if len(before) > 1 or after != "1":
         raise TokenizerError(
             f"it turns the text 'a' into {encoding.tokens}, not into start (or nothing), the text, end. "
-            "Use a tokenizer.json whose post-processor does."
+            "Use a tokenizer.json whose post-processor does so."
         )
     return (encoding.ids[0] if before else None), encoding.ids[-1]
 
 
 def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
-    """The library's tokenizer from its file.
+    """Read a tokenizer of the tokenizers library.
 
     Raises:
         TokenizerError: the file cannot be read.
@@ -251,7 +264,7 @@ def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
 
 
 def _merge_lines(path: Path) -> list[str]:
-    """The merges that CLIP uses: without the header of the file and its many rarer merges."""
+    """The merges that CLIP uses: the file without its header and its many rarer merges."""
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             raw = file.read(MAX_MERGES_BYTES + 1)
@@ -262,7 +275,7 @@ def _merge_lines(path: Path) -> list[str]:
         lines = lines[1:]
     if len(raw) > MAX_MERGES_BYTES or len(lines) < NUM_CLIP_MERGES:
         raise TokenizerError(
-            f"{path} is not CLIP's merges file: it has {len(lines)} lines in {len(raw)} bytes, expected were "
+            f"{path} is not CLIP's merges file: it has {len(lines)} lines in {len(raw)} bytes, expected are "
             f"at least {NUM_CLIP_MERGES} in at most {MAX_MERGES_BYTES}. Use bpe_simple_vocab_16e6.txt.gz."
         )
     return lines[:NUM_CLIP_MERGES]
@@ -272,6 +285,6 @@ def _parse_merge(path: Path, line: str) -> Merge:
     parts = line.split(" ")
     if len(parts) != 2:
         raise TokenizerError(
-            f"{path}: a merge is two tokens with a space between, got {line!r}. Get the file again."
+            f"{path}: a merge is two tokens with a space between them, got {line!r}. Get the file again."
         )
     return parts[0], parts[1]
