@@ -95,33 +95,35 @@ OPENAI_CLIP = Table(
 )
 """OpenAI CLIP's names: the official ones, without the parts that X-CLIP adds."""
 
-_HUGGINGFACE_TOWERS = (  # the same in X-CLIP's port and CLIP, except for one misspelled norm
-    Row("logit_scale", "logit_scale"),
-    Row("visual.patch_embedding.weight", "vision_model.embeddings.patch_embedding.weight"),
-    Row("visual.class_embedding", "vision_model.embeddings.class_embedding"),
+_HUGGINGFACE_TOWERS = (  # the same in X-CLIP's port, CLIP and SigLIP
     Row("visual.position_embedding", "vision_model.embeddings.position_embedding.weight"),
     *_linear_block("visual.blocks.*", "vision_model.encoder.layers.*", _HUGGINGFACE_FRAME_BLOCK),
-    *_huggingface_attention("visual.blocks.*.cross_attn", "vision_model.encoder.layers.*.message_attn"),
     *_huggingface_attention("visual.blocks.*.intra_attn", "vision_model.encoder.layers.*.self_attn"),
     Row("visual.post_norm.@", "vision_model.post_layernorm.@"),
-    Row("visual.proj.weight", "visual_projection.weight"),
     Row("text.token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
     Row("text.position_embedding", "text_model.embeddings.position_embedding.weight"),
     *_linear_block("text.blocks.*", "text_model.encoder.layers.*", _HUGGINGFACE_BLOCK),
     *_huggingface_attention("text.blocks.*.attn", "text_model.encoder.layers.*.self_attn"),
     Row("text.final_norm.@", "text_model.final_layer_norm.@"),
-    Row("text.proj.weight", "text_projection.weight"),
 )
 
-_VISION = "vision_model"
+_HUGGINGFACE_CLIP_TOWERS = (  # the same in X-CLIP's port and CLIP, except for one misspelled norm
+    *_HUGGINGFACE_TOWERS,
+    Row("logit_scale", "logit_scale"),
+    Row("visual.patch_embedding.weight", "vision_model.embeddings.patch_embedding.weight"),
+    Row("visual.class_embedding", "vision_model.embeddings.class_embedding"),
+    Row("visual.proj.weight", "visual_projection.weight"),
+    Row("text.proj.weight", "text_projection.weight"),
+)
 
 # Buffers in files of older versions of transformers.
 _POSITION_IDS = r"(text|vision)_model\.embeddings\.position_ids"
 
 HUGGINGFACE = Table(
     rows=(
-        *_HUGGINGFACE_TOWERS,
+        *_HUGGINGFACE_CLIP_TOWERS,
         Row("visual.pre_norm.@", "vision_model.pre_layernorm.@"),
+        *_huggingface_attention("visual.blocks.*.cross_attn", "vision_model.encoder.layers.*.message_attn"),
         Row("integration.position_embedding", "mit.position_embedding", Op.UNBATCH),
         *_linear_block("integration.blocks.*", "mit.encoder.layers.*", _HUGGINGFACE_BLOCK),
         *_huggingface_attention("integration.blocks.*.attn", "mit.encoder.layers.*.self_attn"),
@@ -135,35 +137,24 @@ HUGGINGFACE = Table(
 """The names of XCLIPModel in transformers."""
 
 HUGGINGFACE_CLIP = Table(
-    rows=(*_HUGGINGFACE_TOWERS, Row("visual.pre_norm.@", "vision_model.pre_layrnorm.@")),
+    rows=(*_HUGGINGFACE_CLIP_TOWERS, Row("visual.pre_norm.@", "vision_model.pre_layrnorm.@")),
     ignored=_POSITION_IDS,
 )
 """The names of CLIPModel in transformers, in its spelling."""
 
 
 def _huggingface_siglip(patch_embedding: Op) -> Table:
+    embedding, head = "vision_model.embeddings.patch_embedding", "vision_model.head"
     return Table(
         rows=(
+            *_HUGGINGFACE_TOWERS,
             Row("logit_scale", "logit_scale", Op.UNBATCH),
             Row("logit_bias", "logit_bias", Op.UNBATCH),
-            Row(
-                "visual.patch_embedding.weight",
-                f"{_VISION}.embeddings.patch_embedding.weight",
-                patch_embedding,
-            ),
-            Row("visual.patch_embedding.bias", f"{_VISION}.embeddings.patch_embedding.bias"),
-            Row("visual.position_embedding", f"{_VISION}.embeddings.position_embedding.weight"),
-            *_linear_block("visual.blocks.*", f"{_VISION}.encoder.layers.*", _HUGGINGFACE_FRAME_BLOCK),
-            *_huggingface_attention("visual.blocks.*.intra_attn", f"{_VISION}.encoder.layers.*.self_attn"),
-            Row("visual.post_norm.@", f"{_VISION}.post_layernorm.@"),
-            Row("visual.pooling.probe", f"{_VISION}.head.probe", Op.UNBATCH_TWICE),
-            *_official_attention("visual.pooling.attn", f"{_VISION}.head.attention"),
-            *_linear_block("visual.pooling", f"{_VISION}.head", {"mlp_norm": "layernorm"} | _HUGGINGFACE_MLP),
-            Row("text.token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
-            Row("text.position_embedding", "text_model.embeddings.position_embedding.weight"),
-            *_linear_block("text.blocks.*", "text_model.encoder.layers.*", _HUGGINGFACE_BLOCK),
-            *_huggingface_attention("text.blocks.*.attn", "text_model.encoder.layers.*.self_attn"),
-            Row("text.final_norm.@", "text_model.final_layer_norm.@"),
+            Row("visual.patch_embedding.weight", f"{embedding}.weight", patch_embedding),
+            Row("visual.patch_embedding.bias", f"{embedding}.bias"),
+            Row("visual.pooling.probe", f"{head}.probe", Op.UNBATCH_TWICE),
+            *_official_attention("visual.pooling.attn", f"{head}.attention"),
+            *_linear_block("visual.pooling", head, {"mlp_norm": "layernorm"} | _HUGGINGFACE_MLP),
             Row("text.proj.@", "text_model.head.@"),
         ),
         ignored=_POSITION_IDS,

@@ -44,6 +44,9 @@ MODEL_TYPE = "xclip"
 ACTIVATION, NORM_EPS = "quick_gelu", 1e-5
 """The only values in this format that the model computes."""
 
+TOWER_KEYS = {"width": "hidden_size", "num_layers": "num_hidden_layers", "num_heads": "num_attention_heads"}
+"""Our name of a tower's size -> theirs, in all configurations of transformers."""
+
 # Values that XCLIPConfig and its parts assume for missing keys; most files leave out many.
 DEFAULTS: dict[str, Any] = {
     "projection_dim": 512,
@@ -129,17 +132,9 @@ def read_config(values: Mapping[str, Any]) -> XCLIPConfig:
         vision=VisionConfig(
             image_size_px=square_side_px(vision["image_size"]),
             patch_size_px=square_side_px(vision["patch_size"]),
-            width=vision["hidden_size"],
-            num_layers=vision["num_hidden_layers"],
-            num_heads=vision["num_attention_heads"],
+            **tower_sizes(vision),
         ),
-        text=TextConfig(
-            vocab_size=text["vocab_size"],
-            context_length=text["max_position_embeddings"],
-            width=text["hidden_size"],
-            num_layers=text["num_hidden_layers"],
-            num_heads=text["num_attention_heads"],
-        ),
+        text=TextConfig(**tower_sizes(text), **vocabulary(text)),
         integration=IntegrationConfig(
             num_layers=vision["mit_num_hidden_layers"], num_heads=vision["mit_num_attention_heads"]
         ),
@@ -147,6 +142,16 @@ def read_config(values: Mapping[str, Any]) -> XCLIPConfig:
             num_layers=top["prompt_layers"], num_heads=top["prompt_num_attention_heads"]
         ),
     )
+
+
+def tower_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes whose keys are the same in every tower of transformers."""
+    return {ours: values[theirs] for ours, theirs in TOWER_KEYS.items()}
+
+
+def vocabulary(text: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes of a text tower's input."""
+    return {"vocab_size": text["vocab_size"], "context_length": text["max_position_embeddings"]}
 
 
 def to_huggingface_config(config: XCLIPConfig) -> dict[str, Any]:
@@ -163,23 +168,12 @@ def to_huggingface_config(config: XCLIPConfig) -> dict[str, Any]:
             f"{', '.join(differences)}. It cannot be written in that format; save it in the native one "
             "(format='openxclip')"
         )
-    text = {
-        "model_type": "xclip_text_model",
+    text = _to_tower(config.text, "xclip_text_model") | {
         "vocab_size": config.text.vocab_size,
-        "hidden_size": config.text.width,
-        "intermediate_size": MLP_RATIO * config.text.width,
-        "num_hidden_layers": config.text.num_layers,
-        "num_attention_heads": config.text.num_heads,
         "max_position_embeddings": config.text.context_length,
-        "hidden_act": ACTIVATION,
         "eos_token_id": 2,  # not an id: tells transformers to take the token with the highest id
     }
-    vision = {
-        "model_type": "xclip_vision_model",
-        "hidden_size": config.vision.width,
-        "intermediate_size": MLP_RATIO * config.vision.width,
-        "num_hidden_layers": config.vision.num_layers,
-        "num_attention_heads": config.vision.num_heads,
+    vision = _to_tower(config.vision, "xclip_vision_model") | {
         "mit_hidden_size": config.embed_dim,
         "mit_intermediate_size": MLP_RATIO * config.embed_dim,
         "mit_num_hidden_layers": config.integration.num_layers,
@@ -187,7 +181,6 @@ def to_huggingface_config(config: XCLIPConfig) -> dict[str, Any]:
         "image_size": config.vision.image_size_px,
         "patch_size": config.vision.patch_size_px,
         "num_frames": config.num_frames,
-        "hidden_act": ACTIVATION,
     }
     return {
         "architectures": ["XCLIPModel"],
@@ -201,7 +194,16 @@ def to_huggingface_config(config: XCLIPConfig) -> dict[str, Any]:
     }
 
 
-SIZES = {"image_size_px", "patch_size_px", "width", "num_layers", "num_heads", "vocab_size", "context_length"}
+def _to_tower(tower: VisionConfig | TextConfig, model_type: str) -> dict[str, Any]:
+    sizes = {theirs: getattr(tower, ours) for ours, theirs in TOWER_KEYS.items()}
+    return {
+        "model_type": model_type,
+        "intermediate_size": MLP_RATIO * tower.width,
+        "hidden_act": ACTIVATION,
+    } | sizes
+
+
+SIZES = {"image_size_px", "patch_size_px", "vocab_size", "context_length", *TOWER_KEYS}
 """Settings of a tower that the format can express."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openxclip.checkpoints.checkpoint import CONFIG_FILE, Checkpoint, FolderFormat, parse, read_config_file
-from openxclip.checkpoints.formats.huggingface import section
+from openxclip.checkpoints.formats.huggingface import section, tower_sizes, vocabulary
 from openxclip.checkpoints.formats.preprocessors import (
     PREPROCESSOR_FILES,
     read_huggingface_preprocessor,
@@ -115,7 +115,7 @@ def _clip(values: Mapping[str, Any]) -> XCLIPConfig:
             image_size_px=square_side_px(vision["image_size"]),
             patch_size_px=_patch_size_px(vision),
         ),
-        text=TextConfig(**_tower(text, "text_config"), **_vocabulary(text)),
+        text=TextConfig(**_tower(text, "text_config"), **vocabulary(text)),
     )
 
 
@@ -144,7 +144,7 @@ def _siglip(values: Mapping[str, Any], kind: str) -> XCLIPConfig:
             image_size_px=side_px,
             patch_size_px=patch_size_px,
         ),
-        text=replace(SIGLIP_TEXT, **_tower(text, "text_config"), **_vocabulary(text)),
+        text=replace(SIGLIP_TEXT, **_tower(text, "text_config"), **vocabulary(text)),
         logit_bias=True,
     )
 
@@ -156,18 +156,11 @@ def _tower(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}.hidden_act is {activation!r}; it must be one of {', '.join(ACTIVATIONS)}")
     if (num_channels := values.get("num_channels", 3)) != 3:
         raise ConfigError(f"{where}.num_channels is {num_channels}; it must be 3")
-    return {
-        "width": values["hidden_size"],
-        "num_layers": values["num_hidden_layers"],
-        "num_heads": values["num_attention_heads"],
+    return tower_sizes(values) | {
         "mlp_width": values["intermediate_size"],
         "activation": ACTIVATIONS[activation],
         "norm_eps": values["layer_norm_eps"],
     }
-
-
-def _vocabulary(text: Mapping[str, Any]) -> dict[str, Any]:
-    return {"vocab_size": text["vocab_size"], "context_length": text["max_position_embeddings"]}
 
 
 def _patch_size_px(vision: Mapping[str, Any]) -> int:
