@@ -2,6 +2,9 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+
+import pytest
 
 # Before torch is imported: threads that wait busily starve whatever shares the machine, the tests' own
 # subprocesses and decoder threads included (a training step took 20 times as long beside a busy process).
@@ -11,8 +14,30 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["OPENXCLIP_CACHE"] = tempfile.mkdtemp(prefix="openxclip-tests-")
 
 # What device="auto" means in the tests: the CPU, whatever the machine has, unless the caller says otherwise.
-os.environ.setdefault("OPENXCLIP_DEVICE", "cpu")
-if os.environ["OPENXCLIP_DEVICE"] == "fenced":
+DEVICE = "OPENXCLIP_DEVICE"
+os.environ.setdefault(DEVICE, "cpu")
+if os.environ[DEVICE] == "fenced":
     import fenced_device
 
     fenced_device.install()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def device_of_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The CPU for the fixtures of a module that is marked `on_cpu`."""
+    yield from _device(request)
+
+
+@pytest.fixture(autouse=True)
+def device(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Chooses the device of a test: the CPU for those marked `on_cpu`, else what $OPENXCLIP_DEVICE says."""
+    yield from _device(request)
+
+
+def _device(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.node.get_closest_marker("on_cpu") is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(DEVICE, "cpu")
+        yield

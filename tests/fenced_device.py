@@ -91,7 +91,10 @@ def run(function: Any, arguments: Any, named: dict[str, Any]) -> Any:
     def wrap(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        return unwrapped[id(value)] if id(value) in unwrapped else FencedTensor(value)
+        if id(value) in unwrapped:
+            return unwrapped[id(value)]
+        with torch.inference_mode(value.is_inference()):  # a view of an ordinary tensor is one itself
+            return FencedTensor(value)
 
     result = function(*tree_map(unwrap, arguments), **tree_map(unwrap, named))
     return tree_map(wrap, result) if to_fence else result

@@ -30,6 +30,8 @@ from openxclip.models.expand import clip_only
 from openxclip.text.tokenizer import MissingTokenizer
 from openxclip.video.transforms import Preprocessor
 
+pytestmark = pytest.mark.on_cpu
+
 TABLES = {"native": NATIVE, "official": OFFICIAL, "huggingface": HUGGINGFACE}
 PREPROCESS = Preprocessor.official(32)
 

@@ -211,6 +211,7 @@ def test_an_interruption_gives_130(call, monkeypatch):
     assert call("info") == (130, "", "openxclip: interrupted\n")
 
 
+@pytest.mark.on_cpu
 def test_a_reader_that_has_seen_enough_is_no_error(model, videos):
     command = [*OPENXCLIP, "predict", str(videos), "--labels", "a, b", "--model", str(model)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -318,7 +319,7 @@ def test_predict_with_every_option(call, model, bare_model, videos, tmp_path):
     assert outcome.status == 1
     good, too_long = sorted(outcome.rows, key=lambda row: row["error"] is not None)
     recognizer = Recognizer.from_pretrained(
-        ModelSource(source=str(model), dtype="bfloat16", num_frames=6),
+        ModelSource(source=str(model), device="cpu", dtype="bfloat16", num_frames=6),
         ["climb", "swim, or dive", "ski"],
         ["a clip of {}", "somebody does {}"],
         descriptions=texts,
@@ -410,7 +411,7 @@ def test_what_can_be_checked_is_checked_before_the_model_is_loaded(call, videos,
 def test_what_is_no_model_is_one_line(call, videos, tmp_path):
     (tmp_path / "model.pth").write_text("no weights")
     for source, message in (
-        (videos, "no model folder"),
+        (videos, "not a model folder"),
         (tmp_path / "model.pth", "cannot be opened"),
         (tmp_path / "nowhere", "does not exist"),
         (tmp_path / ("x" * 300), "name too long"),
@@ -462,6 +463,7 @@ def output_of_main(monkeypatch, arguments: list[str], encoding: str) -> str:
     return stdout.buffer.getvalue().decode(encoding)
 
 
+@pytest.mark.on_cpu
 def test_data_goes_to_stdout_beside_a_progress_bar(model, videos):
     """As in `openxclip predict ... --json > rows.jsonl`, typed at a terminal."""
     reading, terminal = pty.openpty()
@@ -505,12 +507,13 @@ def test_info_of_a_preset_loads_nothing(call, name):
 
 def test_info_of_nothing(call, videos):
     assert_refused(call("info", "./nowhere"), "does not exist", status=1)
-    assert_refused(call("info", videos), "no model folder", status=1)
+    assert_refused(call("info", videos), "not a model folder", status=1)
 
 
 # convert
 
 
+@pytest.mark.on_cpu
 def test_convert_there_and_back_keeps_every_number(call, model, videos, tmp_path):
     there, back = tmp_path / "deep" / "there", tmp_path / "back"
     outcome = call("convert", model, there, "--to", "huggingface")
@@ -1045,6 +1048,7 @@ def test_train_does_not_write_where_something_else_is(call, data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.on_cpu
 def test_control_c_stops_a_run_with_one_line(data, tmp_path):
     command = [
         *OPENXCLIP, "train", "--recipe", "ucf8_fewshot", "--data", str(data), "--output", str(tmp_path / "run"),
@@ -1247,6 +1251,7 @@ def test_models_and_devices_that_are_none(call, videos, arguments, message):
     assert message in outcome.err
 
 
+@pytest.mark.on_cpu
 @pytest.mark.slow
 def test_what_is_compiled_is_kept_for_the_next_time(model, videos, tmp_path):
     arguments = [

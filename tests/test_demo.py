@@ -16,6 +16,7 @@ from openxclip.video.transforms import Preprocessor
 DEMO = Path(__file__).parents[1] / "scripts" / "demo.py"
 
 
+@pytest.mark.on_cpu
 def test_the_demo_predicts_novel_clips_and_draws_them(tmp_path):
     """A folder named like the shipped model goes before it: the demo is the same with any weights."""
     save_as(tmp_path / "openxclip-tiny", tiny_model(), tiny_tokenizer(), Preprocessor.official(32))

@@ -41,6 +41,8 @@ from openxclip.training.run_folder import RunFolder
 from openxclip.training.train import train
 from openxclip.video.transforms import Preprocessor
 
+pytestmark = pytest.mark.on_cpu
+
 IMAGE = dataclasses.replace(clip_only(TINY), num_frames=1)
 PARTS = ExpansionConfig(integration=TINY.integration, prompting=TINY.prompting, drop_path=0.2)
 ALL = {

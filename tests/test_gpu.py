@@ -1,6 +1,7 @@
 """The CUDA path gives what the CPU path gives; skipped where there is no CUDA device."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -9,8 +10,12 @@ from tiny import TINY, runtime_options, tiny_model, tiny_pixels, tiny_tokens
 from openxclip.checkpoints.device import resolve_dtype
 from openxclip.checkpoints.load import Loaded, load
 from openxclip.checkpoints.save import save_as
+from openxclip.checkpoints.source import ModelSource
+from openxclip.cli.main import run
 from openxclip.inference.engine import Engine
+from openxclip.inference.options import InferenceOptions
 from openxclip.inference.recognizer import Recognizer
+from openxclip.text.label_texts import LabelTexts
 from openxclip.text.tokenizer import train_small_tokenizer
 from openxclip.video.transforms import Preprocessor
 
@@ -39,7 +44,8 @@ def test_logits_are_those_of_the_cpu():
     assert (found - expected).abs().max().item() <= 1e-3
 
 
-def test_auto_picks_the_gpu_and_its_precision(folder):
+def test_auto_picks_the_gpu_and_its_precision(folder, monkeypatch):
+    monkeypatch.delenv("OPENXCLIP_DEVICE")
     model, _, _ = load(folder)
     assert model.logit_scale.device.type == "cuda"
     assert model.logit_scale.dtype == resolve_dtype("auto", torch.device("cuda"))
@@ -87,3 +93,47 @@ def test_cuda_graphs_give_the_same_for_every_shape(folder):
         pixels = torch.randint(256, (num_views, 4, 3, 32, 32), dtype=torch.uint8, generator=generator)
         difference = compiled.probabilities(pixels) - plain.probabilities(pixels)
         assert difference.abs().max().item() <= 0.02
+
+
+def test_a_training_an_evaluation_and_predictions_run_on_it(tmp_path, capsys):
+    run_folder, clips = tmp_path / "run", tmp_path / "clips"
+    short = [
+        "--set",
+        "optim.epochs=1",
+        "--set",
+        "optim.warmup_epochs=0.0",
+        "--set",
+        "data.samples_per_epoch=32",
+    ]
+    train = ["train", "--recipe", "shapes", "--data", "moving-shapes", "--set", "init=openxclip-tiny", *short]
+    assert run([*train, "--output", str(run_folder), "--device", "cuda"]) == 0
+    model = ["--model", str(run_folder), "--device", "cuda"]
+    assert (
+        run(["evaluate", "supervised", "--data", "moving-shapes", "--list", "few-test", *model, "--json"])
+        == 0
+    )
+    (model_figures,) = json.loads(capsys.readouterr().out)["models"]
+    assert model_figures["figures"]["top-1"] > 0.5
+    assert run(["render", "--list", "few-val", "--output", str(clips)]) == 0
+    labels = "white bar rising, white bar falling, cyan ring growing"
+    assert (
+        run(["predict", str(clips / "videos" / "white_bar_rising"), "--labels", labels, *model, "--json"])
+        == 0
+    )
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 8
+    assert all(row["error"] is None for row in rows)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_batches_across_videos_give_what_each_video_gets_alone(folder, batch_size):
+    source = ModelSource(source=str(folder), device="cuda", dtype="float32")
+    engine = Engine.load(source, InferenceOptions(batch_size=batch_size))
+    labels = engine.label_set(LabelTexts(labels=["waves", "blocks"]))
+    videos = torch.randint(
+        256, (7, 2, 4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    scored = list(engine.score(range(7), videos.__getitem__, labels))
+    assert [outcome.item for outcome in scored] == list(range(7))
+    for outcome, pixels in zip(scored, videos, strict=True):
+        assert (outcome.scores - engine.probabilities(pixels, labels)).abs().max().item() <= 1e-4

@@ -279,6 +279,7 @@ def test_errors_are_one_line(hub: Hub):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.on_cpu
 def test_the_environment_is_followed_and_nothing_goes_to_stdout(hub: Hub, tmp_path: Path):
     script = "import sys; from openxclip.checkpoints.load import load; load(sys.argv[1])"
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}

@@ -422,6 +422,7 @@ def test_output_that_is_no_number_is_an_error_and_not_a_score(tokenizer, videos)
         recognizer_of(model, tokenizer, PREPROCESS, LABELS).predict(videos)
 
 
+@pytest.mark.on_cpu
 def test_from_pretrained_is_load_and_the_constructor(recognizer, model, tokenizer, videos, tmp_path):
     openxclip.save_as(tmp_path / "model", model, tokenizer, PREPROCESS)
     float32 = ModelSource(source=str(tmp_path / "model"), dtype="float32")

@@ -101,6 +101,7 @@ def test_parts_that_the_reader_adds_to_clip_are_not_mixed_in(run: Path, tmp_path
     assert all(torch.equal(native[name], from_clip[name]) for name in native)
 
 
+@pytest.mark.on_cpu
 def test_time_positions_meet_at_the_number_of_frames_asked_for(run: Path, tmp_path: Path) -> None:
     video = save(tmp_path / "video", tiny_model(dataclasses.replace(TINY, num_frames=8), seed=1))
     model = load(run, interpolate=0.5, image_model=video, num_frames=6, dtype="float32").model
@@ -139,6 +140,7 @@ def test_another_architecture_is_refused(run: Path, tmp_path: Path) -> None:
         load(run, interpolate=0.5, image_model=save(tmp_path / "other", tiny_model(other)))
 
 
+@pytest.mark.on_cpu
 def test_a_recognizer_passes_it_on(run: Path, image: str) -> None:
     model = Recognizer.from_pretrained(
         ModelSource(source=str(run), interpolate=0.0, dtype="float32"), ["ba"]

@@ -10,6 +10,11 @@ from torch.testing import assert_close
 
 from openxclip.models import XCLIP, preset
 
+# torch's own, while it compiles or exports
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")
+]
+
 LAYERS = ("intra_norm", "intra_attn.qkv", "cross_attn.qkv", "mlp_norm", "mlp.fc1", "mlp.fc2")
 
 
@@ -102,8 +107,6 @@ def test_the_compiled_image_tower_trains_with_the_gradients_of_the_plain_one(dty
         assert_close(compiled[name], expected, rtol=0, atol=tolerance * (1 + expected.abs().max().item()))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
-@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_video_encoder_of_b32_8_is_exported_for_any_number_of_videos() -> None:
     torch.manual_seed(0)
     model = XCLIP(preset("B/32-8")).eval()

@@ -48,6 +48,7 @@ def installed(tmp_path, monkeypatch) -> Path:
     return tmp_path / "pretrained" / NAME
 
 
+@pytest.mark.on_cpu
 def test_its_name_is_a_source(installed):
     tokens = tiny_tokens()
     assert torch.equal(
@@ -55,6 +56,7 @@ def test_its_name_is_a_source(installed):
     )
 
 
+@pytest.mark.on_cpu
 def test_a_local_folder_of_that_name_goes_first(installed):
     tokens = tiny_tokens()
     save_as(Path(NAME), tiny_model(seed=1), tiny_tokenizer(), Preprocessor.official(32))
@@ -160,6 +162,7 @@ def test_trained_classes_of_a_run_are_refused_as_zero_shot(trained, checkpoint, 
     assert "1 of 66 classes" in capsys.readouterr().err
 
 
+@pytest.mark.on_cpu
 def test_a_run_is_packaged_with_its_training_classes(tmp_path):
     training, output = tmp_path / "run", tmp_path / "shipped"
     save_as(training / "last", tiny_model(), tiny_tokenizer(), Preprocessor.official(32))
@@ -188,6 +191,7 @@ def test_the_shipped_model_is_small_and_has_a_model_card():
     assert training_labels([NAME], None) == tuple(kind.name for kind in WORLDS["full"].base)
 
 
+@pytest.mark.on_cpu
 @pytest.mark.parametrize("network", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:1"}])
 def test_without_a_network_the_default_model_points_to_it(tmp_path, network):
     environment = os.environ | {"HF_HOME": str(tmp_path)} | network

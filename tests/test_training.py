@@ -36,6 +36,8 @@ from openxclip.training.run_folder import RunFolder
 from openxclip.training.train import train, train_on
 from openxclip.video.transforms import Preprocessor
 
+pytestmark = pytest.mark.on_cpu
+
 CONFIG = TrainConfig(
     recipe="test",
     model=dataclasses.replace(TINY, vision=dataclasses.replace(TINY.vision, drop_path=0.2)),
