@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 from tiny import tiny_model, tiny_tokenizer
 
 from openxclip.checkpoints.save import save_as
