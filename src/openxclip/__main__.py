@@ -1,4 +1,4 @@
-"""`python -m openxclip` is the command, too."""
+"""`python -m openxclip` runs the command."""
 
 from openxclip.cli.main import main
 

@@ -3,10 +3,10 @@
     OpenXCLIPError
     ├── ConfigError (ValueError)        a configuration value is not allowed
     ├── InputError (ValueError)         an argument, a label list, a template or a manifest is not usable
-    ├── FrameCountError (ValueError)    a clip has another number of frames than the model was trained with
+    ├── FrameCountError (ValueError)    a clip has a different number of frames than the model
     ├── CheckpointError (ValueError)    weights cannot be read, or do not fit the model
     ├── TokenizerError (ValueError)     no tokenizer came with the model, or it cannot be read
-    ├── HubError (OSError)              a hub repository or file cannot be had
+    ├── HubError (OSError)              a hub repository or file is unavailable
     ├── TrainingError (RuntimeError)    a training run cannot go on
     ├── VideoError (OSError)            a video cannot be decoded; carries `source` and `reason`
     └── MissingExtraError (ImportError) an optional dependency is not installed
@@ -40,7 +40,7 @@ class TokenizerError(OpenXCLIPError, ValueError):
 
 
 class HubError(OpenXCLIPError, OSError):
-    """A hub repository or one of its files cannot be had."""
+    """A hub repository or one of its files is unavailable."""
 
 
 class TrainingError(OpenXCLIPError, RuntimeError):

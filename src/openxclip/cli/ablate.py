@@ -1,4 +1,4 @@
-"""`openxclip ablate`: what each choice is worth, in each regime."""
+"""`openxclip ablate`: vary one choice at a time and measure it in each regime."""
 
 import json
 import sys
@@ -37,7 +37,7 @@ class AblateOptions:
             help="folder for the trainings, tables and pictures; an unfinished study goes on, and ablations share it"
         ),
     ]
-    seeds: Annotated[tuple[int, ...], tyro.conf.arg(help="of every weight and draw")] = (1, 2, 3)
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(help="random seeds of weights and draws")] = (1, 2, 3)
     shots: Annotated[int, tyro.conf.arg(help="videos of each class in the regime of few")] = 8
     settings: Annotated[
         tuple[str, ...],
@@ -70,7 +70,7 @@ class AblateOptions:
     device: Device = "auto"
 
     def check(self) -> None:
-        """What can be said before anything is read."""
+        """Fail early: checks that need no data."""
         from openxclip.errors import InputError
 
         if not self.names:
@@ -92,14 +92,14 @@ class AblateOptions:
             if given := [name for name, value in own.items() if value is not None]:
                 raise InputError(f"{', '.join(given)}: these belong to --data; give it, or leave them out")
         elif lacking := [name for name, value in own.items() if value is None]:
-            raise InputError(f"--data needs {', '.join(lacking)}, too")
+            raise InputError(f"--data also needs {', '.join(lacking)}")
         elif self.pretrain_settings:
             raise InputError(
                 "--pretrain-set is for moving shapes; with --data, the recipe says where it starts"
             )
 
     def recipes(self) -> "Recipes":
-        """Of each regime."""
+        """The recipe of each regime."""
         from openxclip.configuration import with_overrides
         from openxclip.experiments.bench import data_recipes, shapes_recipes
         from openxclip.recipes import recipe
@@ -109,7 +109,7 @@ class AblateOptions:
         return data_recipes(with_overrides(recipe(self.recipe), self.settings))
 
     def regimes(self, recipes: "Recipes") -> "Regimes":
-        """What is trained and tested."""
+        """Training and test lists of each regime."""
         from openxclip.experiments.bench import data_regimes, shapes_regimes
 
         if self.data is None:
@@ -119,7 +119,7 @@ class AblateOptions:
         return data_regimes(train, test, novel, self.shots, recipes["full"](0).data.skip_missing)
 
     def ablations(self) -> "dict[str, Ablation]":
-        """Those that are named; of data that nobody has described, without the rows that need it."""
+        """The named ablations; without descriptions, also without the rows that need them."""
         from openxclip.experiments.ablations import named, without_descriptions
 
         found = named(self.names)
@@ -134,7 +134,7 @@ class AblateOptions:
         return WORLD if self.data is None else self.descriptions
 
     def notes(self) -> list[str]:
-        """What a reader of the tables has to know about the data."""
+        """Notes about the data, for the tables."""
         return [] if self.data is None else missing_notes([self.manifest(self.train_list)])
 
     def manifest(self, list_name: str | None) -> "Manifest":
@@ -184,7 +184,7 @@ def ablate(options: Annotated[AblateOptions, tyro.conf.OmitArgPrefixes, tyro.con
 def _progress(
     ablation: "Ablation", regimes: "Sequence[Regime]", seeds: Sequence[int]
 ) -> Callable[[str], None]:
-    """Tells which of the ablation's results is being worked for."""
+    """Prints which result of the ablation is being computed."""
     results = [
         f"{variant.name}, {regime}, seed {seed}"
         for regime in ablation.regimes

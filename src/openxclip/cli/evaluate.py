@@ -1,4 +1,4 @@
-"""`openxclip evaluate PROTOCOL`: what a model can do, by one of six protocols."""
+"""`openxclip evaluate PROTOCOL`: measure a model by one of six protocols."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -24,18 +24,18 @@ TrainLabels = Annotated[
 AllowOverlap = Annotated[
     bool,
     tyro.conf.arg(
-        help="keep classes that were trained, and say which; 19 names of UCF-101 are Kinetics-400's, too"
+        help="keep classes that were trained, and list them; 19 class names of UCF-101 are also in Kinetics-400"
     ),
 ]
 
-UNKNOWN_TRAINING = "The training classes are not known: not checked that the test has none of them."
+UNKNOWN_TRAINING = "The training classes are unknown, so overlap with the test classes was not checked."
 
 
 def supervised(options: Shared, list_name: ListName = None) -> int:
     """Top-1, top-5, accuracy of each class and the confusion matrix on trained classes.
 
-    A folder's test.txt is taken where --list says nothing else. Videos that cannot be read are counted and
-    listed, and make the exit status 1.
+    Without --list, a folder's test.txt is used. Videos that cannot be read are skipped and listed; the exit
+    status is then 1.
     """
     test = options.manifest(list_name)
 
@@ -151,9 +151,9 @@ PROTOCOLS: dict[str, Callable[..., int]] = {
     "static-bias": static_bias,
 }
 
-DESCRIPTION = """What a model can do, by one of six protocols. Every figure is a share of videos in percent.
+DESCRIPTION = """Measure a model by one of six protocols. Every figure is a share of videos in percent.
 
-Videos that cannot be read are named on stderr, counted, left out, and make the exit status 1."""
+Videos that cannot be read are skipped and listed on stderr; the exit status is then 1."""
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -172,7 +172,7 @@ def evaluate(arguments: Sequence[str]) -> int:
 def _overlap_notes(
     tests: "Iterable[Manifest]", trained: Sequence[str] | None, allow_overlap: bool
 ) -> list[str]:
-    """Refuse tests of trained classes, or say which classes were trained."""
+    """Refuse test classes that were trained, or list them in notes."""
     from openxclip.evaluation import protocols
 
     if trained is None:

@@ -89,7 +89,7 @@ class FewShotOptions:
         return read_manifest(self.data, list_name=list_name, labels=self.labels, media_root=self.media_root)
 
     def check(self) -> None:
-        """What can be said before anything is read."""
+        """Fail early: checks that need no data."""
         from openxclip.errors import InputError
 
         if self.train_lists and (self.train_list or self.shots):
@@ -100,11 +100,11 @@ class FewShotOptions:
         check_once("--shots", self.shots)
 
     def train_manifests(self) -> "list[Manifest]":
-        """The lists that are trained on, or drawn from."""
+        """The training lists, or the list that training videos are drawn from."""
         return [self.manifest(name) for name in self.train_lists or (str(self.train_list),)]
 
     def experiment(self, lists: "Sequence[Manifest]") -> "FewShot":
-        """Everything checked, over the lists of `train_manifests`."""
+        """The checked experiment over the lists of `train_manifests`."""
         from openxclip.data.subsets import without_missing
         from openxclip.evaluation.protocols import of_trained_classes
         from openxclip.experiments.few_shot import FewShot, fixed, sampled
@@ -114,7 +114,7 @@ class FewShotOptions:
         if self.train_list is not None:
             whole, test = of_trained_classes(lists[0], test)
             lists = [whole]
-        # Before the draw, which shall be of K videos that are there.
+        # Before the draw: only videos that exist are drawn.
         found = [without_missing(clips, config.data.skip_missing)[0] for clips in lists]
         if self.train_list is not None:
             clips = sampled(found[0], self.shots or DEFAULT_SHOTS)
@@ -134,7 +134,8 @@ class FewShotOptions:
 def few_shot(options: Annotated[FewShotOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
     """Train on K videos of each class, for several K and seeds, and measure: mean and std over seeds.
 
-    Videos are drawn by seed, fewer of them a part of more. Interrupted? The same command goes on.
+    Videos are drawn by seed; the videos of fewer shots are a subset of those of more. After an interruption, the same
+    command goes on.
     """
     options.check()
     lists = options.train_manifests()

@@ -1,4 +1,4 @@
-"""What the protocols of `openxclip evaluate` share: their options, a score for each model, and their output."""
+"""Shared by the protocols of `openxclip evaluate`: options, a score for each model, output."""
 
 import json
 import shlex
@@ -135,15 +135,15 @@ def _table(name: str, models: Sequence[str], results: Sequence["Result"], notes:
 
 
 def command() -> str:
-    """What was typed."""
+    """The command line as typed."""
     return shlex.join(["openxclip", *(argument for argument in sys.argv[1:] if argument != "--debug")])
 
 
 def check_once(option: str, values: Sequence[object]) -> None:
-    """Refuse a value that is given twice, of which one would hide the other.
+    """Refuse a value that is given twice.
 
     Raises:
-        InputError: there is one.
+        InputError: a value occurs more than once.
     """
     from openxclip.errors import InputError
 
@@ -154,7 +154,7 @@ def check_once(option: str, values: Sequence[object]) -> None:
 
 
 def prepare(output: Path) -> None:
-    """Miss now what would be missing at the end."""
+    """Fail early: matplotlib is installed, and the folder can be written."""
     import openxclip.reports.plots  # noqa: F401
     from openxclip.errors import InputError
 
@@ -164,7 +164,7 @@ def prepare(output: Path) -> None:
 
 
 def _write(name: str, output: Path, table: "Table", results: Sequence["Result"]) -> None:
-    """The table, and a folder for each evaluation, in place of what an earlier call left of this protocol."""
+    """Write the table, and a folder for each evaluation; replaces the files of an earlier call of this protocol."""
     for folder in output.glob(f"evaluation-{name}-*/"):
         for file in EVALUATION_FILES:
             (folder / file).unlink(missing_ok=True)
@@ -178,7 +178,7 @@ def _write(name: str, output: Path, table: "Table", results: Sequence["Result"])
 
 
 def write_evaluation(evaluation: "Evaluation", folder: Path) -> None:
-    """All of it as JSON, and the confusion matrix as a picture."""
+    """Write an evaluation as JSON, and its confusion matrix as a picture."""
     from openxclip.reports.plots import plot_confusion
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,7 @@ def classes(result: "Evaluation") -> str:
 
 
 def missing_notes(lists: Iterable["Manifest"]) -> list[str]:
-    """A line for each list to train on with videos that are not there."""
+    """A note for each training list with missing videos."""
     from openxclip.data.subsets import missing_text
 
     missing = [(clips, clips.missing()) for clips in lists]
@@ -207,7 +207,7 @@ def missing_notes(lists: Iterable["Manifest"]) -> list[str]:
 
 
 def unreadable_notes(evaluations: Iterable["Evaluation"]) -> list[str]:
-    """A line for each list with videos that could not be read."""
+    """A note for each list with unreadable videos."""
     lines = [
         f"{result.data}: {result.num_unreadable} of {result.num_videos} videos could not be read and are not counted"
         for result in evaluations
@@ -217,7 +217,7 @@ def unreadable_notes(evaluations: Iterable["Evaluation"]) -> list[str]:
 
 
 def report_unreadable(evaluations: Iterable["Evaluation"]) -> int:
-    """Name the videos that could not be read, once each -> exit status."""
+    """Print each unreadable video once -> exit status."""
     errors = {
         video.path: video.error
         for result in evaluations

@@ -25,8 +25,8 @@ from openxclip.video.transforms import TrainTransform
 class Draw(IntEnum):
     """What a generator is for: the purposes of one training never share their numbers.
 
-    Language-image pretraining, a run of its own, draws each step's stills and captions as CLIP, too, with key (step,).
-    numpy reads missing numbers of a key as 0, so these are the numbers that a training's clip (step, 0) would get.
+    Language-image pretraining, a run of its own, also draws the stills and captions of a step as CLIP, with key
+    (step,). numpy reads missing numbers of a key as 0, so it gets the numbers of a training's clip (step, 0).
     """
 
     ORDER = 1

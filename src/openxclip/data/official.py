@@ -54,7 +54,7 @@ def read_ucf101(
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
-        name = line.split()[0]  # in a train list an id follows, which the folder's name says, too
+        name = line.split()[0]  # a train list also has the id, which the folder's name implies
         if (class_name := name.partition("/")[0]) not in classes:
             raise InputError(
                 f"{path}, line {number}: {class_name!r} is no class of classInd.txt. Get the lists again."

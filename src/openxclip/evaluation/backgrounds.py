@@ -3,8 +3,8 @@
 The background of a clip is the temporal median of its frames: what a pixel shows most of the time. What differs from
 it is taken for the foreground. This holds for a camera that stands still and for things that leave their place. Where
 the camera moves, almost everything is foreground; of what moves on the spot, a part stays behind; and a person who
-sits still belongs to the background that is lent out. The seams are new, too. So on real videos a fall in accuracy
-is the most that the scene can account for, not the least.
+sits still belongs to the background that is lent out. The seams are also new. So on real videos the drop in accuracy
+is an upper bound on the influence of the scene.
 
 Shapes: V views, T frames, S input side; pixels are uint8 (V, T, 3, S, S).
 """

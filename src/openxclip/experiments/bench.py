@@ -134,7 +134,7 @@ def check_configs(ablations: Iterable[Ablation], recipes: Recipes) -> None:
                 changed = variant.change(config(0))
                 if variant.interpolate is not None and changed.init is None:
                     raise InputError(
-                        f"recipe {changed.recipe} starts from no image model, so there is nothing to interpolate with; "
+                        f"recipe {changed.recipe} starts from no image model, so it cannot be interpolated; "
                         "set init, or leave the ablation out"
                     )
 

@@ -108,9 +108,9 @@ def run_few_shot(
     Args:
         experiment: what to compare.
         output: gets a run folder, with evaluation.json, for each run.
-        data: what the runs' config.json call the data.
+        data: the name of the data in the runs' config.json.
         device: as `openxclip.load` takes it.
-        on_run: is told which run begins.
+        on_run: called with a description of each run before it begins.
     """
     runs = list(experiment.runs(output))  # fail early: a class may have too few videos
     descriptions = parse_descriptions(experiment.config.descriptions)

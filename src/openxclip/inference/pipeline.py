@@ -89,7 +89,7 @@ def run(
 def decode(
     items: Iterable[Item], read: Callable[[Item], Tensor], flow: Flow
 ) -> Generator[Decoded[Item] | Failure[Item]]:
-    """Read items in threads, ahead of whoever takes them. Decoding releases the interpreter lock: threads suffice.
+    """Read items in threads, ahead of the consumer. Decoding releases the interpreter lock, so threads suffice.
 
     At most `num_decoders + batch_size` items are being read or wait to be taken.
     """

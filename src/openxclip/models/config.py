@@ -29,7 +29,7 @@ def _check_sizes(config: Any, where: str) -> None:
 
 
 def _leave_out(config: Any, name: str, usual: int) -> None:
-    """A setting that says what None means anyhow becomes None: two descriptions of one model must be equal."""
+    """Replace a setting that equals the meaning of None by None: configurations of one model must be equal."""
     if getattr(config, name) == usual:
         object.__setattr__(config, name, None)
 
@@ -234,7 +234,7 @@ class XCLIPConfig:
         if self.num_discrete_labels is not None:
             require(
                 self.prompting is None and self.text.num_context_vectors is None,
-                "num_discrete_labels puts free vectors in the place of texts, so there is nothing to prompt: "
+                "num_discrete_labels replaces texts by free vectors, which cannot be prompted: "
                 "set prompting and text.num_context_vectors to null",
             )
 

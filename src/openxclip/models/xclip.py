@@ -77,7 +77,7 @@ class XCLIP(nn.Module):
         """
         if self.text is None:
             raise InputError(
-                f"this model knows no texts: it was trained on {self.config.num_discrete_labels} discrete labels, "
+                f"this model has no text tower: it was trained on {self.config.num_discrete_labels} discrete labels, "
                 "whose vectors are model.discrete.table; for free class names load a model trained with texts"
             )
         context, vocab = self.config.text.context_length, self.config.text.vocab_size

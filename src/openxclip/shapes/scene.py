@@ -63,7 +63,7 @@ class Scene:
     thing: Thing
     motion: str
     reach: float
-    """How far movements go, 0.6 to 1 of the farthest; in the same time, so it is their speed, too."""
+    """The extent of movements, 0.6 to 1 of the largest. All take the same time, so this also sets their speed."""
     moments: Moments
     """Where the properties stand that do not move."""
     phase: float

@@ -92,7 +92,7 @@ def _read(path: Path) -> object:
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two equal keys, JSON would keep the last without a word."""
+    """Refuse equal keys, of which JSON would silently keep the last."""
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError("a label occurs more than once")

@@ -1,9 +1,9 @@
 """Language-image pretraining (CLIP, Radford et al. 2021) on captioned stills of moving shapes.
 
 The first stage of the paper's story in miniature: images and captions meet in one embedding before any video is
-seen. Beside the images, the two captions of an image attract each other, too. No still shows a motion, so that images
-alone teach the text tower to overlook words of motion: class names that differ in nothing else then get the same
-feature. Real images show enough of most actions to tell their names apart.
+seen. The two captions of an image also attract each other. A still shows no motion, so images alone would teach the
+text tower to ignore words of motion, and class names that differ only in motion would get the same feature. Real
+images show enough of most actions to tell their names apart.
 
 Every step is a function of the weights and (seed, step), so an interrupted run ends in the same weights.
 

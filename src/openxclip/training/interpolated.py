@@ -1,7 +1,7 @@
-"""Interpolated-weight regularisation (Open-VCLIP, Weng et al., ICML 2023): good between, too.
+"""Interpolated-weight regularisation (Open-VCLIP, Weng et al., ICML 2023).
 
 Zero-shot recognition is best at weights between the image model's (A) and the fine-tuned ones (theta). So each step
-also looks at the loss there:
+also lowers the loss there:
 
     L(theta) + beta * L(alpha * A + (1 - alpha) * theta),    alpha ~ U(0, lambda),    beta = C / (1 - alpha)
 

@@ -1,4 +1,4 @@
-"""Where a run starts from: weights to fine-tune, or a fresh model with a tokenizer of its own."""
+"""The start of a run: weights to fine-tune, or a fresh model with a tokenizer of its own."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ def starting_point(config: TrainConfig, labels: Sequence[str], device: str) -> L
 
     Args:
         config: says `init` or `model`.
-        labels: class names; a fresh tokenizer learns from them, too, and discrete labels without names get these.
+        labels: class names; a fresh tokenizer also learns from them, and discrete labels without names get these.
         device: as `openxclip.load` takes it.
     """
     start = _start(config, labels, device)

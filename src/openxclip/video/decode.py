@@ -1,4 +1,4 @@
-"""Frames of a video by index: exact, and without decoding what nobody asked for.
+"""Frames of a video by index: exact, and without decoding frames that are not needed.
 
 Frame i is the i-th frame that decoding the whole video from its start yields. Where the packets tell which
 frame is where, only the stretch from the key frame before each wanted frame is decoded; everything else goes
@@ -226,7 +226,7 @@ class VideoReader:
                 pts = self._decode_and_keep()
             except av.FFmpegError:
                 self._damaged = True
-            # With several threads FFmpeg may lose frames at damage without a word.
+            # With several threads FFmpeg may silently lose frames at damage.
             self._damaged |= len(pts) < self._num_packets
         if self._damaged:
             pts = self._decode_and_keep()

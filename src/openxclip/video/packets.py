@@ -22,7 +22,7 @@ class PacketInfo(NamedTuple):
     pts: int | None
     dts: int | None
     is_keyframe: bool
-    is_discard: bool  # decoded for others' sake, but cut off by an edit list
+    is_discard: bool  # needed as a reference, but cut off by an edit list
     is_corrupt: bool
 
 

@@ -17,7 +17,7 @@ from openxclip.errors import ConfigError, VideoError
 
 VideoSource = str | Path | bytes | BinaryIO
 
-# Python reads are slower than FFmpeg's own; a larger buffer than PyAV's 32 KiB makes up for it.
+# Python reads are slower than FFmpeg's own; a larger buffer than PyAV's 32 KiB compensates.
 _BUFFER_BYTES = 1 << 18
 
 

@@ -159,10 +159,9 @@ class Preprocessor:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTransform:
-    """Augmentation of a training clip, as published, with one draw for all frames of the clip.
+    """Augmentation of a training clip, with one draw for all frames of the clip.
 
-    Crops of many shapes become S x S with the bilinear filter, whatever the model's own filter and way to resize: it
-    has to learn to bear both anyhow.
+    Crops of many shapes become S x S with the bilinear filter, independent of the model's own filter and resize mode.
     """
 
     input_size_px: int  # S

@@ -28,7 +28,7 @@ NAME = "openxclip"
 VERSION = 1
 PREPROCESSOR_FILE = "preprocessor.json"
 DISCRETE_LABELS = "discrete_labels"
-"""Key in config.json: the class names of a model that knows no texts."""
+"""Key in config.json: the class names of a model without a text tower."""
 
 
 def write_folder(
