@@ -29,7 +29,7 @@ def kind_of(operator: str) -> str:
 
 def seconds_by_kind(forward: Callable[[], object]) -> Counter[str]:
     """Seconds of one run for each kind, and for each shape of a matrix product."""
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as profiler:
         for _ in range(NUM_RUNS):
             forward()
     seconds: Counter[str] = Counter()

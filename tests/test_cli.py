@@ -744,7 +744,7 @@ def test_zero_shot_refuses_trained_classes(call, model, other_model, data):
     base = ["evaluate", "zero-shot", "--data", data, "--lists", "test.txt", "train_16shot.txt"]
     outcome = call(*base, "--model", model)
     assert outcome.status == 0
-    assert "The training classes are not known" in outcome.out
+    assert "The training classes are unknown" in outcome.out
     for figure in (
         "top-1, test.txt",
         "top-1, train_16shot.txt",
@@ -755,7 +755,7 @@ def test_zero_shot_refuses_trained_classes(call, model, other_model, data):
     assert outcome.out.endswith("\nThe std over splits is the sample standard deviation.\n")
     known = call(*base, "--model", model, "--train-labels", "climbing, diving")
     assert known.status == 0
-    assert "not known" not in known.out
+    assert "unknown" not in known.out
     for source in (other_model, other_model / "last"):
         assert_refused(call(*base, "--model", source), "1 of 3 classes .* not new: surfing.*--allow-overlap")
     assert_refused(call(*base, "--model", model, "--train-labels", "nobody"), "not new: nobody")
@@ -764,7 +764,7 @@ def test_zero_shot_refuses_trained_classes(call, model, other_model, data):
     assert allowed.status == 0
     assert f"{data.name}/test.txt: 1 of 3 classes were trained: surfing." in allowed.out
     without = call(*base, "--model", other_model, "--labels", "a, b, c")
-    assert (without.status, "not known" in without.out) == (0, False)
+    assert (without.status, "unknown" in without.out) == (0, False)
 
 
 def test_zero_shot_with_label_splits(call, model, data, tmp_path):
@@ -814,9 +814,9 @@ def test_new_classes_of_base_to_novel_are_new(call, model, other_model, data):
     allowed = call(*base, other_model, "--allow-overlap").out
     assert "surf.txt, 1 of 3 classes: 1 of 1 classes were trained: surfing.\n" in allowed
     assert "piano.txt, 1 of 3 classes: 1 of 1 base classes were not trained: playing piano.\n" in allowed
-    assert "The training classes are not known" in call(*base, model).out
+    assert "The training classes are unknown" in call(*base, model).out
     known = call(*base, model, "--train-labels", "Playing Piano")
-    assert (known.status, "trained" in known.out, "not known" in known.out) == (0, False, False)
+    assert (known.status, "trained" in known.out, "unknown" in known.out) == (0, False, False)
 
 
 def test_few_shot_trains_measures_and_draws(call, data, tmp_path, monkeypatch):
@@ -1213,7 +1213,7 @@ def test_wrong_use_of_ablate(call, data, tmp_path):
         "--train-list, --labels: .*belong to --data",
     )
     assert_refused(
-        call(*base, "views", "--data", data), "--data needs --train-list, --test-list, --recipe, too"
+        call(*base, "views", "--data", data), "--data also needs --train-list, --test-list, --recipe"
     )
     assert_refused(call(*base, "views", "--set", "optim.epoch=3"), "unknown setting optim.epoch")
     assert_refused(call(*base, "views", "--pretrain-set", "num_step=3"), "unknown setting num_step")

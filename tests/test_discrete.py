@@ -200,9 +200,9 @@ def test_a_file_of_the_other_kind_is_explained(tmp_path) -> None:
 
 
 def test_there_is_nothing_to_prompt() -> None:
-    with pytest.raises(ConfigError, match="nothing to prompt"):
+    with pytest.raises(ConfigError, match="cannot be prompted"):
         XCLIPConfig(num_discrete_labels=5)
-    with pytest.raises(ConfigError, match="nothing to prompt"):
+    with pytest.raises(ConfigError, match="cannot be prompted"):
         dataclasses.replace(DISCRETE, text=dataclasses.replace(TINY.text, num_context_vectors=2))
     with pytest.raises(ConfigError, match="num_discrete_labels must be 1"):
         dataclasses.replace(DISCRETE, num_discrete_labels=0)

@@ -1,6 +1,7 @@
 """The model is plain torch: hooks and wrapped layers work in training, compilers and exporters see all of it."""
 
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -75,6 +76,9 @@ def test_a_lora_wrapper_learns_and_is_used_in_training_and_in_eval() -> None:
         assert loss_of(model.eval()).item() == pytest.approx(after, abs=1e-5)
 
 
+@pytest.mark.skipif(
+    os.environ["OPENXCLIP_DEVICE"] == "fenced", reason="dynamo does not trace under the fence's dispatch mode"
+)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_the_image_tower_compiles_without_a_graph_break(training: bool, checkpointing: bool) -> None:

@@ -1,4 +1,4 @@
-"""Plain English in everything that people read: phrases to avoid, searched in docs, help, errors, comments and docstrings."""
+"""Plain English: phrases to avoid, searched in docs, help, errors, comments and docstrings."""
 
 import re
 import tokenize

@@ -26,7 +26,7 @@ class DataConfig:
     cached_frames: int | None = None
     """Decode each video once and keep up to this many evenly spaced frames of it; None decodes each time."""
     dense_stride: int | None = None
-    """None takes a frame of each of T equal segments (sparse, as published); a number n every n-th frame of a window."""
+    """None takes a frame of each of T equal segments (sparse, as published); n takes every n-th frame of a window."""
     num_workers: int = 4
     """Processes that decode and augment; 0 does it in the training process."""
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
