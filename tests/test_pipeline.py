@@ -219,8 +219,8 @@ def test_closing_early_gives_up_items_that_have_not_begun() -> None:
     results = pipeline.run(range(9), read, first_value, flow(num_decoders=1))
     next(results)
     assert soon(lambda: 1 in started)
+    threading.Timer(0.1, hold.set).start()  # closing waits for the item that has begun
     results.close()
-    hold.set()
     assert soon(lambda: not decode_threads())
     assert started == [0, 1]
     with pytest.raises(StopIteration):
