@@ -35,7 +35,7 @@ tiny: $(RUN_STAMP)  ## train the shipped model anew, into runs/openxclip-tiny; i
 	$(BIN)/python scripts/package_tiny.py runs/tiny runs/openxclip-tiny
 
 test: $(STAMP)  ## the quick tests
-	$(BIN)/python -m pytest -m 'not slow' --quiet
+	$(BIN)/python -m pytest -m 'not slow' --quiet --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-all: $(STAMP)  ## every test, the long ones too
 	$(BIN)/python -m pytest
@@ -49,7 +49,7 @@ format: $(STAMP)  ## let ruff rewrite the files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(BENCH_STAMP)  ## ours against what one would use otherwise, on this machine: benchmarks/results/
+bench: $(BENCH_STAMP)  ## ours against the alternatives, on this machine: benchmarks/results/
 	$(BIN)/python -m benchmarks
 
 clean:
