@@ -393,11 +393,19 @@ def test_counts_of_options_are_at_least_one(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "smallest", "largest"), [("B/32-8", 1, 1), ("L/14-8", 1, 1), (None, 16, 16)]
+    ("name", "dtype", "size"),
+    [
+        ("B/32-8", torch.float32, 1),
+        ("L/14-8", torch.float32, 1),
+        (None, torch.float32, 16),
+        ("B/32-8", torch.bfloat16, 7),
+        ("B/16-8", torch.bfloat16, 2),
+        ("L/14-8", torch.bfloat16, 1),
+    ],
 )
-def test_a_large_tower_gets_one_view_at_once_on_a_cpu_and_a_tiny_one_many(name, smallest, largest):
+def test_a_large_tower_gets_few_views_at_once_on_a_cpu_and_a_tiny_one_many(name, dtype, size):
     config = TINY if name is None else preset(name)
-    assert smallest <= cpu_batch_size(config) <= largest
+    assert cpu_batch_size(config, dtype) == size
 
 
 def test_wrong_views_are_refused_at_the_call_and_not_at_the_first_video(recognizer):

@@ -23,7 +23,7 @@ from openxclip.inference.options import InferenceOptions
 from openxclip.inference.pipeline import Failure, Flow, Scored
 from openxclip.inference.scoring import build_scorer, mean_over_views
 from openxclip.inference.views import Read, Views, read_views
-from openxclip.models import XCLIPConfig
+from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.runtimes.int8 import check_device
 from openxclip.runtimes.runtime import build_runtime
 from openxclip.text.label_texts import LabelTexts
@@ -33,6 +33,7 @@ Item = TypeVar("Item")
 NUM_CPU_DECODERS = 2  # beside a model that computes on the same cores
 GPU_BATCH_SIZE = 32
 CPU_BATCH_GMACS = 4.0
+CPU_BATCH_GMACS_BFLOAT16 = 240.0  # matrix units that are only busy with many tokens at once: see docs/performance.md
 MAX_CPU_BATCH_SIZE = 16
 
 
@@ -52,7 +53,7 @@ class Engine:
         self.model, self.tokenizer, self.preprocess = loaded
         self.runtime = build_runtime(self.model, self.preprocess, self.options.runtime)
         self.scorer = build_scorer(self.model, self.options.shortlist)
-        self.flow = _flow(self.model.config, self.runtime.device, self.options.batch_size)
+        self.flow = _flow(self.model, self.runtime.device, self.options.batch_size)
 
     @classmethod
     def load(cls, source: ModelSource, options: InferenceOptions | None = None) -> "Engine":
@@ -105,17 +106,18 @@ class Engine:
         return self.scorer(self.runtime.encode_video(pixels), labels.features)
 
 
-def _flow(config: XCLIPConfig, device: torch.device, batch_size: int | None) -> Flow:
+def _flow(model: XCLIP, device: torch.device, batch_size: int | None) -> Flow:
     if device.type == "cpu":
-        size = batch_size or cpu_batch_size(config)
+        size = batch_size or cpu_batch_size(model.config, next(model.parameters()).dtype)
         return Flow(batch_size=size, num_decoders=NUM_CPU_DECODERS)
     size = batch_size or GPU_BATCH_SIZE
     return Flow(batch_size=size, num_decoders=os.cpu_count() or 1, num_in_flight=1)
 
 
-def cpu_batch_size(config: XCLIPConfig) -> int:
+def cpu_batch_size(config: XCLIPConfig, dtype: torch.dtype) -> int:
     """Views at once on a CPU: one of a large tower keeps all cores busy, small ones share the overhead of a call."""
+    budget = CPU_BATCH_GMACS_BFLOAT16 if dtype == torch.bfloat16 else CPU_BATCH_GMACS
     vision = config.vision
     num_tokens = config.num_frames * (vision.num_patches + 2)  # class and message token beside the patches
     gmacs = 12 * vision.num_layers * vision.width**2 * num_tokens / 1e9  # of a transformer's linear layers
-    return max(1, min(MAX_CPU_BATCH_SIZE, round(CPU_BATCH_GMACS / gmacs)))
+    return max(1, min(MAX_CPU_BATCH_SIZE, round(budget / gmacs)))
