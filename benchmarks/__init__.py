@@ -1,1 +1,1 @@
-"""Ours against what one would take otherwise, measured side by side: `python -m benchmarks`, or `make bench`."""
+"""Ours against the alternatives, measured side by side: `python -m benchmarks`, or `make bench`."""

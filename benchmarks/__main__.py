@@ -50,7 +50,7 @@ def main(
     output: Path = Path("benchmarks/results"),
     options: Annotated[Options, tyro.conf.arg(name="")] = Options(),  # noqa: B008 frozen
 ) -> None:
-    """Measure ours against what one would take otherwise, on this machine.
+    """Measure ours against the alternatives, on this machine.
 
     Args:
         suites: which; all where none is named.

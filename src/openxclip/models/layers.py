@@ -93,7 +93,7 @@ def _two_products(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """`scaled_dot_product_attention` of (B, H, L, D/H) as two plain products.
 
     In bfloat16 on a CPU, torch's kernel has a slow backward pass for sequences as short as a frame's: with it a
-    training step of B/32-8 takes 29 % longer, one of B/16-8 10 % (`python -m benchmarks shortcuts`).
+    training step of B/32-8 takes 29 % longer, one of B/16-8 10 % (`python -m benchmarks training`).
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, H, Lq, Lk)
     if causal:
