@@ -33,7 +33,7 @@ Item = TypeVar("Item")
 NUM_CPU_DECODERS = 2  # beside a model that computes on the same cores
 GPU_BATCH_SIZE = 32
 CPU_BATCH_GMACS = 4.0
-CPU_BATCH_GMACS_BFLOAT16 = 240.0  # matrix units that are only busy with many tokens at once: see docs/performance.md
+CPU_BATCH_GMACS_BFLOAT16 = 240.0  # matrix units want many tokens: docs/performance.md
 MAX_CPU_BATCH_SIZE = 16
 
 
