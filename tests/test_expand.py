@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from openxclip.errors import CheckpointError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig
 from openxclip.models.expand import clip_only, expand, shared_parts_differ
+from openxclip.models.initialisation import enlarge_new_parts
 from openxclip.models.integration import interpolate_positions
 from openxclip.models.parts import group_of
 
@@ -70,7 +72,10 @@ def test_new_parts_come_from_the_seed_alone() -> None:
 @pytest.mark.parametrize("config", [TINY, DISCRETE, CONTEXT])
 def test_a_gain_enlarges_what_is_new_and_nothing_else(config: XCLIPConfig) -> None:
     image = tiny_model(IMAGE)
-    published, gained, twice = (expand(image, config, 3, gain)[0].state_dict() for gain in (None, 1.0, 2.0))
+    published = expand(image, config, 3)[0].state_dict()
+    gained, twice = (
+        expand(image, config, 3, partial(enlarge_new_parts, gain=gain))[0].state_dict() for gain in (1.0, 2.0)
+    )
     kept = image.state_dict()
     for name, tensor in gained.items():
         if name in kept:
@@ -85,7 +90,7 @@ def test_a_gain_enlarges_what_is_new_and_nothing_else(config: XCLIPConfig) -> No
 def test_parts_that_are_there_already_keep_their_size() -> None:
     whole = tiny_model()
     state = whole.state_dict()
-    model, _ = expand(whole, TINY, seed=0, gain=1.0)
+    model, _ = expand(whole, TINY, seed=0, redraw=partial(enlarge_new_parts, gain=1.0))
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 

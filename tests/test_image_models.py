@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from openxclip.errors import CheckpointError, InputError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig, image_model
 from openxclip.models.expand import clip_only, expand
+from openxclip.models.initialisation import enlarge_new_parts
 from openxclip.models.rotary import patch_angles, rotate
 from openxclip.models.vision import FrameBlock
 from openxclip.text.tokenizer import MissingTokenizer
@@ -491,7 +493,7 @@ def test_every_tower_can_be_expanded_to_video(family: str, tmp_path: Path) -> No
         integration=IntegrationConfig(),
         prompting=PromptingConfig(num_layers=1),
     )
-    model, new_parts = expand(image, config, seed=0, gain=1.0)
+    model, new_parts = expand(image, config, seed=0, redraw=partial(enlarge_new_parts, gain=1.0))
     assert len(new_parts) == 3
     num_frames, side = config.num_frames, config.vision.image_size_px
     clips, tokens = torch.randn(2, num_frames, 3, side, side), texts(config)

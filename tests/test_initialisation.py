@@ -9,7 +9,14 @@ import torch
 
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig
-from openxclip.models.initialisation import TABLE, enlarge_new_parts, initialise, rules_for
+from openxclip.models.initialisation import (
+    RELEASED,
+    TABLE,
+    draw_as_released,
+    enlarge_new_parts,
+    initialise,
+    rules_for,
+)
 from openxclip.models.parts import is_added
 
 SWITCHES = list(itertools.product((True, False), repeat=3))
@@ -184,6 +191,52 @@ def test_standard_deviation_of_enlarged_parts(enlarged: XCLIP, name: str, std: f
     """As above: by the share of 1 / sqrt(fan-in), here a half."""
     parameter = enlarged.get_parameter(name).detach()
     assert float(parameter.std()) == pytest.approx(std, rel=4 / math.sqrt(2 * parameter.numel()))
+
+
+@pytest.fixture(scope="module")
+def released() -> XCLIP:
+    """B/32's widths in one block: the figures below are those of the released code's full-size model."""
+    torch.manual_seed(0)
+    model = XCLIP(
+        XCLIPConfig(
+            embed_dim=512,
+            vision=VisionConfig(width=768, num_layers=1, num_heads=12),
+            text=TextConfig(vocab_size=64, context_length=8, width=64, num_layers=1, num_heads=1),
+        )
+    )
+    draw_as_released(model)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "std"),
+    [
+        ("prompting.patch_proj.weight", 1.00),
+        ("visual.blocks.0.cross_attn.qkv.weight", 0.0255),
+        ("visual.blocks.0.cross_attn.proj.weight", 0.0208),
+        ("visual.blocks.0.message_proj.weight", 0.0208),
+        ("visual.blocks.0.message_proj.bias", 0.021),
+        ("integration.blocks.0.attn.qkv.weight", 0.0313),
+        ("integration.blocks.0.attn.proj.weight", 0.02),
+        ("integration.blocks.0.mlp.fc1.weight", 0.02),
+        ("integration.position_embedding", 0.02),
+        ("prompting.layers.1.cross_attn.key.weight", 0.02),
+        ("prompting.layers.0.mlp.fc2.weight", 0.02),
+    ],
+)
+def test_standard_deviation_as_released(released: XCLIP, name: str, std: float) -> None:
+    parameter = released.get_parameter(name).detach()
+    assert float(parameter.std()) == pytest.approx(std, rel=0.01 + 4 / math.sqrt(2 * parameter.numel()))
+
+
+def test_what_the_released_code_leaves_at_zero(released: XCLIP) -> None:
+    for name in ("cross_attn.qkv.bias", "cross_attn.proj.bias", "intra_attn.qkv.bias"):
+        assert not released.get_parameter(f"visual.blocks.0.{name}").any(), name
+
+
+def test_every_released_row_is_used(released: XCLIP) -> None:
+    names = [name for name, _ in released.named_parameters()]
+    assert [row for row, _ in RELEASED if not any(re.fullmatch(row, name) for name in names)] == []
 
 
 def test_only_matrices_and_positions_of_new_parts_are_enlarged(fresh: XCLIP, enlarged: XCLIP) -> None:

@@ -71,3 +71,40 @@ def test_soft_cross_entropy_equals_the_hard_one_on_hard_targets():
     assert soft_cross_entropy(logits, smooth_targets(LABELS, 3, 0.0)).item() == pytest.approx(
         hard.item(), rel=1e-6
     )
+
+
+def own_shares(config: MixConfig, num_steps: int) -> np.ndarray:
+    """(steps, 256): how much of its own label each clip of a batch of 256 keeps."""
+    pixels, targets = torch.zeros(256, 1, 1, 32, 32), torch.eye(256)
+    mixed = (mix(pixels, targets, config, np.random.default_rng(step))[1] for step in range(num_steps))
+    return np.stack([targets.diagonal().numpy() for targets in mixed])
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "unmixed", "mean"), [(8, 0.126, 0.656), (4, 0.250, 0.699), (1, 1.0, 1.0)]
+)
+def test_mixing_as_released(micro_batch: int, unmixed: float, mean: float):
+    """Figures of the released code, with as many clips on a GPU: those that meet themselves, and the own label left."""
+    shares = own_shares(MixConfig(partners="random", micro_batch=micro_batch), 200)
+    assert (shares > 1 - 1e-6).mean() == pytest.approx(unmixed, abs=0.01)
+    assert shares.mean() == pytest.approx(mean, abs=0.02)
+    if micro_batch == 8:
+        assert shares.mean(axis=1).std() == pytest.approx(0.041, abs=0.006), "over steps of 32 draws"
+
+
+def test_one_draw_for_the_whole_batch():
+    """What a batch of 256 mixed by one draw gives, for comparison: hardly a clip unmixed, and steps far apart."""
+    shares = own_shares(MixConfig(), 400)
+    assert (shares > 1 - 1e-6).mean() < 0.01
+    assert shares.mean() == pytest.approx(0.58, abs=0.03)
+    assert shares.mean(axis=1).std() > 0.2
+
+
+def test_clips_mix_only_within_their_micro_batch():
+    """Six clips in parts of 4 and 2: no target of one part reaches into the other, and pixels agree with targets."""
+    pixels = torch.arange(6.0).view(6, 1, 1, 1, 1).expand(6, 2, 3, 8, 8).clone()
+    config = MixConfig(cutmix_alpha=0, partners="random", micro_batch=4)
+    mixed, targets = mix(pixels, torch.eye(6), config, np.random.default_rng(3))
+    assert targets[:4, 4:].abs().sum() == targets[4:, :4].abs().sum() == 0
+    assert torch.allclose(mixed[:, 0, 0, 0, 0], targets @ torch.arange(6.0))
+    assert not torch.equal(targets, torch.eye(6))

@@ -5,14 +5,13 @@ import math
 from itertools import pairwise
 
 import pytest
-import torch
 from tiny import TINY, tiny_model
 
 from openxclip.errors import ConfigError
 from openxclip.models import XCLIP
 from openxclip.models.parts import group_of
 from openxclip.training.config import LearningRates, OptimConfig
-from openxclip.training.optim import build_optimizer, decays, freeze, schedule, set_learning_rate
+from openxclip.training.optim import build_optimizer, decays, freeze, learning_rate
 
 ALL = LearningRates(new=10.0, visual=1.0, text=0.5, logit_scale=0.1)
 
@@ -71,8 +70,13 @@ def test_a_factor_of_zero_freezes():
         build_optimizer(model, OptimConfig(epochs=5, learning_rate=0.1, factors=nothing))
 
 
+def rates(config: OptimConfig, num_steps: int, num_warmup_steps: int, peak: float = 1.0) -> list[float]:
+    """The rate of every step of a run, and the one after it."""
+    return [learning_rate(config, peak, step, num_steps, num_warmup_steps) for step in range(num_steps + 1)]
+
+
 def test_schedule_warms_up_and_follows_the_cosine():
-    values = [schedule(step, 100, 20, 0.01) for step in range(101)]
+    values = rates(OptimConfig(epochs=5, learning_rate=1.0), 100, 20)
     assert values[0] == 0.01
     assert values[20] == pytest.approx(1.0)
     assert values[10] == pytest.approx((0.01 + 1) / 2)
@@ -83,13 +87,57 @@ def test_schedule_warms_up_and_follows_the_cosine():
 
 
 def test_schedule_without_warm_up_starts_at_the_peak():
-    assert schedule(0, 10, 0, 0.0) == 1.0
+    config = OptimConfig(epochs=5, learning_rate=1.0, warmup_epochs=0.0, final_factor=0.0)
+    assert learning_rate(config, 1.0, 0, 10, 0) == 1.0
+    assert learning_rate(dataclasses.replace(config, schedule="as_released"), 1.0, 0, 10, 0) == 1.0
 
 
-def test_learning_rate_scales_each_groups_peak():
-    first, second = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.AdamW(
-        [{"params": [first], "peak_lr": 1.0}, {"params": [second], "peak_lr": 10.0}]
+def test_every_schedule_is_a_share_of_the_peak():
+    config = OptimConfig(epochs=5, learning_rate=1.0)
+    assert rates(config, 50, 10, peak=10.0) == pytest.approx([10 * rate for rate in rates(config, 50, 10)])
+
+
+AS_RELEASED = OptimConfig(epochs=10, learning_rate=1.0, schedule="as_released")
+
+
+def test_the_released_schedule_drops_where_warm_up_ends():
+    """Figures of the released code, 10 epochs of which 5 warm up: 0.505, 0.352, 0.105; then what ours was there."""
+    values = rates(AS_RELEASED, 10_000, 5_000)
+    assert values[:2] == [0.0, 0.0], "the first two updates change nothing"
+    assert values[5000] == pytest.approx(1.0, abs=1e-3)
+    shares = [values[1 + done] for done in (5000, 6000, 8000)]
+    assert shares == pytest.approx([0.505, 0.352, 0.105], abs=6e-4)
+    usual = rates(dataclasses.replace(AS_RELEASED, schedule="after_warmup"), 10_000, 5_000)
+    assert [usual[done] for done in (5000, 6000, 8000)] == pytest.approx([1.0, 0.906, 0.352], abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "largest_gap", "ratio_of_sums"), [(10, None, 0.68), (30, 0.163, 0.84), (50, None, 0.90)]
+)
+def test_the_released_schedule_against_the_usual_one(
+    epochs: int, largest_gap: float | None, ratio_of_sums: float
+):
+    """Of a run of 10, 30 or 50 epochs with 5 of warm-up: how far they are apart, and how much is learned in all."""
+    steps = 200
+    config = dataclasses.replace(AS_RELEASED, epochs=epochs)
+    released = rates(config, epochs * steps, 5 * steps)
+    usual = rates(dataclasses.replace(config, schedule="after_warmup"), epochs * steps, 5 * steps)
+    assert sum(released) / sum(usual) == pytest.approx(ratio_of_sums, abs=6e-3)
+    if largest_gap is not None:
+        assert max(b - a for a, b in zip(released, usual, strict=True)) == pytest.approx(
+            largest_gap, abs=6e-3
+        )
+
+
+def test_the_released_floor_is_the_same_rate_for_all_parts():
+    """New parts, with a factor of 10, end at 0.1 % of their peak."""
+    assert rates(AS_RELEASED, 1000, 100, peak=10.0)[-1] == pytest.approx(0.01, rel=0.01)
+    assert rates(AS_RELEASED, 1000, 100, peak=1.0)[-1] == pytest.approx(0.01, rel=0.01)
+
+
+def test_everything_can_be_decayed():
+    model = tiny_model()
+    optimizer = build_optimizer(
+        model, OptimConfig(epochs=5, learning_rate=0.1, factors=ALL, weight_decay=0.3, decay_everything=True)
     )
-    set_learning_rate(optimizer, 0.25)
-    assert [g["lr"] for g in optimizer.param_groups] == [0.25, 2.5]
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.3}

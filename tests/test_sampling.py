@@ -63,13 +63,19 @@ def test_one_view_is_centred(num_frames: int, num_samples: int) -> None:
 @given(frame_counts, sample_counts, seeds)
 def test_sparse_train_draws_one_frame_of_each_segment(num_frames: int, num_samples: int, seed: int) -> None:
     indices = sampling.sparse_train(num_frames, num_samples, np.random.default_rng(seed))
-    assert_indices(indices, (num_samples,), num_frames)
     length = num_frames // num_samples
     if length:
+        assert_indices(indices, (num_samples,), num_frames)
         assert (indices // length).tolist() == list(range(num_samples))
     else:
-        even = [min(round(i * num_frames / num_samples), num_frames - 1) for i in range(num_samples)]
+        even = [round(i * num_frames / num_samples) % num_frames for i in range(num_samples)]
         assert indices.tolist() == even
+
+
+def test_a_short_video_is_drawn_as_released() -> None:
+    rng = np.random.default_rng(0)
+    assert sampling.sparse_train(5, 8, rng).tolist() == [0, 1, 1, 2, 2, 3, 4, 4]
+    assert sampling.sparse_train(3, 8, rng).tolist() == [0, 0, 1, 1, 2, 2, 2, 0], "wraps to the first frame"
 
 
 def test_sparse_train_reaches_every_frame_of_its_segments() -> None:

@@ -332,6 +332,44 @@ def test_all_frames_get_the_same_draw() -> None:
         assert all(torch.equal(out[0], frame) for frame in out)
 
 
+def test_jitter_of_frames_makes_a_clip_flicker() -> None:
+    """As released: a draw for each of 8 equal frames, 80 % of them changed, brightness by 0.6 to 1.4."""
+    frames = np.full((8, 32, 32, 3), 100, np.uint8)
+    only = replace(PLAIN, jitter_probability=0.8, jitter_frames=True, contrast=0, saturation=0, hue=0)
+    levels = np.stack(
+        [only(chw(frames), np.random.default_rng(seed))[:, 0, 0, 0].numpy() for seed in range(300)]
+    ).astype(float)  # (300, 8)
+    assert (levels == 100).mean() == pytest.approx(0.2, abs=0.03)
+    assert 60 <= levels.min() < 62
+    assert 138 < levels.max() <= 140
+    # A uniform factor has a deviation of 0.8 / sqrt(12); 80 % of frames have one.
+    assert levels.std() == pytest.approx(100 * np.sqrt(0.8 / 12 * 0.8**2), rel=0.03)
+    within = levels.std(axis=1).mean()
+    assert within > 15, "frames of one clip differ, as the released code's do by 16.2 levels"
+
+
+def test_gray_and_flip_stay_those_of_the_clip() -> None:
+    both = replace(PLAIN, gray_probability=0.5, flip_probability=0.5, jitter_frames=True)
+    frames = np.repeat(clip(1), 4, axis=0)
+    for seed in range(20):
+        out = both(chw(frames), np.random.default_rng(seed))
+        assert all(torch.equal(out[0], frame) for frame in out)
+
+
+def test_uniform_crops_are_squares_of_every_size_anywhere() -> None:
+    """Short side 64 scaled to between 64 and 80 for an input of 64: squares of 51 to 64 pixels."""
+    ramp = np.broadcast_to(np.arange(100, dtype=np.uint8)[None, None, :, None], (1, 64, 100, 3)).copy()
+    transform = replace(PLAIN, scales=(1.0, 0.8), uniform_crop=True)
+    rng = np.random.default_rng(0)
+    ends = [transform(chw(ramp), rng)[0, 0, 0, [0, -1]].numpy().astype(int) for _ in range(300)]
+    lefts, widths = (np.array(values) for values in zip(*((a, b - a) for a, b in ends), strict=True))
+    assert lefts.min() <= 2
+    assert lefts.max() >= 44
+    assert 48 <= widths.min() < 53
+    assert 60 < widths.max() <= 63
+    assert len(set(lefts.tolist())) > 30
+
+
 def test_the_same_seed_gives_the_same_pixels() -> None:
     transform = TrainTransform(input_size_px=32)
     first, again, other = (transform(chw(clip()), np.random.default_rng(seed)) for seed in (5, 5, 6))

@@ -172,7 +172,7 @@ def _evaluation(folder: Path, texts: LabelTexts, experiment: FewShot, device: st
         return Evaluation.read(path)
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(test.items), note="")
-        recognizer = Recognizer(Engine(load(folder, device=device)), texts)
+        recognizer = Recognizer(Engine(load(folder, device=device, dtype="float32")), texts)
         evaluation = evaluate(recognizer, test, experiment.views, lambda: bar.advance(task))
     evaluation.save(path)
     return evaluation

@@ -5,24 +5,24 @@ So an image model becomes any X-CLIP, which is the paper's story: CLIP first, th
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 
 from openxclip.errors import CheckpointError
 from openxclip.models import XCLIP, XCLIPConfig
-from openxclip.models.initialisation import enlarge_new_parts
 from openxclip.models.parts import part_of
 
 
 def expand(
-    model: XCLIP, config: XCLIPConfig, seed: int, gain: float | None = None
+    model: XCLIP, config: XCLIPConfig, seed: int, redraw: Callable[[XCLIP], None] | None = None
 ) -> tuple[XCLIP, tuple[str, ...]]:
     """A model of `config` with every parameter that `model` has too, and its new parts with their parameter counts.
 
-    Parts that `model` lacks are initialised from `seed`, by `gain` if given (see `enlarge_new_parts`); parts that
-    `config` switches off are dropped. Time positions are interpolated where the number of frames differs.
+    Parts that `model` lacks are initialised from `seed`, and changed by `redraw` if given (see
+    `models/initialisation.py`); parts that `config` switches off are dropped. Time positions are interpolated where
+    the number of frames differs.
 
     Raises:
         CheckpointError: the towers, which both must share, are not the same, or a kept part has other heads.
@@ -33,8 +33,8 @@ def expand(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         expanded = XCLIP(config)
-    if gain is not None:
-        enlarge_new_parts(expanded, gain)
+        if redraw is not None:
+            redraw(expanded)
     wanted = expanded.state_dict()
     kept = {
         name: tensor

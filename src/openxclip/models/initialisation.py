@@ -1,7 +1,8 @@
 """Where every parameter starts from: one table, each parameter matched by exactly one row.
 
-The towers follow CLIP (normal, scaled by fan-in and depth); the parts that X-CLIP adds follow its section 4
-(truncated normal of 0.02, alpha 0.1), so that they start small beside pretrained towers.
+The towers follow CLIP (normal, scaled by fan-in and depth); the parts that X-CLIP adds start small beside pretrained
+towers (truncated normal of 0.02, alpha 0.1). X-CLIP's released code means that too, but some parameters keep what
+torch gave them: a second table.
 """
 
 import math
@@ -75,9 +76,39 @@ TABLE: tuple[tuple[str, Rule], ...] = (
 """Pattern of the parameter's full name -> how it is filled."""
 
 
+def _uniform_by_width(parameter: Tensor, _: int) -> None:
+    """What `nn.Linear` starts with; a bias has the width of its input here."""
+    bound = parameter.shape[-1] ** -0.5
+    nn.init.uniform_(parameter, -bound, bound)
+
+
+def _xavier(parameter: Tensor, _: int) -> None:
+    nn.init.xavier_uniform_(parameter)
+
+
+RELEASED: tuple[tuple[str, Rule], ...] = (
+    (r"visual\.blocks\.\d+\.message_proj\.(weight|bias)", _uniform_by_width),
+    (r"visual\.blocks\.\d+\.cross_attn\.qkv\.weight", _xavier),
+    (r"visual\.blocks\.\d+\.cross_attn\.proj\.weight", _uniform_by_width),
+    (r"integration\.blocks\.\d+\.attn\.qkv\.weight", _xavier),
+    (r"prompting\.patch_proj\.weight", _normal(1.0)),
+)
+"""What X-CLIP's released code fills otherwise: `nn.MultiheadAttention` and `nn.Linear` as torch leaves them, and a
+projection of patches, whose scale the layer norm behind it takes away again, from a plain `torch.randn`."""
+
+
 def rules_for(name: str) -> list[Rule]:
     """The rows whose pattern matches this parameter's full name; the table is right when it is always one."""
     return [rule for pattern, rule in TABLE if re.fullmatch(pattern, name)]
+
+
+@torch.no_grad()
+def draw_as_released(model: nn.Module) -> None:
+    """Fill again, in place, the parameters of the new parts that X-CLIP's released code starts otherwise."""
+    for name, parameter in model.named_parameters():
+        for pattern, rule in RELEASED:
+            if re.fullmatch(pattern, name):
+                rule(parameter, 1)
 
 
 @torch.no_grad()

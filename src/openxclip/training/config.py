@@ -31,12 +31,17 @@ class DataConfig:
     """Processes that decode and augment; 0 does it in the training process."""
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     """Sides of the random crop as shares of the short side."""
+    crop: Literal["grid", "uniform"] = "grid"
+    """Crops of these sides in the corners and the centre; or squares anywhere, of any side between the least and the
+    largest."""
     flip_probability: float = 0.5
     """Chance of a left-right flip."""
     jitter_probability: float = 0.8
     """Chance of colour jitter."""
+    jitter_frames: bool = False
+    """Draw the colour jitter anew for every frame, as released, so that a clip flickers; else once a clip."""
     gray_probability: float = 0.2
-    """Chance of losing all colour."""
+    """Chance of losing all colour, of the whole clip."""
 
     def __post_init__(self) -> None:
         for name in ("samples_per_epoch", "cached_frames", "dense_stride"):
@@ -61,6 +66,11 @@ class MixConfig:
     """Beta parameter of cutmix; 0 switches it off."""
     switch_probability: float = 0.5
     """Chance of cutmix where both are on."""
+    partners: Literal["mirror", "random"] = "mirror"
+    """Clip i is mixed with clip B - 1 - i, or, as released, with a random one, which may be itself."""
+    micro_batch: int | None = None
+    """Clips that are mixed among themselves, by a draw of their own: what one GPU held when the published models were
+    trained. None mixes the whole batch by one draw."""
 
     def __post_init__(self) -> None:
         for name in ("label_smoothing", "switch_probability"):
@@ -70,6 +80,10 @@ class MixConfig:
                 0 <= getattr(self, name) < math.inf,
                 f"mix.{name} must be 0 or more, got {getattr(self, name)}",
             )
+        require(
+            self.micro_batch is None or self.micro_batch >= 1,
+            f"mix.micro_batch must be at least 1, or null, got {self.micro_batch}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +120,15 @@ class OptimConfig:
     """Parts in which a batch passes through the model; saves memory."""
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up."""
+    schedule: Literal["after_warmup", "as_released"] = "after_warmup"
+    """The cosine begins at the peak, where warm-up ends; or, as X-CLIP's released code has it, at the first step, so
+    that the rate drops where warm-up ends (see `training/optim.py`)."""
     final_factor: float = 0.01
-    """The learning rate's start and end, as a share of its peak."""
+    """The learning rate's end as a share of its peak, and its start unless "as_released"."""
     weight_decay: float = 0.001
     """Decoupled decay of everything but biases, norms, 1-d parameters and position embeddings."""
+    decay_everything: bool = False
+    """Decay these too."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Adam's decay rates."""
     epsilon: float = 1e-8
@@ -152,8 +171,10 @@ class ExpansionConfig:
     """Video-specific prompting, or None for none."""
     drop_path: float = 0.0
     """Stochastic depth of the image tower's last block."""
+    initialisation: Literal["small", "as_released"] = "small"
+    """The new parts start with a deviation of 0.02 everywhere, or part by part as in X-CLIP's released code."""
     new_parts_gain: float | None = None
-    """None draws the new parts as published, with a deviation of 0.02; a number by its share of 1 / sqrt(fan-in).
+    """None leaves them so; a number replaces 0.02 by its share of 1 / sqrt(fan-in).
 
     Beside towers much narrower than CLIP's, parts of 0.02 are so small that a short training never wakes them."""
     num_context_vectors: int | None = None
@@ -170,6 +191,10 @@ class ExpansionConfig:
         require(
             self.new_parts_gain is None or self.new_parts_gain > 0,
             f"expansion.new_parts_gain must be above 0, or null, got {self.new_parts_gain}",
+        )
+        require(
+            self.new_parts_gain is None or self.initialisation == "small",
+            "expansion.new_parts_gain enlarges small parts: set expansion.initialisation to small, or the gain to null",
         )
 
 

@@ -18,7 +18,7 @@ from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded
 from openxclip.errors import TrainingError
 from openxclip.training.config import OptimConfig
-from openxclip.training.optim import build_optimizer, schedule, set_learning_rate
+from openxclip.training.optim import build_optimizer, learning_rate
 from openxclip.training.run_folder import RunFolder, TrainingState
 
 Batch = TypeVar("Batch")
@@ -94,19 +94,22 @@ class TrainingLoop:
         place = {} if epoch is None else {"epoch": epoch}
         for number, (batch, waited_seconds) in enumerate(_timed(batches), start=first):
             started = time.perf_counter()
-            factor = schedule(number, self.num_steps, self.num_warmup_steps, self.optim.final_factor)
-            set_learning_rate(self.optimizer, factor)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rate(group["peak_lr"], number)
             loss, grad_norm = self.step(batch, number, backward)
             self.run.log(
                 **place,
                 step=number + 1,
                 loss=loss,
-                learning_rate=self.optim.learning_rate * factor,
+                learning_rate=self._rate(self.optim.learning_rate, number),
                 grad_norm=grad_norm,
                 seconds=round(time.perf_counter() - started, 4),
                 waited_seconds=round(waited_seconds, 4),
             )
             yield StepDone(number + 1, batch, loss)
+
+    def _rate(self, peak: float, number: int) -> float:
+        return learning_rate(self.optim, peak, number, self.num_steps, self.num_warmup_steps)
 
     def step(self, batch: Batch, number: int, backward: Backward[Batch]) -> tuple[float, float]:
         """One optimizer step -> (loss, norm of the gradient).

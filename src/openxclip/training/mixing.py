@@ -19,36 +19,61 @@ def smooth_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor
 def mix(
     pixels: Tensor, targets: Tensor, config: MixConfig, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Mix each clip of a batch with its mirror partner, clip i with clip B - 1 - i.
+    """Mix each clip of a batch with a partner.
 
     Args:
         pixels: (B, T, 3, S, S), not changed.
         targets: (B, K).
-        config: which mixing, and how strong; with both off everything comes back as it is.
+        config: which mixing, how strong, with which partners; with both kinds off everything comes back as it is.
         rng: of this batch.
     """
+    size = config.micro_batch or len(pixels)
+    parts = [
+        _mix_part(clips, wanted, config, rng)
+        for clips, wanted in zip(pixels.split(size), targets.split(size), strict=True)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([clips for clips, _ in parts]), torch.cat([wanted for _, wanted in parts])
+
+
+def _mix_part(
+    pixels: Tensor, targets: Tensor, config: MixConfig, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mix the clips (B, T, 3, S, S) of one draw, and their targets (B, K)."""
     use_cutmix = config.cutmix_alpha > 0 and (
         config.mixup_alpha == 0 or rng.random() < config.switch_probability
     )
+    alpha = config.cutmix_alpha if use_cutmix else config.mixup_alpha
+    if alpha == 0:
+        return pixels, targets
+    share = rng.beta(alpha, alpha)
+    partners = torch.from_numpy(_partners(len(pixels), config, rng)).to(pixels.device)
+    others = pixels[partners]
     if use_cutmix:
-        return _cutmix(pixels, targets, rng.beta(config.cutmix_alpha, config.cutmix_alpha), rng)
-    if config.mixup_alpha > 0:
-        share = rng.beta(config.mixup_alpha, config.mixup_alpha)
-        return torch.lerp(pixels.flip(0), pixels, share), torch.lerp(targets.flip(0), targets, share)
-    return pixels, targets
+        mixed, share = _cutmix(pixels, others, share, rng)
+    else:
+        mixed = torch.lerp(others, pixels, share)
+    return mixed, torch.lerp(targets[partners], targets, share)
 
 
-def _cutmix(pixels: Tensor, targets: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Paste the partner's box of about (1 - share) of the area, at the same place in every frame."""
+def _partners(num_clips: int, config: MixConfig, rng: np.random.Generator) -> np.ndarray:
+    """(B,) int64, the clip that each clip is mixed with."""
+    if config.partners == "random":
+        return rng.permutation(num_clips)
+    return np.arange(num_clips - 1, -1, -1)
+
+
+def _cutmix(pixels: Tensor, others: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:
+    """Paste the partner's box of about (1 - share) of the area, at the same place in every frame -> share kept."""
     side = pixels.shape[-1]
     half = side * np.sqrt(1 - share) / 2
     centre = rng.integers(0, side, size=2)
     top, left = np.clip(centre - half, 0, side).astype(int)
     bottom, right = np.clip(centre + half, 0, side).astype(int)
     mixed = pixels.clone()
-    mixed[..., top:bottom, left:right] = pixels.flip(0)[..., top:bottom, left:right]
-    share = 1 - (bottom - top) * (right - left) / side**2  # what is really left after clipping at the border
-    return mixed, torch.lerp(targets.flip(0), targets, share)
+    mixed[..., top:bottom, left:right] = others[..., top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / side**2  # what is left after clipping at the border
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

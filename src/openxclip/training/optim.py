@@ -28,7 +28,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((group_of(name), decays(name, parameter)), []).append(parameter)
+            decayed = config.decay_everything or decays(name, parameter)
+            groups.setdefault((group_of(name), decayed), []).append(parameter)
     if not groups:
         raise ConfigError("every part is frozen; set one of optim.factors above 0")
     return torch.optim.AdamW(
@@ -46,15 +47,35 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     )
 
 
-def schedule(step: int, num_steps: int, num_warmup_steps: int, final_factor: float) -> float:
-    """Factor on the peak learning rate at a step (from 0): linear warm-up, then cosine to `final_factor`."""
+def learning_rate(
+    config: OptimConfig, peak: float, step: int, num_steps: int, num_warmup_steps: int
+) -> float:
+    """Learning rate of parameters with this peak rate at a step (from 0): linear warm-up, then a cosine.
+
+    "as_released" is X-CLIP's schedule as its released code runs it: warm-up starts from 0, the cosine counts from the
+    first step and not from the end of warm-up, its floor is the same absolute rate for all parameters, and each step
+    has the rate that belongs to the step before, the first two thus 0.
+
+    Args:
+        config: says which schedule.
+        peak: of these parameters, their factor included.
+        step: from 0.
+        num_steps: of the whole run.
+        num_warmup_steps: of them, those of warm-up.
+    """
+    if config.schedule == "as_released":
+        before = max(0, step - 1)
+        if before < num_warmup_steps:
+            return peak * before / num_warmup_steps
+        floor = config.learning_rate * config.final_factor
+        return floor + (peak - floor) * _cosine(before / num_steps)
     if step < num_warmup_steps:
-        return final_factor + (1 - final_factor) * step / num_warmup_steps
-    progress = (step - num_warmup_steps) / max(1, num_steps - num_warmup_steps)
-    return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+        share = step / num_warmup_steps
+    else:
+        share = _cosine((step - num_warmup_steps) / max(1, num_steps - num_warmup_steps))
+    return peak * (config.final_factor + (1 - config.final_factor) * share)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Scale every group's peak rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * factor
+def _cosine(progress: float) -> float:
+    """From 1 at progress 0 to 0 at 1."""
+    return 0.5 * (1 + math.cos(math.pi * progress))

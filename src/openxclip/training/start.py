@@ -1,7 +1,8 @@
 """The start of a run: weights to fine-tune, or a fresh model with a tokenizer of its own."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import chain
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from openxclip.errors import InputError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig
 from openxclip.models.expand import expand
+from openxclip.models.initialisation import draw_as_released, enlarge_new_parts
 from openxclip.text.labels import BUILT_IN_LABEL_SETS, built_in_labels
 from openxclip.text.tokenizer import train_small_tokenizer
 from openxclip.training.config import ExpansionConfig, TrainConfig
@@ -60,8 +62,17 @@ def _start(config: TrainConfig, labels: Sequence[str], device: str) -> Loaded:
     if model.discrete is not None and model.discrete.labels != tuple(labels):
         model.discrete = None  # vectors of other classes: the run draws its own
     expanded = _expanded(model.config, config.expansion, len(labels))
-    model, _ = expand(model, expanded, config.seed, config.expansion.new_parts_gain)
+    model, _ = expand(model, expanded, config.seed, _redraw(config.expansion))
     return loaded._replace(model=model)
+
+
+def _redraw(expansion: ExpansionConfig) -> Callable[[XCLIP], None] | None:
+    """What changes the first values of new parts."""
+    if expansion.initialisation == "as_released":
+        return draw_as_released
+    if expansion.new_parts_gain is not None:
+        return partial(enlarge_new_parts, gain=expansion.new_parts_gain)
+    return None
 
 
 def _expanded(config: XCLIPConfig, expansion: ExpansionConfig, num_labels: int) -> XCLIPConfig:

@@ -161,7 +161,9 @@ def _transform(config: DataConfig, start: Loaded) -> TrainTransform:
     return TrainTransform(
         input_size_px=start.preprocess.input_size_px,
         scales=config.crop_scales,
+        uniform_crop=config.crop == "uniform",
         flip_probability=config.flip_probability,
         jitter_probability=config.jitter_probability,
+        jitter_frames=config.jitter_frames,
         gray_probability=config.gray_probability,
     )

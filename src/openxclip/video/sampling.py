@@ -31,16 +31,17 @@ def multi_view(num_frames: int, num_samples: int, num_clips: int) -> np.ndarray:
 
 
 def sparse_train(num_frames: int, num_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """(T,) int64, a random frame of each segment, ascending.
+    """(T,) int64, a random frame of each segment, in order.
 
     Segments are floor(num_frames / T) frames long, as published: the rest at the end is never drawn. A video
-    shorter than T is spaced evenly, round(i * num_frames / T), its last frame repeated where that overshoots.
+    shorter than T is spaced evenly, round(i * num_frames / T); one of T / 2 frames or fewer would overshoot at its
+    end and has its first frame there, as released.
     """
     _check(num_frames=num_frames, num_samples=num_samples)
     segment = np.arange(num_samples, dtype=np.int64)
     interval = num_frames // num_samples
     if interval == 0:
-        return np.minimum(np.around(segment * num_frames / num_samples).astype(np.int64), num_frames - 1)
+        return np.around(segment * num_frames / num_samples).astype(np.int64) % num_frames
     return segment * interval + rng.integers(interval, size=num_samples)
 
 

@@ -159,7 +159,7 @@ class Preprocessor:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTransform:
-    """Augmentation of a training clip, with one draw for all frames of the clip.
+    """Augmentation of a training clip, with one draw for all frames of the clip, but for `jitter_frames`.
 
     Crops of many shapes become S x S with the bilinear filter, independent of the model's own filter and resize mode.
     """
@@ -167,12 +167,14 @@ class TrainTransform:
     input_size_px: int  # S
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)  # crop sides, in short sides of the frame
     max_scale_gap: int = 1  # how far apart in `scales` the width and the height of a crop may lie
+    uniform_crop: bool = False  # squares anywhere, of any size between the least and the largest of `scales`
     flip_probability: float = 0.5
     jitter_probability: float = 0.8
     brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.2
     hue: float = 0.1  # in turns of the colour circle
+    jitter_frames: bool = False  # a draw for each frame, as released, in place of one a clip
     gray_probability: float = 0.2
 
     def __post_init__(self) -> None:
@@ -182,12 +184,11 @@ class TrainTransform:
             raise ConfigError(f"scales is {self.scales}; it needs one number or more, above 0 and up to 1")
         if self.max_scale_gap < 0:
             raise ConfigError(f"max_scale_gap is {self.max_scale_gap}; it must be 0 or greater")
-        for field in fields(self)[3:]:
-            limit = 0.5 if field.name == "hue" else 1.0
-            if not 0 <= getattr(self, field.name) <= limit:
-                raise ConfigError(
-                    f"{field.name} is {getattr(self, field.name)}; it must lie between 0 and {limit}"
-                )
+        shares = ("flip_probability", "jitter_probability", *_JITTER, "gray_probability")
+        for name in shares:
+            limit = 0.5 if name == "hue" else 1.0
+            if not 0 <= getattr(self, name) <= limit:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between 0 and {limit}")
 
     @property
     def short_side_px(self) -> int:
@@ -197,10 +198,7 @@ class TrainTransform:
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         """(T, 3, H, W) uint8 -> (T, 3, S, S) uint8. The same state of `rng` gives the same pixels."""
         pixels = _checked(frames)
-        sizes = crop_sizes(min(pixels.shape[-2:]), self.input_size_px, self.scales, self.max_scale_gap)
-        height, width = sizes[rng.integers(len(sizes))]
-        corners = crop_corners(pixels.shape[-2] - height, pixels.shape[-1] - width)
-        top, left = corners[rng.integers(len(corners))]
+        top, left, height, width = self._crop(pixels.shape[-2], pixels.shape[-1], rng)
         # Cropped before resizing and coloured after: both on as few pixels as possible.
         pixels = resize(
             pixels[..., top : top + height, left : left + width], self.input_size_px, self.input_size_px
@@ -209,14 +207,31 @@ class TrainTransform:
             pixels = pixels.flip(-1)
         return self._colours(pixels.float(), rng).round_().to(torch.uint8)
 
+    def _crop(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """A crop (top, left, height, width) of frames of this size."""
+        if self.uniform_crop:
+            # As if the frame were scaled by a uniform draw and a square of the input size cut out of it.
+            scaling = rng.uniform(1 / max(self.scales), 1 / min(self.scales))
+            side = max(1, round(min(height, width) / scaling))
+            return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side, side
+        sizes = crop_sizes(min(height, width), self.input_size_px, self.scales, self.max_scale_gap)
+        crop_height, crop_width = sizes[rng.integers(len(sizes))]
+        corners = crop_corners(height - crop_height, width - crop_width)
+        return (*corners[rng.integers(len(corners))], crop_height, crop_width)
+
     def _colours(self, pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        parts = pixels.split(1) if self.jitter_frames else (pixels,)
+        pixels = torch.cat([self._jitter(part, rng) for part in parts])
+        if rng.random() < self.gray_probability:
+            pixels = colour.gray(pixels).expand_as(pixels).clone()
+        return pixels
+
+    def _jitter(self, pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         if rng.random() < self.jitter_probability:
             for name in rng.permutation(list(_JITTER)):
                 amount = getattr(self, name)
                 centre = 0.0 if name == "hue" else 1.0
                 pixels = _JITTER[name](pixels, float(rng.uniform(centre - amount, centre + amount)))
-        if rng.random() < self.gray_probability:
-            pixels = colour.gray(pixels).expand_as(pixels).clone()
         return pixels
 
 
