@@ -22,7 +22,7 @@ from openxclip.errors import ConfigError
 from openxclip.models import XCLIP
 from openxclip.models.expand import clip_only, expand
 from openxclip.recipes import recipe
-from openxclip.recipes.fine_tuning import EVERYTHING, FINE_TUNING, FRAME_MEAN
+from openxclip.recipes.fine_tuning import FINE_TUNING, FRAME_MEAN
 from openxclip.training import loop
 from openxclip.training.config import (
     AveragingConfig,
@@ -236,7 +236,7 @@ def test_distillation_is_its_formula():
     ).unbind()
     video = video[:2]
     distillation = Distillation(
-        teacher, wanted_text, DistillationConfig(weight=3.0, residual_share=0.2), seed=5
+        teacher, [text, wanted_text], DistillationConfig(weight=3.0, residual_share=0.2), seed=5
     )
     for network in distillation.residuals.values():
         nn.init.normal_(network[2].weight, std=0.1)
@@ -249,7 +249,9 @@ def test_distillation_is_its_formula():
                 z = z / z.norm()
                 z = z + 0.2 * (second.weight @ F.gelu(first.weight @ z))
                 total += float(1 - z @ target / (z.norm() * target.norm())) / len(rows)
-    assert distillation.extra_loss(pixels, video, text).item() == pytest.approx(3.0 * total, rel=1e-5)
+    assert distillation.extra_loss(pixels, video, text, drawn=1).item() == pytest.approx(
+        3.0 * total, rel=1e-5
+    )
 
 
 def test_the_residual_networks_change_nothing_at_first_and_come_from_the_seed():
@@ -261,7 +263,7 @@ def test_the_residual_networks_change_nothing_at_first_and_come_from_the_seed():
     assert same(made[0], made[1])
     assert not same(made[0], made[2])
     loss = Distillation(teacher, None, DistillationConfig(), 1).extra_loss(
-        pixels, same_features, torch.empty(0)
+        pixels, same_features, torch.empty(0), drawn=0
     )
     assert loss.item() == pytest.approx(0, abs=1e-6)
 
@@ -406,10 +408,54 @@ def test_the_recipes_train(name, init, data, tmp_path):
             "data.num_workers=0",
         ],
     )
-    assert config.optim.factors == EVERYTHING
     assert train(config, data, tmp_path / "run").step == 4
-    assert openxclip.load(tmp_path / "run").model.config == clip_only(TINY)
+    loaded = openxclip.load(tmp_path / "run").model
+    assert loaded.config == dataclasses.replace(clip_only(TINY), frame_mean=config.expansion.frame_mean)
+    before = openxclip.load(init, num_frames=4).model.state_dict()
+    kept = {part for part, tensor in loaded.state_dict().items() if torch.equal(tensor, before[part])}
+    assert ("text.proj.weight" in kept) == (name == "open_vclip")
+    assert ("text.token_embedding.weight" in kept) == (name != "froster")
+    assert "visual.proj.weight" not in kept
     assert (tmp_path / "run" / "average").exists() == (name != "vifi_clip")
+
+
+def test_a_step_can_draw_one_template(init, data, tmp_path):
+    """The first loss is that of a training that has just one of the templates; which one, the seed says."""
+    templates = ("{} ta", "mu {}", "{}")
+    plain = with_optim(config_from(init, FRAME_MEAN), epochs=1, warmup_epochs=0)
+    drawn = dataclasses.replace(plain, templates=templates, template_draw="one")
+    seen = set()
+    for seed in range(3):
+        for i, template in enumerate(templates):
+            train(
+                dataclasses.replace(plain, templates=(template,), seed=seed), data, tmp_path / f"{seed}_{i}"
+            )
+        train(dataclasses.replace(drawn, seed=seed), data, tmp_path / f"{seed}")
+        of_seed = [losses(tmp_path / f"{seed}_{i}")[0] for i in range(3)]
+        gaps = [abs(losses(tmp_path / f"{seed}")[0] - loss) for loss in of_seed]
+        assert min(gaps) < 1e-5
+        seen.add(gaps.index(min(gaps)))
+    assert len(seen) > 1
+
+
+def test_the_mean_of_logits_over_frames():
+    """Open-VCLIP's frame mean: cosines of each frame with the texts, then their mean."""
+    model = tiny_model(dataclasses.replace(clip_only(TINY), frame_mean="logits")).eval()
+    pixels, text = tiny_pixels(), torch.randn(5, TINY.embed_dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        frames = model.visual(pixels).frames  # (B, T, E)
+        cosines = F.cosine_similarity(frames[:, :, None], text[None, None], dim=-1)  # (B, T, K)
+        wanted = model.logit_scale.exp() * cosines.mean(dim=1)
+        logits = model.logits(model.encode_video(pixels), text)
+        of_features = tiny_model(clip_only(TINY)).eval()
+        other = of_features.logits(of_features.encode_video(pixels), text)
+    assert torch.allclose(logits, wanted, atol=1e-5)
+    assert not torch.allclose(logits, other, atol=1e-3)
+
+
+def test_the_mean_of_logits_needs_a_mean_over_frames():
+    with pytest.raises(ConfigError, match="set integration to null"):
+        dataclasses.replace(TINY, frame_mean="logits")
 
 
 @pytest.mark.parametrize(

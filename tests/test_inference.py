@@ -102,13 +102,16 @@ def read_views(
 
 
 @pytest.mark.parametrize(
-    ("text", "views"), [("1x1", Views(1, 1)), (" 4x3 ", Views(4, 3)), ("10x1", Views(10, 1))]
+    ("text", "views"),
+    [("1x1", Views(1, 1)), (" 4x3 ", Views(4, 3)), ("10x1", Views(10, 1)), ("3x1@16", Views(3, 1, 16))],
 )
 def test_views_are_read_from_text(text, views):
     assert Views.parse(text) == views
 
 
-@pytest.mark.parametrize("text", ["", "1", "x", "1x", "x1", "1x1x1", "a4x3", "4 x 3", "-1x1", "4X3", "1.0x1"])
+@pytest.mark.parametrize(
+    "text", ["", "1", "x", "1x", "x1", "1x1x1", "a4x3", "4 x 3", "-1x1", "4X3", "1.0x1", "3x1@", "3x1@0"]
+)
 def test_views_of_another_form_are_refused(text):
     with pytest.raises(InputError, match=r"cannot read views .*for example 1x1 or 4x3"):
         Views.parse(text)
@@ -147,9 +150,12 @@ def test_dense_views_are_neighbouring_frames_of_the_middle(videos, stride):
         assert torch.equal(read_views(path, PREPROCESS, 4, views), expected), path.name
 
 
-def test_dense_views_look_once(videos):
-    with pytest.raises(InputError, match=r"dense sampling reads the middle .*: num_clips must be 1, not 4"):
-        Views(4, 1, dense_stride=2)
+def test_several_dense_views_are_spread_over_the_video():
+    """Windows of 10 frames in 61: the room of 51 in quarters, as the tests of SlowFast's code begin."""
+    indices = Views(4, 1, dense_stride=3).indices(61, 4)
+    assert indices[:, 0].tolist() == [0, 12, 25, 38]
+    assert (indices[:, 1:] - indices[:, :-1] == 3).all()
+    assert Views(2, 1, dense_stride=3).indices(2, 4).tolist() == [[0, 1, 1, 1]] * 2
 
 
 def test_limits_hold_for_views(videos):

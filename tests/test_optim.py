@@ -26,7 +26,8 @@ def test_every_parameter_belongs_to_exactly_one_part():
     assert parts["integration.position_embedding"] == "new"
     assert parts["prompting.patch_proj.weight"] == "new"
     assert parts["prompting.layers.0.cross_attn.query.weight"] == "new"
-    assert parts["text.token_embedding.weight"] == "text"
+    assert parts["text.token_embedding.weight"] == "token_embedding"
+    assert parts["text.proj.weight"] == "text"
     assert parts["logit_scale"] == "logit_scale"
     assert group_of("text.context.vectors") == group_of("discrete.table") == "new"
 
@@ -52,10 +53,9 @@ def test_groups_hold_each_trained_parameter_once_with_its_rate():
     )
     rate = {id(p): (g["peak_lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     assert len(rate) == sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
-    factors = dataclasses.asdict(ALL)
     for name, parameter in model.named_parameters():
         decay = 0.3 if decays(name, parameter) else 0.0
-        assert rate[id(parameter)] == (pytest.approx(0.1 * factors[group_of(name)]), decay), name
+        assert rate[id(parameter)] == (pytest.approx(0.1 * ALL.of(group_of(name))), decay), name
 
 
 def test_a_factor_of_zero_freezes():
@@ -63,7 +63,10 @@ def test_a_factor_of_zero_freezes():
     freeze(model, LearningRates())
     frozen = {group_of(name) for name, p in model.named_parameters() if not p.requires_grad}
     trained = {group_of(name) for name, p in model.named_parameters() if p.requires_grad}
-    assert (frozen, trained) == ({"text", "logit_scale"}, {"new", "visual"})
+    assert (frozen, trained) == ({"text", "token_embedding", "logit_scale"}, {"new", "visual"})
+    freeze(model, LearningRates(text=1.0, token_embedding=0.0))
+    trained = {group_of(name) for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"new", "visual", "text"}
     nothing = LearningRates(new=0, visual=0)
     freeze(model, nothing)
     with pytest.raises(ConfigError, match="every part is frozen"):

@@ -22,21 +22,23 @@ from openxclip.training.config import DistillationConfig, InterpolatedConfig, Mi
 PAGE = (Path(__file__).parents[1] / "docs" / "published.md").read_text(encoding="utf-8")
 ROWS = [line for line in PAGE.split("\n") if line.startswith("| K")]
 COMMANDS = re.findall(r"`openxclip (.+?)`|^openxclip (.+)$", PAGE, re.MULTILINE)
-SETTINGS = {  # weights, frames
-    "b32_8": ("ViT-B-32.pt", 8),
-    "b32_16": ("ViT-B-32.pt", 16),
-    "b16_8": ("ViT-B-16.pt", 8),
-    "b16_16": ("ViT-B-16.pt", 16),
-    "b16_32": ("ViT-B-16.pt", 32),
-    "l14_8": ("ViT-L-14.pt", 8),
-    "l14_336_16": ("ViT-L-14-336px.pt", 16),
+SETTINGS = {  # weights, frames, clips that one GPU held and mixed
+    "b32_8": ("ViT-B-32.pt", 8, 8),
+    "b32_16": ("ViT-B-32.pt", 16, 8),
+    "b16_8": ("ViT-B-16.pt", 8, 8),
+    "b16_16": ("ViT-B-16.pt", 16, 4),
+    "b16_32": ("ViT-B-16.pt", 32, 4),
+    "l14_8": ("ViT-L-14.pt", 8, 4),
+    "l14_336_16": ("ViT-L-14-336px.pt", 16, 1),
 }
 
 
 @pytest.mark.parametrize("name", KINETICS)
-def test_kinetics_recipes_differ_in_weights_and_frames_alone(name: str) -> None:
-    init, num_frames = SETTINGS[name.removeprefix("k400_").removeprefix("k600_")]
-    assert recipe(name) == replace(supervised(), recipe=name, init=init, num_frames=num_frames)
+def test_kinetics_recipes_differ_in_weights_frames_and_mixing_alone(name: str) -> None:
+    init, num_frames, micro_batch = SETTINGS[name.removeprefix("k400_").removeprefix("k600_")]
+    base = supervised()
+    mix = replace(base.mix, micro_batch=micro_batch)
+    assert recipe(name) == replace(base, recipe=name, init=init, num_frames=num_frames, mix=mix)
 
 
 def test_all_seven_models_are_there() -> None:
@@ -47,14 +49,23 @@ def test_settings_of_the_three_regimes() -> None:
     """As published: epochs, learning rate, batch size; all else is the same."""
     published = {supervised: (30, 8e-6, 256), few_shot: (50, 2e-6, 64), zero_shot: (10, 8e-6, 256)}
     for regime, (epochs, learning_rate, batch_size) in published.items():
-        optim = OptimConfig(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size)
+        optim = OptimConfig(
+            epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, schedule="as_released"
+        )
         assert regime().optim == optim
         assert (optim.warmup_epochs, optim.weight_decay, optim.betas) == (5, 0.001, (0.9, 0.98))
         assert (optim.epsilon, optim.final_factor) == (1e-8, 0.01)
         assert (optim.factors.new, optim.factors.text, optim.factors.logit_scale) == (10, 0, 0)
         assert regime().mix == MixConfig(
-            label_smoothing=0.1, mixup_alpha=0.8, cutmix_alpha=1.0, switch_probability=0.5
+            label_smoothing=0.1,
+            mixup_alpha=0.8,
+            cutmix_alpha=1.0,
+            switch_probability=0.5,
+            partners="random",
+            micro_batch=8 if regime is supervised else 4,
         )
+        assert regime().data.jitter_frames
+        assert regime().expansion.initialisation == "as_released"
         assert regime().seed == 1024
     assert (few_shot().init, few_shot().num_frames) == ("ViT-B-16.pt", 32)
     assert (zero_shot().init, zero_shot().num_frames) == ("ViT-B-16.pt", 32)
@@ -68,15 +79,30 @@ def test_settings_of_the_later_fine_tunings() -> None:
         parts = config.expansion
         assert (parts.message_tokens, parts.integration, parts.prompting) == (False, None, None)
         factors = config.optim.factors
-        assert (factors.visual, factors.text, factors.logit_scale) == (1, 1, 1)
-    assert replace(vifi_clip().optim, factors=zero_shot().optim.factors) == zero_shot().optim
-    assert (vifi_clip().num_frames, vifi_clip().averaging) == (32, None)
+        assert (factors.visual, factors.logit_scale) == (1, 1)
+        assert factors.text == (0 if function is open_vclip else 1)
+        assert factors.token_embedding == (0 if function is vifi_clip else None)
+    vifi = vifi_clip()
+    optim = replace(vifi.optim, factors=zero_shot().optim.factors, decay_everything=False)
+    assert optim == zero_shot().optim
+    assert vifi.optim.decay_everything
+    assert (vifi.num_frames, vifi.averaging, vifi.templates) == (32, None, ("a photo of a {}.",))
+    assert (vifi.mix, vifi.data) == (zero_shot().mix, zero_shot().data)
+    assert (open_vclip().expansion.frame_mean, froster().expansion.frame_mean) == ("logits", "features")
+    assert (open_vclip().template_draw, froster().template_draw) == ("all", "one")
     assert open_vclip().interpolated == InterpolatedConfig(max_share=0.6, weight=0.5)
     assert froster().distillation == DistillationConfig(weight=2.0, residual_share=0.1)
     for config in (open_vclip(), froster()):
         optim = config.optim
         assert (optim.epochs, optim.learning_rate, optim.batch_size) == (22, 3.33e-6, 64)
         assert (optim.warmup_epochs, optim.weight_decay, optim.clip_grad_norm) == (2, 0.01, 1)
+        assert (optim.schedule, optim.final_factor) == ("after_warmup", 0.01)
+        assert len(config.templates) == 28
+        assert (config.data.crop, min(config.data.crop_scales), config.data.dense_stride) == (
+            "uniform",
+            224 / 256,
+            16,
+        )
         assert [epoch for epoch in range(1, 23) if epoch / 22 > config.averaging.start] == [*range(2, 23)]
 
 
@@ -95,7 +121,7 @@ def test_the_page_gives_the_published_numbers() -> None:
             *_, number = (cell.strip() for cell in row.strip("|").split("|"))
             top1 = getattr(model, data)
             assert number.removesuffix(" %") == ("none published" if top1 is None else str(top1))
-            assert f"--model runs/{data}_{model.name} " in row
+            assert f"--model runs/{data}_{model.name}/last " in row
     for function, numbers in (
         (few_shot, ("53.0, 57.3, 62.8, 64.0", "76.4, 83.4, 88.3, 91.4")),
         (zero_shot, ("44.6 ± 5.2", "72.0 ± 2.3", "65.2 ± 0.4")),

@@ -60,5 +60,5 @@ def test_what_is_neither_name_nor_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no template"):
         parse_templates(str(tmp_path / "empty.txt"))
     for text in ("vidio", "absent.txt", str(tmp_path), "a video of {}", "x" * 5000, ""):
-        with pytest.raises(InputError, match="one of name, video, clip-video, clip-80, or a file"):
+        with pytest.raises(InputError, match="one of name, video, photo, clip-video, clip-80, or a file"):
             parse_templates(text)

@@ -36,7 +36,12 @@ DescriptionsFile = Annotated[
         "moving-shapes for that world's own",
     ),
 ]
-ViewsText = Annotated[str, tyro.conf.arg(help="temporal clips x spatial crops, e.g. 1x1 or 4x3")]
+ViewsText = Annotated[
+    str,
+    tyro.conf.arg(
+        help="temporal clips x spatial crops, e.g. 1x1 or 4x3; 3x1@16: each clip every 16th frame of a window"
+    ),
+]
 Json = Annotated[bool, tyro.conf.arg(name="json", help="print JSON for machines")]
 Labels = Annotated[
     str | None,
@@ -90,7 +95,7 @@ class PromptOptions:
     templates: Annotated[
         str,
         tyro.conf.arg(
-            help="prompt templates: a built-in name (name, video, clip-video, clip-80), or a file with one a line"
+            help="prompt templates: name, video, photo, clip-video or clip-80, or a file with one a line"
         ),
     ] = "name"
     descriptions: DescriptionsFile = None

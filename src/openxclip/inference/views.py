@@ -12,7 +12,7 @@ from torch import Tensor
 
 from openxclip.errors import InputError
 from openxclip.video.convert import FrameSize
-from openxclip.video.sampling import dense, multi_view
+from openxclip.video.sampling import dense_views, multi_view
 from openxclip.video.transforms import Preprocessor
 
 MAX_CLIPS = 100  # all views of a video are in memory at once
@@ -27,7 +27,7 @@ class Views:
     num_crops: int = 1
     """Spatial crops of each: 1 (centre) or 3 (along the long side). A model that squashes whole frames has one."""
     dense_stride: int | None = None
-    """None spreads each clip over the whole video; a number n takes every n-th frame around its middle."""
+    """None spreads each clip over the whole video; a number n takes every n-th frame of windows spread over it."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_clips <= MAX_CLIPS or self.num_crops not in (1, 3):
@@ -35,28 +35,27 @@ class Views:
                 f"views {self.num_clips}x{self.num_crops}: clips must be 1 to {MAX_CLIPS}, crops 1 or 3; "
                 "write for example 1x1 or 4x3"
             )
-        if self.dense_stride is not None and self.num_clips != 1:
-            raise InputError(
-                f"dense sampling reads the middle of the video: num_clips must be 1, not {self.num_clips}"
-            )
 
     def indices(self, length: int, num_frames: int) -> np.ndarray:
         """The frames (num_clips, T) to look at in a video of `length` frames."""
         if self.dense_stride is not None:
-            return dense(length, num_frames, self.dense_stride)[None]
+            return dense_views(length, num_frames, self.dense_stride, self.num_clips)
         return multi_view(length, num_frames, self.num_clips)
 
     @classmethod
     def parse(cls, text: str) -> "Views":
-        """From "4x3": 4 clips of 3 crops.
+        """From "4x3": 4 clips of 3 crops; "3x1@16": each clip every 16th frame of a window.
 
         Raises:
             InputError: the text has another form.
         """
-        match = re.fullmatch(r"(\d+)x(\d+)", text.strip())
+        match = re.fullmatch(r"(\d+)x(\d+)(?:@([1-9]\d*))?", text.strip())
         if not match:
-            raise InputError(f"cannot read views {text!r}; write clips x crops, for example 1x1 or 4x3")
-        return cls(int(match[1]), int(match[2]))
+            raise InputError(
+                f"cannot read views {text!r}; write clips x crops, for example 1x1 or 4x3, or 3x1@16 for clips of "
+                "every 16th frame"
+            )
+        return cls(int(match[1]), int(match[2]), int(match[3]) if match[3] else None)
 
 
 Read = Callable[[Callable[[int], np.ndarray], FrameSize], np.ndarray]

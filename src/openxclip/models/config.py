@@ -10,6 +10,8 @@ from openxclip.configuration import check_types, from_dict, require
 MLP_RATIO = 4  # what an MLP widens by where nothing else is said, as in CLIP and X-CLIP
 HEAD_WIDTH = 64  # of every attention in X-CLIP and most language-image models as published
 
+FrameMean = Literal["features", "logits"]
+
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 """QuickGELU is OpenAI's, MetaCLIP's and X-CLIP's; GELU LAION's and Perception Encoder's; its tanh form SigLIP's."""
 
@@ -213,6 +215,9 @@ class XCLIPConfig:
     """The multi-frame integration transformer, or None for the mean over frames."""
     prompting: PromptingConfig | None = field(default_factory=PromptingConfig)
     """Video-specific prompting, or None for none."""
+    frame_mean: FrameMean = "features"
+    """Without integration: a video is the mean of its frames' features, or its logits are the mean of its frames'
+    logits (Open-VCLIP)."""
     num_discrete_labels: int | None = None
     """Free vectors in place of the text tower, one a class (the baseline "without text"), or None for texts."""
     logit_bias: bool = False
@@ -223,6 +228,10 @@ class XCLIPConfig:
         require(
             self.vision.projection or self.vision.width == self.embed_dim,
             f"vision: without projection its width {self.vision.width} must be embed_dim, {self.embed_dim}",
+        )
+        require(
+            self.frame_mean == "features" or self.integration is None,
+            "frame_mean says what is averaged over frames where nothing integrates them: set integration to null",
         )
         for name in ("integration", "prompting"):
             part = getattr(self, name)

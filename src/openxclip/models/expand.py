@@ -69,7 +69,8 @@ def shared_parts_differ(first: XCLIPConfig, second: XCLIPConfig) -> str:
 def _shared_settings(config: XCLIPConfig) -> dict[str, Any]:
     """Settings of what an image model has too, by their dotted names."""
     settings: dict[str, Any] = {}
-    for name, value in dataclasses.replace(clip_only(config), num_frames=1).to_dict().items():
+    alike = dataclasses.replace(clip_only(config), num_frames=1, frame_mean="features")
+    for name, value in alike.to_dict().items():
         parts = value if isinstance(value, dict) else {"": value}
         settings |= {f"{name}.{leaf}".rstrip("."): setting for leaf, setting in parts.items()}
     return settings

@@ -37,7 +37,8 @@ ADDED = "|".join(f"({part.pattern})" for part in ADDED_PARTS)
 GROUPS = {
     "new": ADDED,
     "visual": rf"(?!{ADDED})visual\..*",
-    "text": rf"(?!{ADDED})text\..*",
+    "token_embedding": r"text\.token_embedding\..*",
+    "text": rf"(?!{ADDED}|text\.token_embedding)text\..*",
     "logit_scale": r"logit_(scale|bias)",
 }
 """Group that learns at one rate -> pattern of our parameter names; every parameter matches exactly one."""

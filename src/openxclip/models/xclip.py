@@ -65,8 +65,14 @@ class XCLIP(nn.Module):
         """
         self._check(pixels)
         frames, patches = self.visual(pixels.to(self.visual.patch_embedding.weight.dtype))
-        video = frames.mean(dim=1) if self.integration is None else self.integration(frames)
+        video = self._frame_mean(frames) if self.integration is None else self.integration(frames)
         return VideoFeatures(video, None if self.prompting is None else self.prompting.project(patches))
+
+    def _frame_mean(self, frames: Tensor) -> Tensor:
+        """Frame features (B, T, E) -> (B, E). Cosines are linear in unit vectors: their mean has the mean cosine."""
+        if self.config.frame_mean == "logits":
+            frames = F.normalize(frames, dim=-1)
+        return frames.mean(dim=1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """tokens (K, C) -> text features (K, E), not normalised.
@@ -94,7 +100,9 @@ class XCLIP(nn.Module):
         return self.text(tokens)
 
     def logits(self, video: VideoFeatures, text: Tensor) -> Tensor:
-        """Scaled cosine of every video with every text as it sees it: (B, E), (K, E) -> (B, K), at least float32.
+        """Scaled cosine of every video, or its mean over frames, with every text as the video sees it.
+
+        Features (B, E) and (K, E) -> (B, K), at least float32.
 
         Raises:
             InputError: the features lack the patches that video-specific prompting reads.
@@ -109,7 +117,9 @@ class XCLIP(nn.Module):
         precision = torch.promote_types(text.dtype, torch.float32)
         # autocast knows no meta device, on which costs are counted
         with nullcontext() if text.is_meta else torch.autocast(text.device.type, enabled=False):
-            query = F.normalize(video.video.to(precision), dim=-1)  # (B, E)
+            query = video.video.to(precision)  # (B, E)
+            if self.config.frame_mean == "features":
+                query = F.normalize(query, dim=-1)
             text = F.normalize(text.to(precision), dim=-1)
             similarity = torch.einsum("be,bke->bk" if text.ndim == 3 else "be,ke->bk", query, text)
             logits = self.logit_scale.to(precision).exp() * similarity

@@ -86,6 +86,7 @@ BUILT_IN_TEMPLATES: dict[str, tuple[str, ...]] = {
         "footage that shows {}.",
         "the action in this video is {}.",
     ),
+    "photo": ("a photo of a {}.",),  # ViFi-CLIP's
     "clip-video": _CLIP_VIDEO,
     "clip-80": _CLIP_80,
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from openxclip.configuration import require
-from openxclip.models.config import IntegrationConfig, PromptingConfig, XCLIPConfig
+from openxclip.models.config import FrameMean, IntegrationConfig, PromptingConfig, XCLIPConfig
 from openxclip.text.templates import SLOT
 
 MAX_SEED = 2**63 - 1  # what torch's generators take
@@ -96,12 +96,22 @@ class LearningRates:
     """The image tower."""
     text: float = 0.0
     """The text tower; frozen and without learnable context, its features are computed once."""
+    token_embedding: float | None = None
+    """The text tower's first layer; None is the text tower's own factor."""
     logit_scale: float = 0.0
     """The temperature, and SigLIP's bias of all logits."""
 
     def __post_init__(self) -> None:
         for name, factor in vars(self).items():
-            require(0 <= factor < math.inf, f"optim.factors.{name} must be 0 (frozen) or more, got {factor}")
+            require(
+                factor is None or 0 <= factor < math.inf,
+                f"optim.factors.{name} must be 0 (frozen) or more, got {factor}",
+            )
+
+    def of(self, group: str) -> float:
+        """The factor of a group of parameters (`models/parts.py`)."""
+        factor = getattr(self, group)
+        return self.text if factor is None else factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +179,8 @@ class ExpansionConfig:
     """The multi-frame integration transformer, or None for the mean over frames."""
     prompting: PromptingConfig | None = field(default_factory=PromptingConfig)
     """Video-specific prompting, or None for none."""
+    frame_mean: FrameMean = "features"
+    """Without integration: the mean over the frames' features, or over their logits."""
     drop_path: float = 0.0
     """Stochastic depth of the image tower's last block."""
     initialisation: Literal["small", "as_released"] = "small"
@@ -261,6 +273,8 @@ class TrainConfig:
     """Frames of a training clip."""
     templates: tuple[str, ...] = (SLOT,)
     """Sentences with {} for the class name; several make an ensemble, as in CLIP."""
+    template_draw: Literal["all", "one"] = "all"
+    """Each step takes the mean over the templates, or draws one of them."""
     descriptions: str | None = None
     """Texts in place of the class names: a JSON file of label -> texts, or "moving-shapes"; None takes the names."""
     data: DataConfig = field(default_factory=DataConfig)

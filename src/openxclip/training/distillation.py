@@ -13,6 +13,8 @@ every way to integrate frames.
 Shapes: B clips, T frames, S input side, K classes, E joint embedding.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,36 +26,40 @@ from openxclip.training.config import DistillationConfig
 class Distillation:
     """The teacher, and the networks between it and the model in training."""
 
-    def __init__(self, teacher: XCLIP, text: Tensor | None, config: DistillationConfig, seed: int) -> None:
+    def __init__(
+        self, teacher: XCLIP, texts: Sequence[Tensor] | None, config: DistillationConfig, seed: int
+    ) -> None:
         """
         Args:
             teacher: the image model, with the frame mean.
-            text: its features (K, E) of the class names; None where the model in training has frozen texts.
+            texts: its features (K, E) of the class names, for each draw of templates (`TextTargets`); None where
+                the model in training has frozen texts.
             config: alpha and beta.
             seed: of the networks' weights.
         """
         self.teacher = teacher.eval().requires_grad_(False)
-        self.text = text
+        self.texts = texts
         self.config = config
-        names = ("video",) if text is None else ("video", "text")
+        names = ("video",) if texts is None else ("video", "text")
         rng = torch.Generator().manual_seed(seed)
         self.residuals = nn.ModuleDict({name: _residual(teacher.config.embed_dim, rng) for name in names})
         self.residuals.to(teacher.logit_scale.device)
         """What is trained beside the model, and no part of it."""
 
-    def extra_loss(self, pixels: Tensor, video: Tensor, text: Tensor) -> Tensor:
+    def extra_loss(self, pixels: Tensor, video: Tensor, text: Tensor, drawn: int) -> Tensor:
         """Weighted distance of the model's features from the teacher's.
 
         Args:
             pixels: the clips (B, T, 3, S, S), as the model saw them.
             video: the model's features of them (B, E).
             text: its features of the class names (K, E).
+            drawn: which of the texts these are.
         """
         with torch.no_grad():
             wanted = self.teacher.encode_video(pixels).video
         loss = self._distance("video", video, wanted)
-        if self.text is not None:
-            loss = loss + self._distance("text", text, self.text)
+        if self.texts is not None:
+            loss = loss + self._distance("text", text, self.texts[drawn])
         return self.config.weight * loss
 
     def _distance(self, name: str, features: Tensor, wanted: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded
 from openxclip.data.dataset import Batch, Draw, TrainClips, clip_loader, epoch_batches, generator
 from openxclip.errors import TrainingError
-from openxclip.inference.label_set import label_encoder
 from openxclip.models import XCLIP
 from openxclip.progress import progress_bar
 from openxclip.text.label_texts import LabelTexts
@@ -29,6 +28,7 @@ from openxclip.training.loop import TrainingLoop
 from openxclip.training.mixing import mix, smooth_targets, soft_cross_entropy
 from openxclip.training.optim import freeze
 from openxclip.training.run_folder import RunFolder, TrainingState
+from openxclip.training.text_targets import TextTargets
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +68,7 @@ class FineTuning:
         self.device = self.model.logit_scale.device
         self.model.visual.gradient_checkpointing = config.gradient_checkpointing
         freeze(self.model, config.optim.factors)
-        self.encode_labels = label_encoder(self.model, start.tokenizer, texts)
-        text = self.encode_labels()  # (K, E)
-        self.frozen_text = None if text.requires_grad else text
+        self.targets = TextTargets(self.model, start.tokenizer, texts, config.template_draw)
         num_samples = config.data.samples_per_epoch
         self.num_samples = len(clips.manifest.items) if num_samples is None else num_samples
         self.steps_per_epoch = max(1, self.num_samples // config.optim.batch_size)
@@ -97,11 +95,13 @@ class FineTuning:
         if self.config.distillation is None:
             return None
         assert image_model is not None, "config.needs_image_model says so"
-        text = None
-        if self.frozen_text is None:
+        of_teacher = None
+        if self.targets.frozen is None:
             with torch.no_grad():
-                text = label_encoder(image_model, self.start.tokenizer, texts)()  # (K, E)
-        distillation = Distillation(image_model, text, self.config.distillation, self.config.seed)
+                of_teacher = TextTargets(
+                    image_model, self.start.tokenizer, texts, self.config.template_draw
+                ).frozen
+        distillation = Distillation(image_model, of_teacher, self.config.distillation, self.config.seed)
         self.loop.train_beside("distillation", distillation.residuals)
         return distillation
 
@@ -169,18 +169,19 @@ class FineTuning:
         rng = generator(Draw.STEP, self.config.seed, number)
         torch.manual_seed(int(rng.integers(2**63)))  # drop path draws from torch's own generator
         inputs, targets = self._inputs(batch, rng)
-        total = self._accumulate(inputs, targets)
+        drawn = self.targets.draw(rng)
+        total = self._accumulate(inputs, targets, drawn)
         if self.interpolated is not None:
             with self.interpolated.weights(rng) as weight:
-                total += self._accumulate(inputs, targets, weight)
+                total += self._accumulate(inputs, targets, drawn, weight)
         return total
 
-    def _accumulate(self, inputs: Tensor, targets: Tensor, weight: float = 1.0) -> float:
+    def _accumulate(self, inputs: Tensor, targets: Tensor, drawn: int, weight: float = 1.0) -> float:
         """Add the gradient of `weight` times the loss of a batch, part by part -> that loss."""
         num_parts = min(self.config.optim.accumulation_steps, len(targets))
         total = 0.0
         for clips, wanted in zip(inputs.chunk(num_parts), targets.chunk(num_parts), strict=True):
-            loss = self._loss(clips, wanted) * len(wanted) / len(targets) * weight
+            loss = self._loss(clips, wanted, drawn) * len(wanted) / len(targets) * weight
             loss.backward()
             total += loss.item()
         return total
@@ -191,13 +192,13 @@ class FineTuning:
         targets = smooth_targets(labels, len(self.clips.manifest.labels), self.config.mix.label_smoothing)
         return mix(self.preprocess.normalise(pixels), targets, self.config.mix, rng)
 
-    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Loss of clips (B, T, 3, S, S) with targets (B, K)."""
+    def _loss(self, inputs: Tensor, targets: Tensor, drawn: int) -> Tensor:
+        """Loss of clips (B, T, 3, S, S) with targets (B, K), against the texts that were drawn."""
         enabled = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
-            text = self.encode_labels() if self.frozen_text is None else self.frozen_text
+            text = self.targets.features(drawn)
             video = self.model.encode_video(inputs)
             loss = soft_cross_entropy(self.model.logits(video, text), targets)
             if self.distillation is not None:
-                loss = loss + self.distillation.extra_loss(inputs, video.video, text)
+                loss = loss + self.distillation.extra_loss(inputs, video.video, text, drawn)
         return loss

@@ -1,6 +1,5 @@
 """Parameter groups, the optimizer and its learning-rate schedule."""
 
-import dataclasses
 import math
 
 import torch
@@ -19,12 +18,11 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 def freeze(model: nn.Module, factors: LearningRates) -> None:
     """Switch off the gradients of the parts whose factor is 0, and on those of the others."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(getattr(factors, group_of(name)) != 0)
+        parameter.requires_grad_(factors.of(group_of(name)) != 0)
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW with a group for each (group of parts, decays or not); a group keeps its peak rate as `peak_lr`."""
-    factors = dataclasses.asdict(config.factors)
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -37,7 +35,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
             {
                 "params": parameters,
                 "weight_decay": config.weight_decay if decayed else 0.0,
-                "peak_lr": config.learning_rate * factors[part],
+                "peak_lr": config.learning_rate * config.factors.of(part),
             }
             for (part, decayed), parameters in groups.items()
         ],

@@ -85,6 +85,7 @@ def _expanded(config: XCLIPConfig, expansion: ExpansionConfig, num_labels: int) 
         text=dataclasses.replace(config.text, num_context_vectors=expansion.num_context_vectors),
         integration=_heads_kept(expansion.integration, config.integration),
         prompting=_heads_kept(expansion.prompting, config.prompting),
+        frame_mean=expansion.frame_mean,
         num_discrete_labels=num_labels if expansion.discrete_labels else None,
     )
 

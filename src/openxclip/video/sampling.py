@@ -71,6 +71,21 @@ def dense(
     return np.minimum(start + stride * np.arange(num_samples, dtype=np.int64), num_frames - 1)
 
 
+def dense_views(num_frames: int, num_samples: int, stride: int, num_clips: int) -> np.ndarray:
+    """(num_clips, T) int64: `dense` windows for a test. Deterministic, and one clip is the window in the middle.
+
+    Of several, clip k begins at k / num_clips of the room that a window has, as in the tests of Open-VCLIP and
+    FROSTER (SlowFast's code).
+    """
+    _check(num_clips=num_clips)
+    middle = dense(num_frames, num_samples, stride)
+    if num_clips == 1:
+        return middle[None]
+    slack = max(num_frames - ((num_samples - 1) * stride + 1), 0)
+    starts = slack * np.arange(num_clips, dtype=np.int64) // num_clips
+    return np.minimum(starts[:, None] + stride * np.arange(num_samples), num_frames - 1)
+
+
 def _check(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
