@@ -21,7 +21,7 @@ import numpy as np
 from openxclip.errors import InputError, VideoError
 from openxclip.video.convert import Converter, Filter, FrameSize, quarter_turns
 from openxclip.video.packets import PacketTable, Run, share_out
-from openxclip.video.source import VideoLimits, VideoSource, video_errors
+from openxclip.video.source import VideoLimits, VideoSource, playing_seconds, video_errors
 from openxclip.video.stream import VideoStream, WrongTableError
 
 # A video whose frames were counted by decoding keeps them for the read that follows, up to this size.
@@ -212,7 +212,7 @@ class VideoReader:
             packets, self._damaged = [], True
         self._num_packets = len(packets)
         if self._stream.has_reliable_pts:
-            self._table = PacketTable.build(packets)
+            self._table = PacketTable.build(packets, self._stream.reorders)
         if self._table is None:
             self._count_by_decoding()
         else:
@@ -238,11 +238,12 @@ class VideoReader:
     def _decode_and_keep(self) -> list[int | None]:
         """Decode everything; the pts of every frame. Stops at `max_seconds`: not every header states a length."""
         pts: list[int | None] = []
-        self._kept, num_bytes = [], 0
+        self._kept, num_bytes, seconds = [], 0, 0.0
         for frame in self._decode_all():
             self._damaged |= frame.is_corrupt
             pts.append(frame.pts)
-            self._limits.check_seconds(self.name, self._seconds_between(pts))
+            seconds += playing_seconds(self._seconds_at(pts[-2:]))
+            self._limits.check_seconds(self.name, seconds)
             num_bytes += sum(plane.buffer_size for plane in frame.planes)
             if num_bytes <= _KEEP_BYTES:
                 self._kept.append(frame)
@@ -250,24 +251,25 @@ class VideoReader:
                 self._kept = []
         return pts
 
-    def _seconds_between(self, pts: Sequence[int | None]) -> float:
-        """From the first of these frames to the last."""
-        first, last = pts[0], pts[-1]
-        if first is None or last is None:
-            return (len(pts) - 1) * self._stream.frame_seconds
-        return (last - first) * self._stream.time_base
+    def _seconds_at(self, pts: Sequence[int | None]) -> np.ndarray:
+        """When these frames are shown, from the first on; evenly where their time stamps do not tell."""
+        ticks = np.array([p for p in pts if p is not None], dtype=np.int64)
+        if len(ticks) < len(pts) or np.any(np.diff(ticks) < 0):
+            return np.arange(len(pts)) * self._stream.frame_seconds
+        return (ticks - ticks[0]) * self._stream.time_base
 
     def _set_times(self, pts: Sequence[int | None]) -> None:
+        if not pts and self._stream.is_unsupported:
+            raise VideoError(
+                self.name,
+                f"FFmpeg cannot decode this kind of {self.codec}. Convert it with another program, to MP4 or GIF",
+            )
         if not pts:
             raise VideoError(
                 self.name, "not one frame of it can be decoded: it is damaged or incomplete. Fetch it again"
             )
-        if any(p is None for p in pts):
-            self._seconds = np.arange(len(pts)) * self._stream.frame_seconds
-        else:
-            ticks = np.array(pts, dtype=np.int64)
-            self._seconds = (ticks - ticks[0]) * self._stream.time_base
-        self._limits.check_seconds(self.name, float(self._seconds[-1]))
+        self._seconds = self._seconds_at(pts)
+        self._limits.check_seconds(self.name, playing_seconds(self._seconds))
 
     def _frames_from_start(self, wanted: frozenset[int]) -> Iterator[tuple[int, Any]]:
         frames = self._kept or self._decode_all()

@@ -16,6 +16,10 @@ import numpy as np
 SEEKABLE_CODECS = frozenset({"h264", "hevc", "vp9", "mpeg1video", "mpeg2video", "mpeg4"})
 
 
+# In typical distances of frames: a larger gap may be a packet that was lost.
+_MAX_GAP = 1.5
+
+
 class PacketInfo(NamedTuple):
     """What the demuxing pass keeps of a packet."""
 
@@ -65,12 +69,20 @@ class PacketTable:
     key_positions: np.ndarray  # (num_keys,) ascending
     packets: Sequence[PacketInfo]  # decode order
     position_of_pts: dict[int, int]
+    is_even: bool  # no frame is missing between others, as far as the time stamps tell
 
     @classmethod
-    def build(cls, packets: Sequence[PacketInfo]) -> "PacketTable | None":
-        """The table, or None where packets do not tell the frames and only decoding can."""
+    def build(cls, packets: Sequence[PacketInfo], reorders: bool) -> "PacketTable | None":
+        """The table, or None where packets do not tell the frames and only decoding can.
+
+        Args:
+            packets: in decode order.
+            reorders: whether the codec says that frames are shown in another order than they are stored.
+        """
         if not packets or any(p.pts is None or p.is_corrupt for p in packets):
             return None
+        if reorders and len(packets) > 1 and all(p.pts == p.dts for p in packets):
+            return None  # stamped in decode order, by a tool that had no time stamps: they say nothing of the screen
         pts = np.array([p.pts for p in packets], dtype=np.int64)
         key_positions = np.flatnonzero([p.is_keyframe for p in packets])
         shown = np.flatnonzero([not p.is_discard for p in packets])
@@ -82,7 +94,9 @@ class PacketTable:
         if not len(positions):
             return None
         position_of_pts = dict(zip(pts.tolist(), range(len(pts)), strict=True))
-        return cls(pts[positions], positions, key_pts, key_positions, packets, position_of_pts)
+        gaps = np.diff(np.sort(pts))
+        is_even = not len(gaps) or bool(gaps.max() <= _MAX_GAP * np.median(gaps))
+        return cls(pts[positions], positions, key_pts, key_positions, packets, position_of_pts, is_even)
 
     def seek_time(self, position: int) -> int:
         """Time stamp that leads a seek to this packet or before it, never behind it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
+import numpy as np
 
 from openxclip.errors import ConfigError, VideoError
 
@@ -115,19 +116,39 @@ def open_container(file: BinaryIO) -> Any:
 
 
 def choose_stream(container: Any, name: str) -> Any:
-    """The video stream: by FFmpeg's rule the default one with the most pixels; cover art is no video."""
+    """The video stream: one that plays before one still image, then the default one, then that with the most pixels.
+
+    Cover art is no video. An animated AVIF has its first frame in a stream of its own.
+    """
     streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not streams:
+        if container.streams.video:
+            raise VideoError(name, "it holds no video, only cover art. Give the file of the video itself")
         found = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise VideoError(name, f"it holds no video stream (found: {found})")
     streams = [s for s in streams if s.codec_context is not None]
     if not streams:
         raise VideoError(name, "this build of FFmpeg has no decoder for its video. Convert it to H.264")
-    return max(streams, key=lambda s: (bool(s.disposition & s.disposition.default), s.width * s.height))
+    return max(
+        streams,
+        key=lambda s: (s.frames != 1, bool(s.disposition & s.disposition.default), s.width * s.height),
+    )
 
 
-def header_seconds(container: Any, stream: Any) -> float:
-    """The length the header states, 0 where it states none."""
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / av.time_base
+def header_seconds(stream: Any) -> float:
+    """The length the header states by its number of frames, 0 where it states none.
+
+    Time stamps alone are not asked: they may jump.
+    """
+    rate = stream.guessed_rate or stream.average_rate
+    if not stream.frames or not rate or stream.duration is None or stream.time_base is None:
+        return 0.0
+    return min(float(stream.duration * stream.time_base), float(stream.frames / rate))
+
+
+_LONGEST_FRAME_SECONDS = 10.0
+
+
+def playing_seconds(seconds: np.ndarray) -> float:
+    """How long frames at these times (N,) play. A gap of more than 10 s is a jump of the time stamps, and no time."""
+    return float(np.minimum(np.abs(np.diff(seconds)), _LONGEST_FRAME_SECONDS).sum())

@@ -26,6 +26,9 @@ _CODECS_THAT_SKIP = frozenset({"h264", "hevc"})
 # AVI stores no pts, and those FFmpeg makes up are one frame off once B-frames occur. An MPEG program stream
 # stores few, and those made up in between differ after a seek.
 _FORMATS_WITHOUT_PTS = frozenset({"avi", "mpeg"})
+# What `field_order` says of H.264 whose every packet holds a whole frame. Where it holds a field, two make a frame.
+_PROGRESSIVE = 1
+
 _HOLE = (
     "packet {} cannot be decoded, and others follow it. Fetch the file again, or repair it with: "
     "ffmpeg -i FILE -c:v libx264 REPAIRED.mp4"
@@ -41,6 +44,8 @@ class VideoStream:
 
     def __init__(self, source: VideoSource, num_threads: int, limits: VideoLimits) -> None:
         self.name = source_name(source)
+        self.is_unsupported = False
+        """Whether decoding failed because FFmpeg cannot decode such a file, and not for damage."""
         self._limits = limits
         self._num_threads = num_threads
         self._container: Any = None
@@ -59,13 +64,16 @@ class VideoStream:
         self.codec: str = self._decoder.codec.canonical_name
         self.width, self.height = self._decoder.width, self._decoder.height
         self._limits.check_frame(self.name, self.width, self.height)
-        self._limits.check_seconds(self.name, header_seconds(self._container, self._stream))
+        self._limits.check_seconds(self.name, header_seconds(self._stream))
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.frame_seconds = float(1 / rate) if rate else 0.0
         self.time_base = float(self._stream.time_base)
         self.has_reliable_pts = (
-            self.codec in SEEKABLE_CODECS and self._container.format.name not in _FORMATS_WITHOUT_PTS
+            self.codec in SEEKABLE_CODECS
+            and self._container.format.name not in _FORMATS_WITHOUT_PTS
+            and (self.codec != "h264" or self._decoder.field_order == _PROGRESSIVE)
         )
+        self.reorders: bool = self._decoder.has_b_frames
 
     def _reopen(self, num_threads: int) -> Self:
         """Go back to the first packet, with a fresh decoder."""
@@ -133,12 +141,14 @@ class VideoStream:
         remains of others. One thread, so that an error comes with the packet that caused it.
         """
         self._reopen(1)
+        self.is_unsupported = self.codec == "webp"  # FFmpeg leaves the frames of an animation out
         broken_at: int | None = None
         packets = self._packets_until_break()
         for position, packet in enumerate(packets):
             try:
                 frames = self._decoder.decode(packet)
-            except av.FFmpegError:
+            except av.FFmpegError as error:
+                self.is_unsupported |= isinstance(error, av.PatchWelcomeError | av.NotImplementedError)
                 self._limits.check_frame(self.name, self._decoder.width, self._decoder.height)
                 broken_at = position if broken_at is None else broken_at
                 continue
@@ -153,9 +163,12 @@ class VideoStream:
             yield from self._packets()
 
     def decode_run(self, table: PacketTable, run: Run) -> Iterator[Any]:
-        """The frames of one run, the wanted ones among them; others are left out where the codec allows."""
+        """The frames of one run, the wanted ones among them; others are left out where the codec allows.
+
+        Not where a packet may be lost: the decoder then patches frames up from others, which must all be there.
+        """
         for position, packet in self._packets_of(table, run):
-            if self.codec in _CODECS_THAT_SKIP:
+            if self.codec in _CODECS_THAT_SKIP and table.is_even:
                 self._decoder.skip_frame = "DEFAULT" if position in run.positions else "NONREF"
             yield from self._decoder.decode(packet)
         yield from self._decoder.decode(None)
