@@ -1,6 +1,8 @@
 """Outputs appear whole or not at all."""
 
+import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -140,3 +142,24 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path):
     with atomic_folder(tmp_path / "a"):
         pass
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX")
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o007])
+def test_modes_follow_the_umask(umask: int, tmp_path: Path):
+    """Also of files that a library writes for its owner alone, as safetensors does."""
+    before = os.umask(umask)
+    try:
+        with atomic_write(tmp_path / "a.txt") as temporary:
+            temporary.write_text("a")
+            temporary.chmod(0o600)
+        with atomic_folder(tmp_path / "folder") as folder:
+            (folder / "inner").mkdir()
+            for path in (folder / "b.txt", folder / "inner" / "c.txt"):
+                path.write_text("b")
+                path.chmod(0o600)
+    finally:
+        os.umask(before)
+    for name in ("a.txt", "folder/b.txt", "folder/inner/c.txt"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~umask, name
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~umask

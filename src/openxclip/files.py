@@ -1,11 +1,13 @@
 """Outputs appear under their final name whole or not at all: written beside it, then renamed.
 
-This guards against an interrupted process, not against a machine that loses power. One writer a name at a time.
+This guards against an interrupted process, not against a machine that loses power. One writer a name at a time. Who may
+read a file is what the umask says, also where a library writes it for its owner alone.
 """
 
 import glob
 import json
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +21,11 @@ from openxclip.errors import CheckpointError
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it becomes `path` on success and is removed on failure."""
     temporary = _beside(path)
+    temporary.touch()
+    mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -36,8 +41,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     recover_folder(path)
     temporary, previous = _beside(path), _previous(path)
     temporary.mkdir(parents=True)
+    mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666
     try:
         yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                file.chmod(mode)
         if path.exists():
             path.rename(previous)
         temporary.rename(path)
