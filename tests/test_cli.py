@@ -609,7 +609,8 @@ def test_evaluate_with_every_option(call, model, bare_model, data, tmp_path):
         "--data", str(lists), "--list", "broken.txt", "--media-root", str(media), "--output", str(output),
         "--views", "2x1", "--templates", "video", "--json", "--device", "cpu", "--dtype", "bfloat16", "--frames", "3",
         "--labels", "piano, waves, nobody", "--interpolate", "1", "--image-model", str(bare_model),
-        "--descriptions", str(tmp_path / "texts.json"), "--batch-size", "2",
+        "--descriptions", str(tmp_path / "texts.json"), "--batch-size", "2", "--max-seconds", "60",
+        "--max-frame-px", "1000000",
     ]  # fmt: skip
     assert options(arguments) == options_in_help(call, "evaluate", "supervised")
     outcome = call(*arguments)

@@ -23,6 +23,7 @@ from openxclip.evaluation.metrics import confusion_matrix, per_class_accuracy, t
 from openxclip.inference.views import Views
 from openxclip.reports.plots import plot_confusion
 from openxclip.video import Preprocessor
+from openxclip.video.source import VideoLimits
 
 LABELS = ("running", "zo ve", "ki", "jumping", "de", "lo mu", "nobody does this")
 
@@ -143,6 +144,15 @@ def test_unreadable_videos_are_counted_and_named(result):
     assert "no such file" in errors["9.mp4"]
     assert all((row.predicted is None) != (row.error is None) for row in result.videos)
     assert sum(map(sum, result.confusion)) == 10
+
+
+def test_limits_hold_for_evaluations(recognizer, manifest):
+    """Videos 0 to 11 have 9 to 20 frames at 25 a second; two cannot be read anyway."""
+    limited = Recognizer(recognizer.engine, LABELS, VideoLimits(max_seconds=0.5))
+    errors = {row.path: row.error for row in evaluate(limited, manifest, Views()).videos if row.error}
+    assert {path for path, error in errors.items() if "over the limit max_seconds=0.5" in error} == {
+        f"{i}.mp4" for i in (5, 6, 7, 8, 10, 11)
+    }
 
 
 def test_the_same_evaluation_twice_is_the_same(recognizer, manifest, result):

@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 from paths import DATA, needs_data
 
@@ -53,7 +54,16 @@ def test_official_csv_files_can_be_read() -> None:
 
 def test_every_built_in_set_has_its_size() -> None:
     sizes = [len(parse_labels(name)) for name in BUILT_IN_LABEL_SETS]
-    assert sizes == [400, 600, 101, 51]
+    assert sizes == [400, 600, 101, 51, 101]
+
+
+@needs_data("splits/labels")
+def test_ucf_names_as_released_are_one_word_each() -> None:
+    labels = built_in_labels("ucf101-official")
+    assert labels == official("ucf_101_labels.csv")
+    assert [label.lower() for label in labels] == [
+        label.replace(" ", "") for label in built_in_labels("ucf101")
+    ]
 
 
 def test_unknown_built_in_set_is_refused() -> None:
@@ -63,7 +73,6 @@ def test_unknown_built_in_set_is_refused() -> None:
 
 def test_typed_labels() -> None:
     assert parse_labels("playing piano,  surfing , C++") == ["playing piano", "surfing", "C++"]
-    assert parse_labels("surfing") == ["surfing"]
     long = [f"label number {i}" for i in range(500)]  # longer than any file name may be
     assert parse_labels(", ".join(long)) == long
 
@@ -73,8 +82,8 @@ def test_a_file_goes_before_typed_labels(tmp_path: Path, monkeypatch: pytest.Mon
     assert parse_labels("a, b") == ["a", "b"]
     Path("a, b").write_text("from the file\n")
     assert parse_labels("a, b") == ["from the file"]
-    Path("surfing").mkdir()
-    assert parse_labels("surfing") == ["surfing"]
+    Path("a, c").mkdir()
+    assert parse_labels("a, c") == ["a", "c"]
 
 
 def test_a_built_in_name_goes_before_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +97,139 @@ def test_a_built_in_name_goes_before_a_file(tmp_path: Path, monkeypatch: pytest.
 def test_a_path_that_is_not_there_is_no_label(text: str) -> None:
     with pytest.raises(InputError, match=f"no label file {text}"):
         parse_labels(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("k400", "kinetics400"),
+        ("k600", "kinetics600"),
+        ("kinetics-400", "kinetics400"),
+        ("UCF101", "ucf101"),
+        ("ucf-101", "ucf101"),
+        ("hmdb", "hmdb51"),
+    ],
+)
+def test_a_near_miss_of_a_built_in_name_is_named(text: str, meant: str) -> None:
+    with pytest.raises(InputError, match=rf"'{text}' is a single label.* Did you mean {meant}\?"):
+        parse_labels(text)
+
+
+def test_a_single_label_is_no_choice() -> None:
+    with pytest.raises(
+        InputError, match=r"'surfing' is a single label, with nothing to tell it from\. Give labels"
+    ):
+        parse_labels("surfing")
+    assert parse_labels("surfing", takes_one=True) == ["surfing"]
+
+
+def test_a_file_of_nearly_this_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("id,name\n0,a\n")
+    with pytest.raises(InputError, match=r"no label file .*Did you mean .*labels\.csv\?"):
+        parse_labels(str(tmp_path / "lables.csv"))
+
+
+NAMES = ["surfing", "cooking, slowly", "tai chi", "パンを焼く"]
+FORMS = {  # a header that says what the file is, and its rows
+    "a.csv": ("id,name", ["0,surfing", '1,"cooking, slowly"', "2,tai chi", "3,パンを焼く"]),
+    "b.txt": ("id,name", ['1,"cooking, slowly"', "0,surfing", "2,tai chi", "3,パンを焼く"]),
+    "name_first.csv": ("name,id", ["surfing,0", '"cooking, slowly",1', "tai chi,2", "パンを焼く,3"]),
+    "c.tsv": ("id\tname", ["0\tsurfing", "1\tcooking, slowly", "2\ttai chi", "3\tパンを焼く"]),
+    "config.json": (
+        '{"id2label": {',
+        ['"0": "surfing", "1": "cooking, slowly",', '"2": "tai chi", "3": "パンを焼く"}}'],
+    ),
+    "inverse.json": (
+        '{"label2id": {',
+        ['"surfing": 0, "cooking, slowly": 1,', '"tai chi": 2, "パンを焼く": 3}}'],
+    ),
+    "list.json": ('["surfing",', ['"cooking, slowly", "tai chi", "パンを焼く"]']),
+    "data.yaml": ("names:", ["  0: surfing", "  1: cooking, slowly", "  2: tai chi", "  3: パンを焼く"]),
+    "list.yml": ("names:", ["- surfing", "- cooking, slowly", "- tai chi", "- パンを焼く"]),
+    "classInd.txt": ("1 surfing", ["2 cooking, slowly", "3 tai chi", "4 パンを焼く"]),
+    "from_zero.txt": ("0: surfing", ["1: cooking, slowly", "2: tai chi", "3: パンを焼く"]),
+}
+
+
+def write_form(folder: Path, name: str, header: str) -> Path:
+    path = folder / name
+    path.write_text("\n".join([header, *FORMS[name][1], ""]), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_common_form_is_read_as_what_it_is(name: str, tmp_path: Path) -> None:
+    path = write_form(tmp_path, name, FORMS[name][0])
+    assert read_label_file(path) == parse_labels(str(path)) == NAMES
+
+
+def mutated(text: str, kept: str, rng: np.random.Generator) -> str:
+    """The text with one character changed, left out, doubled or put in; a class name in it, and before it, stays."""
+    start = text.find(kept)
+    own = range(start - 1, start + len(kept) + 1) if start >= 0 else ()
+    free = [i for i in range(len(text)) if i not in own]
+    at = int(rng.choice(free))
+    other = str(rng.choice(list("aX7 ,;:{[<'\t-")))
+    return (
+        text[:at] + other + text[at + 1 :],
+        text[:at] + text[at + 1 :],
+        text[:at] + text[at] + text[at:],
+        text[:at] + other + text[at:],
+    )[rng.integers(4)]
+
+
+def outcome(path: Path) -> tuple[list[str] | None, str]:
+    """The names in a label file, or the error."""
+    try:
+        return read_label_file(path), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def test_1000_damaged_headers_give_the_right_names_or_a_clear_error(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    refused = 0
+    for i in range(1000):
+        name = list(FORMS)[i % len(FORMS)]
+        header = mutated(FORMS[name][0], "surfing", rng)
+        path = write_form(tmp_path, name, header)
+        labels, error = outcome(path)
+        if labels is None:
+            assert str(path) in error, header
+            refused += 1
+        else:
+            assert [label.strip(" ,;:.)|=-'\t") for label in labels] == NAMES, (name, header, labels)
+    assert 300 < refused < 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("a.json", '{"model_type": "xclip"}', "no list of names"),
+        ("a.json", '{"id2label": {"0": "a", "2": "b"}}', "ids 0 to 1"),
+        ("a.json", '{"0": "a", "0": "b"}', "a key occurs twice"),
+        ("a.json", '["a", 5]', "no list of names"),
+        ("a.json", "[" * 100_000, "no JSON"),
+        ("a.yaml", "names: [a, b", "no YAML"),
+        ("a.yaml", "!!python/object/apply:os.system [ls]", "no YAML"),
+        ("a.txt", "names:\n  0: a\n  1: b\n", "a number, the others not|as in YAML"),
+        ("a.txt", "<html>\n<body>", "as in YAML or a page"),
+        ("a.txt", "0 a\n5 b\n", "not 0 or 1 to 2"),
+        ("a.tsv", "a\tb\n", "header"),
+    ],
+)
+def test_what_is_no_label_file_is_refused(name: str, text: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=f"{name}.*({complaint})"):
+        read_label_file(tmp_path / name)
+
+
+@needs_data("faults")
+def test_reported_label_files() -> None:
+    assert read_label_file(DATA / "faults" / "kinetics400-id2label.json")[:2] == ["abseiling", "air drumming"]
+    assert read_label_file(DATA / "faults" / "data.yaml") == ["surfing", "cooking"]
+    ucf = read_label_file(DATA / "splits" / "ucf101" / "classInd.txt")
+    assert ucf == built_in_labels("ucf101-official")
 
 
 def test_text_file(tmp_path: Path) -> None:

@@ -100,8 +100,9 @@ def test_labels_can_be_given(listed: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("bow\nboard\n")
     assert read_manifest(listed / "test.txt", labels=tmp_path / "mine.txt").labels == ("bow", "board")
     assert len(read_manifest(listed / "test.txt", labels="ucf101").labels) == 101
+    (tmp_path / "one.txt").write_text("only one\n")
     with pytest.raises(InputError, match=r"four\.avi has label 1, allowed are 0 to 0.*from 0"):
-        read_manifest(listed / "test.txt", labels="only one")
+        read_manifest(listed / "test.txt", labels=tmp_path / "one.txt")
 
 
 def test_class_folders(tmp_path: Path) -> None:

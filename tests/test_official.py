@@ -143,8 +143,8 @@ def test_ucf101_faults_are_named(ucf: Path) -> None:
         read_manifest(ucf)
     with pytest.raises(InputError, match=r"There is no list test2"):
         read_manifest(ucf, list_name="test2")
-    with pytest.raises(InputError, match=r"has 2 classes, the given labels are 1"):
-        read_manifest(ucf, list_name="test1", labels="yo yo")
+    with pytest.raises(InputError, match=r"has 2 classes, the given labels are 3"):
+        read_manifest(ucf, list_name="test1", labels="yo yo, tai chi, bow")
     (ucf / "testlist01.txt").write_text("YoYo/a.avi\nSurfing/b.avi\n")
     with pytest.raises(InputError, match=r"testlist01\.txt, line 2: 'Surfing' is no class"):
         read_manifest(ucf, list_name="test1")

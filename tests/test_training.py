@@ -305,6 +305,14 @@ def test_an_unreadable_video_is_named(data, tmp_path, caplog):
     assert caplog.messages == [f"a training clip cannot be read and is left out: {unreadable}"]  # once
 
 
+def test_videos_over_the_limits_are_left_out_of_a_training(data, tmp_path):
+    (tmp_path / "labels.csv").write_text("id,name\n0,a\n1,b\n")
+    (tmp_path / "train.txt").write_text(f"{data / '0.mp4'} 0\n{data / '1.mp4'} 1\n")
+    config = with_overrides(with_optim(CONFIG, epochs=2, batch_size=2), ["data.max_seconds=0.01"])
+    with pytest.raises(TrainingError, match=r"over the limit max_seconds=0\.01.*--set data\.max_seconds"):
+        train(config, tmp_path, tmp_path / "run")
+
+
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     (tmp_path / "labels.csv").write_text("id,name\n0,a\n1,b\n")
@@ -373,7 +381,9 @@ def test_the_short_side_is_that_of_the_augmentation_whatever_the_checkpoint_eval
     monkeypatch.setattr(
         FileMedia,
         "read",
-        lambda media, choose, size: sides.append(size.short_side_px) or read_media(media, choose, size),
+        lambda media, choose, size, limits: (
+            sides.append(size.short_side_px) or read_media(media, choose, size, limits=limits)
+        ),
     )
     train(
         dataclasses.replace(with_optim(CONFIG, epochs=1), model=None, init=str(tmp_path / "model")),

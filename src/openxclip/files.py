@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from openxclip.errors import CheckpointError
+from openxclip.errors import CheckpointError, InputError
 
 
 @contextmanager
@@ -94,6 +94,28 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} must hold a JSON object, not a {type(values).__name__}")
     return values
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 text file; a byte order mark and Windows line ends are allowed.
+
+    Raises:
+        InputError: it cannot be read as such.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read as UTF-8 text: {error}. Give a readable text file."
+        ) from error
+
+
+def is_file(text: str) -> bool:
+    """Whether an argument names an existing file."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # a long list of labels is longer than a file name may be
+        return False
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

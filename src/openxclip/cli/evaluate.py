@@ -214,7 +214,7 @@ def training_labels(models: Sequence[str], given: str | None) -> tuple[str, ...]
     from openxclip.text.labels import parse_labels
 
     if given is not None:
-        return tuple(parse_labels(given))
+        return tuple(parse_labels(given, takes_one=True))
     found: tuple[str, ...] = ()
     for model in models:
         recorded = runs.training_labels(model)

@@ -1,7 +1,7 @@
 """Options that several commands share: bundles of options, and single ones as annotated types."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -135,9 +135,7 @@ class LimitOptions:
         """With the defaults for those not given."""
         from openxclip.video.source import VideoLimits
 
-        return replace(
-            VideoLimits(), **{name: value for name, value in vars(self).items() if value is not None}
-        )
+        return VideoLimits.given(max_seconds=self.max_seconds, max_frame_px=self.max_frame_px)
 
 
 Flat: TypeAlias = tyro.conf.OmitArgPrefixes

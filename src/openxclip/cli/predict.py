@@ -27,7 +27,7 @@ class PredictOptions:
     labels: Annotated[
         str,
         tyro.conf.arg(
-            help='"a, b, c", a file (one a line, or id,name), or kinetics400, kinetics600, ucf101, hmdb51'
+            help='"a, b, c", a file (one a line, CSV, JSON or YAML), or kinetics400, kinetics600, ucf101, hmdb51'
         ),
     ]
     model: Model = "microsoft/xclip-base-patch32"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from openxclip.cli.options import Json, Labels, LoadOptions, MediaRoot, PromptOptions, ViewsText
+from openxclip.cli.options import Json, Labels, LimitOptions, LoadOptions, MediaRoot, PromptOptions, ViewsText
 from openxclip.inference.options import InferenceOptions
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Options:
     prompts: PromptOptions = field(default_factory=PromptOptions)
     # A figure must not depend on the processor.
     load: LoadOptions = field(default_factory=lambda: LoadOptions(dtype="float32"))
+    limits: LimitOptions = field(default_factory=LimitOptions)
     batch_size: Annotated[
         int | None,
         tyro.conf.arg(help="views that pass through the model at once; by default as many as pay off"),
@@ -109,7 +110,9 @@ def _result(source: str, options: Options, protocol: Callable[["Score"], "Result
             task = bar.add_task(manifest.name, total=len(manifest.items), note="")
             return lambda: bar.advance(task)
 
-        return protocol(scorer(engine, Views.parse(options.views), options.prompts.texts, progress))
+        limits = options.limits.limits()
+        score = scorer(engine, Views.parse(options.views), options.prompts.texts, progress, limits=limits)
+        return protocol(score)
 
 
 def _table(name: str, models: Sequence[str], results: Sequence["Result"], notes: Sequence[str]) -> "Table":

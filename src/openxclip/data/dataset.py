@@ -19,6 +19,7 @@ from openxclip.data.media import Item, Manifest
 from openxclip.errors import VideoError
 from openxclip.video.convert import FrameSize
 from openxclip.video.sampling import centred, dense, sparse_train
+from openxclip.video.source import VideoLimits
 from openxclip.video.transforms import TrainTransform
 
 
@@ -82,19 +83,20 @@ class FrameSource(Protocol):
 class DecodedFrames:
     """Decodes, or renders, on every call."""
 
-    def __init__(self, short_side_px: int) -> None:
+    def __init__(self, short_side_px: int, limits: VideoLimits | None = None) -> None:
         self.size = FrameSize(short_side_px=short_side_px)
+        self.limits = limits
 
     def __call__(self, item: Item, choose: Callable[[int], np.ndarray]) -> np.ndarray:
         """Frames uint8 (T, 3, H, W)."""
-        return item.media.read(choose, self.size)
+        return item.media.read(choose, self.size, limits=self.limits)
 
 
 class CachedFrames:
     """Decodes each video once and keeps up to `max_frames` evenly spaced frames of it in memory."""
 
-    def __init__(self, short_side_px: int, max_frames: int) -> None:
-        self.decode = DecodedFrames(short_side_px)
+    def __init__(self, short_side_px: int, max_frames: int, limits: VideoLimits | None = None) -> None:
+        self.decode = DecodedFrames(short_side_px, limits)
         self.max_frames = max_frames
         self._kept: dict[Item, np.ndarray] = {}
 

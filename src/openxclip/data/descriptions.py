@@ -4,10 +4,10 @@ from pathlib import Path
 
 from openxclip.data.moving_shapes import is_world
 from openxclip.errors import InputError
+from openxclip.files import is_file
 from openxclip.shapes.splits import WORLD
 from openxclip.shapes.words import shapes_descriptions
 from openxclip.text.descriptions import EXAMPLE, Descriptions, read_descriptions
-from openxclip.text.labels import is_file
 
 
 def parse_descriptions(text: str | None) -> Descriptions | None:

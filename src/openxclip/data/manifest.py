@@ -16,7 +16,8 @@ from openxclip.data.media import FileMedia, Item, Manifest, find_media, find_med
 from openxclip.data.moving_shapes import is_world, shapes_manifest
 from openxclip.data.official import recognise
 from openxclip.errors import InputError
-from openxclip.text.labels import check_labels, parse_labels, read_label_file, read_lines
+from openxclip.files import read_lines
+from openxclip.text.labels import check_labels, parse_labels, read_label_file
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from openxclip.data.media import Item, Manifest, MediaRoot, find_media
 from openxclip.errors import InputError
-from openxclip.text.labels import built_in_labels, read_label_file, read_lines
+from openxclip.files import read_lines
+from openxclip.text.labels import built_in_labels, read_label_file
 
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 

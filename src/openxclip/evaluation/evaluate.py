@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def evaluate(
         )
 
     def decode(item: Item) -> Tensor:
-        return recognizer.engine.read_views(item.media.read, views)
+        return recognizer.engine.read_views(partial(item.media.read, limits=recognizer.limits), views)
 
     def altered(item: Item) -> Tensor:
         return as_is(item) if alter is None else alter(item, as_is)
@@ -169,8 +170,9 @@ def evaluate(
 
 
 def views_text(views: Views) -> str:
-    """As `--views` takes it: clips x crops."""
-    return f"{views.num_clips}x{views.num_crops}"
+    """As `--views` takes it: clips x crops, and the stride of dense ones."""
+    stride = "" if views.dense_stride is None else f"@{views.dense_stride}"
+    return f"{views.num_clips}x{views.num_crops}{stride}"
 
 
 def _unscored(item: Item, labels: Sequence[str]) -> VideoResult:

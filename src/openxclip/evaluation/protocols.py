@@ -19,6 +19,7 @@ from openxclip.inference.engine import Engine
 from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.views import Views
 from openxclip.text.label_texts import LabelTexts
+from openxclip.video.source import VideoLimits
 from openxclip.wording import shortened
 
 
@@ -58,6 +59,7 @@ def scorer(
     texts: Texts = bare_names,
     progress: Callable[[Manifest], Callable[[], None]] = lambda manifest: lambda: None,
     read: Read | None = None,
+    limits: VideoLimits | None = None,
 ) -> Score:
     """The `Score` of a model.
 
@@ -67,10 +69,11 @@ def scorer(
         texts: the sentences that stand for a manifest's labels.
         progress: gives, for a manifest, a function to call after each of its videos.
         read: reads a video's views; None decodes them.
+        limits: videos beyond them are refused.
     """
 
     def score(manifest: Manifest, alter: Alter | None = None) -> Evaluation:
-        recognizer = Recognizer(engine, texts(manifest.labels))
+        recognizer = Recognizer(engine, texts(manifest.labels), limits)
         return evaluate(recognizer, manifest, views, progress(manifest), alter, read)
 
     return score

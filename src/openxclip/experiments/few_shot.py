@@ -22,7 +22,7 @@ from openxclip.progress import progress_bar
 from openxclip.reports.table import Table, mean_std, percent
 from openxclip.text.label_texts import LabelTexts
 from openxclip.training.config import ExpansionConfig, TrainConfig
-from openxclip.training.train import train_on
+from openxclip.training.train import train_on, video_limits
 
 Targets = Literal["text", "discrete"]
 """What the classes are to the model: their names, or one free vector each."""
@@ -172,7 +172,8 @@ def _evaluation(folder: Path, texts: LabelTexts, experiment: FewShot, device: st
         return Evaluation.read(path)
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(test.items), note="")
-        recognizer = Recognizer(Engine(load(folder, device=device, dtype="float32")), texts)
+        engine = Engine(load(folder, device=device, dtype="float32"))
+        recognizer = Recognizer(engine, texts, video_limits(experiment.config.data))
         evaluation = evaluate(recognizer, test, experiment.views, lambda: bar.advance(task))
     evaluation.save(path)
     return evaluation

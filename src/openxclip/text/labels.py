@@ -1,20 +1,27 @@
 """Label sets: class names in the order of their ids, built in, from a file, or from the command line."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
 from openxclip.errors import InputError
+from openxclip.files import is_file
+from openxclip.text.label_files import LABEL_SUFFIXES, names_in
+from openxclip.wording import nearest
 
-BUILT_IN_LABEL_SETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51")
+BUILT_IN_LABEL_SETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51", "ucf101-official")
+"""The last has UCF-101's names as released, one word each, which the published numbers are measured with."""
 
 
-def parse_labels(text: str) -> list[str]:
-    """Read a `--labels` argument: a built-in name, a .txt or .csv file, or the labels as "a, b, c".
+def parse_labels(text: str, *, takes_one: bool = False) -> list[str]:
+    """Read a `--labels` argument: a built-in name, a file (see `label_files.py`), or the labels as "a, b, c".
 
     A built-in name takes precedence over a file (for the file write ./ucf101), a file over labels.
+
+    Args:
+        text: the argument.
+        takes_one: whether a single typed label has a meaning; to choose from, it is a misspelt name.
 
     Raises:
         InputError: a file is missing or malformed, or the labels are not usable.
@@ -23,12 +30,29 @@ def parse_labels(text: str) -> list[str]:
         return built_in_labels(text)
     if is_file(text):
         return read_label_file(Path(text))
-    if "/" in text or text.lower().endswith((".txt", ".csv")):
+    if "/" in text or text.lower().endswith(LABEL_SUFFIXES):
         raise InputError(
-            f"There is no label file {text}. Give an existing .txt or .csv file, one of "
+            f"There is no label file {text}.{_did_you_mean_file(Path(text))} Give an existing file, one of "
             f"{', '.join(BUILT_IN_LABEL_SETS)}, or labels as 'a, b, c' (with a slash: only from a file)."
         )
-    return check_labels(text.split(","), f"labels {text!r}")
+    labels = check_labels(text.split(","), f"labels {text!r}")
+    if len(labels) == 1 and not takes_one:
+        close = nearest(text, BUILT_IN_LABEL_SETS, cutoff=0.5)
+        raise InputError(
+            f"{text!r} is a single label, with nothing to tell it from.{f' Did you mean {close}?' if close else ''} "
+            f"Give labels as 'a, b, c', a file, or one of {', '.join(BUILT_IN_LABEL_SETS)}."
+        )
+    return labels
+
+
+def _did_you_mean_file(path: Path) -> str:
+    """The file beside it with the most similar name, as a question."""
+    try:
+        beside = [file.name for file in path.parent.iterdir() if file.suffix.lower() in LABEL_SUFFIXES]
+    except OSError:
+        return ""
+    close = nearest(path.name, beside)
+    return f" Did you mean {path.with_name(close)}?" if close else ""
 
 
 def built_in_labels(name: str) -> list[str]:
@@ -42,11 +66,12 @@ def built_in_labels(name: str) -> list[str]:
 
 
 def read_label_file(path: Path) -> list[str]:
-    """Read a file with the header `id,name`, or one label a line; blank lines and # lines are skipped."""
-    lines = [line for line in read_lines(path) if line.strip()]
-    if path.suffix.lower() == ".csv" or (lines and _is_header(lines[0].split(","))):
-        return check_labels(_read_csv(path, lines), str(path))
-    return check_labels([line for line in map(str.strip, lines) if line[0] != "#"], str(path))
+    """Class names from a file of any form of `label_files.py`, in the order of their ids.
+
+    Raises:
+        InputError: the file cannot be read or is no such form, or the labels are not usable.
+    """
+    return check_labels(names_in(path), str(path))
 
 
 def check_labels(labels: Iterable[str], source: str) -> list[str]:
@@ -66,46 +91,3 @@ def check_labels(labels: Iterable[str], source: str) -> list[str]:
             f"{source}: labels occur more than once: {', '.join(repeated)}. Remove the repetitions."
         )
     return labels
-
-
-def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text file; a byte order mark and Windows line ends are allowed."""
-    try:
-        return path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} cannot be read as UTF-8 text: {error}. Give a readable text file."
-        ) from error
-
-
-def _read_csv(path: Path, lines: list[str]) -> list[str]:
-    try:
-        rows = list(csv.reader(lines))
-    except csv.Error as error:
-        raise InputError(f"{path} is not a CSV file: {error}. Write lines of id,name.") from error
-    if not rows or not _is_header(rows[0]):
-        raise InputError(f"{path}: the first line must be the header id,name, got {rows[:1]}. Add it.")
-    names: dict[int, str] = {}
-    for row in rows[1:]:
-        if len(row) != 2 or not row[0].strip().isdecimal():
-            raise InputError(
-                f"{path}: expected id,name (quote a name with a comma in it), got {row}. Correct the row."
-            )
-        names[int(row[0])] = row[1]
-    if sorted(names) != list(range(len(rows) - 1)):
-        raise InputError(
-            f"{path}: {len(rows) - 1} rows need the ids 0 to {len(rows) - 2}, each once. Correct the ids."
-        )
-    return [names[i] for i in sorted(names)]
-
-
-def _is_header(cells: list[str]) -> bool:
-    return [cell.strip().lower() for cell in cells] == ["id", "name"]
-
-
-def is_file(text: str) -> bool:
-    """Whether an argument names an existing file."""
-    try:
-        return Path(text).is_file()
-    except OSError:  # a long list of labels is longer than a file name may be
-        return False

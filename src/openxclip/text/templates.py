@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from openxclip.errors import InputError
-from openxclip.text.labels import is_file, read_lines
+from openxclip.files import is_file, read_lines
 
 SLOT = "{}"
 

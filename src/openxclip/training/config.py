@@ -23,6 +23,10 @@ class DataConfig:
     """Train on the videos that are there; those that are not are counted in a warning and named in the run's log."""
     samples_per_epoch: int | None = None
     """Clips drawn in an epoch, going round the list as often as needed; None is each clip once."""
+    max_seconds: float | None = None
+    """Longer videos are refused; None is the usual limit of 4 hours."""
+    max_frame_px: int | None = None
+    """Videos with frames of more pixels are refused; None is the usual limit of 8192 x 4320."""
     cached_frames: int | None = None
     """Decode each video once and keep up to this many evenly spaced frames of it; None decodes each time."""
     dense_stride: int | None = None
@@ -44,7 +48,11 @@ class DataConfig:
     """Chance of losing all colour, of the whole clip."""
 
     def __post_init__(self) -> None:
-        for name in ("samples_per_epoch", "cached_frames", "dense_stride"):
+        require(
+            self.max_seconds is None or self.max_seconds > 0,
+            f"data.max_seconds must be above 0, or null, got {self.max_seconds}",
+        )
+        for name in ("samples_per_epoch", "max_frame_px", "cached_frames", "dense_stride"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"data.{name} must be at least 1, or null, got {value}")
         require(self.num_workers >= 0, f"data.num_workers must be 0 or more, got {self.num_workers}")

@@ -26,6 +26,7 @@ from openxclip.training.config import DataConfig, TrainConfig
 from openxclip.training.fine_tuning import FineTuning
 from openxclip.training.run_folder import RunFolder, TrainingState
 from openxclip.training.start import starting_point
+from openxclip.video.source import VideoLimits
 from openxclip.video.transforms import TrainTransform
 
 
@@ -120,7 +121,7 @@ def _fine_tuning(
     frames = _frames(config.data, transform.short_side_px)
     dataset = TrainClips(clips, frames, transform, config.num_frames, config.seed, config.data.dense_stride)
     image_model = _image_model(config, start, run, is_new, device)
-    validate = None if val is None else partial(_top1, start, val, texts, config.data.dense_stride)
+    validate = None if val is None else partial(_top1, start, val, texts, config.data)
     return FineTuning(config, start, dataset, texts, run, validate, image_model)
 
 
@@ -145,16 +146,23 @@ def _image_model(
     return loaded.model
 
 
-def _top1(start: Loaded, val: Manifest, texts: LabelTexts, dense_stride: int | None) -> float:
+def _top1(start: Loaded, val: Manifest, texts: LabelTexts, config: DataConfig) -> float:
     """Validation accuracy of the model as it is."""
     start.model.eval()
-    return evaluate(Recognizer(Engine(start), texts), val, Views(dense_stride=dense_stride)).top1
+    recognizer = Recognizer(Engine(start), texts, video_limits(config))
+    return evaluate(recognizer, val, Views(dense_stride=config.dense_stride)).top1
 
 
 def _frames(config: DataConfig, short_side_px: int) -> FrameSource:
+    limits = video_limits(config)
     if config.cached_frames is None:
-        return DecodedFrames(short_side_px)
-    return CachedFrames(short_side_px, config.cached_frames)
+        return DecodedFrames(short_side_px, limits)
+    return CachedFrames(short_side_px, config.cached_frames, limits)
+
+
+def video_limits(config: DataConfig) -> VideoLimits:
+    """Which videos a training, and the validation beside it, refuses."""
+    return VideoLimits.given(max_seconds=config.max_seconds, max_frame_px=config.max_frame_px)
 
 
 def _transform(config: DataConfig, start: Loaded) -> TrainTransform:

@@ -34,6 +34,15 @@ class VideoLimits:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0")
 
+    @classmethod
+    def given(cls, *, max_seconds: float | None, max_frame_px: int | None) -> "VideoLimits":
+        """With the default for each that is None."""
+        usual = cls()
+        return cls(
+            max_seconds=usual.max_seconds if max_seconds is None else max_seconds,
+            max_frame_px=usual.max_frame_px if max_frame_px is None else max_frame_px,
+        )
+
     def check_frame(self, name: str, width: int, height: int, what: str = "a frame") -> None:
         """Refuse a frame of too many pixels."""
         if width * height > self.max_frame_px:
@@ -50,7 +59,7 @@ def _too_large(name: str, limit: str, found: str, allowed: float) -> VideoError:
         name,
         f"{found} is over the limit {limit}={allowed:g}. "
         f"If you trust this video, raise it with VideoLimits({limit}=...), "
-        f"on the command line --{limit.replace('_', '-')}",
+        f"on the command line --{limit.replace('_', '-')}, in a training --set data.{limit}=...",
     )
 
 
