@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from openxclip.errors import VideoError
+from openxclip.errors import InputError, VideoError
 from openxclip.inference import pipeline
 from openxclip.inference.pipeline import Decoded, Failure, Flow, Scored
 
@@ -83,8 +83,10 @@ def test_batches_hold_as_many_views_as_fit_and_keep_videos_together(sizes: list[
     batches = list(pipeline.batches(outcomes, limit))
     assert [outcome.item for batch in batches for outcome in batch] == list(range(len(sizes)))
     views = [[sizes[outcome.item] for outcome in batch] for batch in batches]
+    assert all(len(batch) <= limit for batch in views)
     for batch, following in pairwise(views):
-        assert sum(batch) >= limit or sum(batch) + next(filter(None, following), 0) > limit
+        full = sum(batch) >= limit or sum(batch) + following[0] > limit or len(batch) == limit
+        assert full or batch == [0], "a failure waits for nothing"
     assert all(sum(batch) <= limit or len(list(filter(None, batch))) == 1 for batch in views)
 
 
@@ -196,6 +198,64 @@ def test_memory_is_bounded_whoever_is_slow(slow: str, ordered: bool, batch_size:
     del outcomes
     assert soon(lambda: not decode_threads())
     assert soon(lambda: gc.collect() >= 0 and meter.alive == 0), "nothing leaks"
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_failures_come_as_they_are_found(ordered: bool) -> None:
+    """A long run of them fills no batch: it must neither wait for one nor be kept."""
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(10_000):
+            taken.append(number)
+            yield number
+
+    def read(number: int) -> Tensor:
+        if number != 1:
+            raise VideoError(str(number), "broken")
+        return pixels_of(number)
+
+    results = pipeline.run(items(), read, first_value, flow(32, num_decoders=2, ordered=ordered))
+    found = [next(results) for _ in range(5)]
+    assert isinstance(found[0], Failure)
+    assert len(taken) <= 5 + 2 + 2 * 32 + 2
+    results.close()
+
+
+def test_the_views_of_a_video_count_and_not_the_videos() -> None:
+    """With many views a video, one fills a batch: only the decoders work ahead."""
+    meter = Meter()
+    read = lambda number: meter.count(pixels_of(number, num_views=300))  # noqa: E731
+    results = pipeline.run(
+        range(1000), read, lambda pixels: pixels[:, 0, 0, 0].float(), flow(32, num_decoders=4)
+    )
+    for _ in range(20):
+        next(results)
+        time.sleep(0.005)
+    assert meter.most <= 4 + 1 + 2
+    results.close()
+
+
+def test_one_item_is_taken_while_a_result_is_ready() -> None:
+    """A source that hands out its items slowly, as a camera or a queue does."""
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            time.sleep(0.02)
+            taken.append(number)
+            yield number
+
+    results = pipeline.run(items(), pixels_of, first_value, flow(1, num_decoders=8))
+    next(results)
+    assert len(taken) <= 3
+    results.close()
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": -1}, {"num_decoders": 0}])
+def test_a_flow_of_nothing_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="must be at least 1"):
+        flow(**wrong)
 
 
 def test_nothing_begins_before_the_first_result_is_asked_for() -> None:

@@ -84,7 +84,7 @@ class Engine:
             items: any values that stand for videos.
             read: an item -> its views uint8 (V, T, 3, S, S); a VideoError makes the item a `Failure`.
             labels: from `label_set`.
-            ordered: False gives results as soon as they are there.
+            ordered: False gives results as soon as their batch is computed, and failures at once.
 
         Raises:
             CheckpointError: the model's scores are not numbers.

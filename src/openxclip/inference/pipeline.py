@@ -1,7 +1,7 @@
 """From many videos to their scores: decoders ahead of the model, batches across videos, results in any order.
 
-Memory is bounded: no more videos are decoded than the next batches need. Closing the iterator of results cancels
-what has not begun. The stages know nothing of models, labels or files.
+Memory is bounded: beside the batch at hand, no more views are decoded than the next one and the decoders need.
+Closing the iterator of results cancels what has not begun. The stages know nothing of models, labels or files.
 """
 
 from collections import deque
@@ -9,14 +9,17 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from openxclip.errors import VideoError
+from openxclip.errors import InputError, VideoError
 
 Item = TypeVar("Item")
+
+_END: Any = object()
+"""Stands behind the last item."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,12 @@ class Flow:
     num_in_flight: int = 0
     """Batches that an asynchronous device may still compute while the next one is prepared."""
     ordered: bool = True
-    """Whether results come in the order of the items, or as soon as they are there."""
+    """Whether results come in the order of the items, or as soon as their batch is computed."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_decoders"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 def run(
@@ -76,8 +84,12 @@ def run(
     outcomes = decode(items, read, flow)
     in_flight: deque[tuple[list[Decoded[Item] | Failure[Item]], Tensor | None]] = deque()
     try:
-        for batch in batches(outcomes, flow.batch_size):
-            in_flight.append((batch, _computed(batch, compute, flow.batch_size)))
+        for batch in batches(outcomes, flow.batch_size, flow.ordered):
+            scores = _computed(batch, compute, flow.batch_size)
+            if scores is None and not (in_flight and flow.ordered):
+                yield from _results(batch, None)
+                continue
+            in_flight.append((batch, scores))
             while len(in_flight) > flow.num_in_flight:
                 yield from _results(*in_flight.popleft())
         while in_flight:
@@ -91,21 +103,36 @@ def decode(
 ) -> Generator[Decoded[Item] | Failure[Item]]:
     """Read items in threads, ahead of the consumer. Decoding releases the interpreter lock, so threads suffice.
 
-    At most `num_decoders + batch_size` items are being read or wait to be taken.
+    Beside one for each decoder, as many items are read or wait to be taken as fill a batch, going by the views of the
+    last one; before the first is read, one. While a result is ready, one item is taken for each that is handed out.
     """
     remaining = iter(items)
+    batch_items = 1
     waiting: dict[Future[Tensor], Item] = {}  # in the order of the items
     with ThreadPoolExecutor(flow.num_decoders, thread_name_prefix="decode") as pool:
         try:
             while True:
-                for item in islice(remaining, flow.num_decoders + flow.batch_size - len(waiting)):
+                while len(waiting) < flow.num_decoders + batch_items:
+                    item = next(remaining, _END)
+                    if item is _END:
+                        break
                     waiting[pool.submit(read, item)] = item
+                    if _is_ready(waiting, flow.ordered):
+                        break
                 if not waiting:
                     return
                 future = _next(waiting, flow.ordered)
-                yield _outcome(waiting.pop(future), future)
+                outcome = _outcome(waiting.pop(future), future)
+                if isinstance(outcome, Decoded):
+                    batch_items = max(1, flow.batch_size // len(outcome.pixels))
+                yield outcome
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_ready(waiting: dict[Future[Tensor], Item], ordered: bool) -> bool:
+    """Whether `_next` need not wait."""
+    return any(future.done() for future in islice(waiting, 1 if ordered else None))
 
 
 def _next(waiting: dict[Future[Tensor], Item], ordered: bool) -> Future[Tensor]:
@@ -124,22 +151,26 @@ def _outcome(item: Item, future: Future[Tensor]) -> Decoded[Item] | Failure[Item
 
 
 def batches(
-    outcomes: Iterable[Decoded[Item] | Failure[Item]], batch_size: int
+    outcomes: Iterable[Decoded[Item] | Failure[Item]], batch_size: int, ordered: bool = True
 ) -> Iterator[list[Decoded[Item] | Failure[Item]]]:
-    """Groups of items with as many views as fit into `batch_size`, at least one item in each.
+    """Groups of items with as many views as fit into `batch_size`, and no more items; at least one item in each.
 
-    Which items share a batch depends on the items alone, not on time, so that results repeat exactly.
+    Failures wait for nothing: they come at once, or, in order, with the batch that began before them. Which items share
+    a batch depends on the order of the outcomes alone, not on time: in order, results repeat exactly.
     """
     batch: list[Decoded[Item] | Failure[Item]] = []
     num_views = 0
     for outcome in outcomes:
         added = len(outcome.pixels) if isinstance(outcome, Decoded) else 0
+        if not added and not (batch and ordered):
+            yield [outcome]
+            continue
         if batch and num_views + added > batch_size:
             yield batch
             batch, num_views = [], 0
         batch.append(outcome)
         num_views += added
-        if num_views >= batch_size:
+        if max(num_views, len(batch)) >= batch_size:
             yield batch
             batch, num_views = [], 0
     if batch:
