@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny import TINY, tiny_model, tiny_pixels, tiny_tokenizer, tiny_tokens
 from torch import Tensor, nn
 
+from openxclip.checkpoints import runs
 from openxclip.checkpoints.device import resolve_device, resolve_dtype
 from openxclip.checkpoints.formats import huggingface, native
 from openxclip.checkpoints.formats.huggingface import read_config, to_huggingface_config
@@ -660,3 +661,21 @@ def test_load_warns_of_what_is_changed_or_cannot_be_seen(
     torch.save(clip_state(), tmp_path / "clip.pt")
     load(tmp_path / "clip.pt")
     assert "is an image model: it looks at each frame alone and takes the mean" in caplog.messages[1]
+
+
+def test_a_device_that_this_torch_lacks_is_one_clear_line():
+    for name in ("hpu", "xla", "nonsense"):
+        with pytest.raises(InputError, match=rf"device '{name}' cannot be used") as caught:
+            resolve_device(name)
+        assert len(str(caught.value)) < 300
+
+
+def test_a_checkpoint_of_a_run_and_a_link_to_it_belong_to_the_run(tmp_path: Path):
+    run = tmp_path / "run"
+    (run / "average").mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps({"config": {"init": "start"}, "labels": ["a", "b"]}))
+    (tmp_path / "start").mkdir()
+    (tmp_path / "latest").symlink_to(run / "average")
+    for source in (run, run / "average", tmp_path / "latest"):
+        assert runs.training_labels(str(source)) == ["a", "b"]
+        assert runs.start_of(str(source)) == str(tmp_path / "start")

@@ -35,8 +35,12 @@ def _usable(name: str, described: str) -> torch.device:
         probe = torch.zeros(1, device=name)
         probe.item()  # the meta device has no values
         return probe.device
-    except (RuntimeError, AssertionError) as error:  # torch builds without CUDA raise the latter
-        reason = str(error).partition("\n")[0]
+    except (
+        RuntimeError,
+        AssertionError,
+        ImportError,
+    ) as error:  # of builds without CUDA, of devices without a module
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise InputError(f"{described} cannot be used ({reason}); use 'auto', 'cpu' or 'cuda'") from error
 
 

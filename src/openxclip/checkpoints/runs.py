@@ -21,9 +21,14 @@ def checkpoint_of(run: Path) -> Path | None:
 
 def run_of(folder: Path) -> Path | None:
     """The run folder that `folder` is, or is a checkpoint of; None if it belongs to no run."""
-    absolute = folder.absolute()
-    candidates = (absolute, absolute.parent) if absolute.name in CHECKPOINTS_OF_A_RUN else (absolute,)
+    places = dict.fromkeys((folder.absolute(), folder.resolve()))  # a link to a checkpoint is one
+    candidates = [place for at in places for place in (at, *_run_around(at))]
     return next((candidate for candidate in candidates if _settings(candidate) is not None), None)
+
+
+def _run_around(folder: Path) -> tuple[Path, ...]:
+    """The folder above, if this one is called as a checkpoint of a run is."""
+    return (folder.parent,) if folder.name in CHECKPOINTS_OF_A_RUN else ()
 
 
 def training_labels(source: str) -> list[str] | None:
@@ -47,7 +52,8 @@ def start_of(run: str) -> str:
     Raises:
         InputError: `run` is not a run folder, or the run started from scratch.
     """
-    config = (_settings(Path(run)) or {}).get("config")
+    folder = run_of(Path(run))
+    config = (_settings(folder) or {}).get("config") if folder is not None else None
     init = config.get("init") if isinstance(config, dict) else None
     if not isinstance(init, str):
         raise InputError(

@@ -78,7 +78,7 @@ class FewShotOptions:
         from openxclip.recipes import check_start, recipe
 
         config = with_overrides(recipe(self.recipe), self.settings)
-        if not any(self.output.glob("*/*/last")):  # runs that go on need their start no more
+        if not any(self.output.glob("*/*/last")):  # runs that go on do not need their start
             check_start(config)
         return config if self.tokenizer is None else replace(config, tokenizer=self.tokenizer)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -136,7 +136,3 @@ class LimitOptions:
         from openxclip.video.source import VideoLimits
 
         return VideoLimits.given(max_seconds=self.max_seconds, max_frame_px=self.max_frame_px)
-
-
-Flat: TypeAlias = tyro.conf.OmitArgPrefixes
-"""Marks a bundle whose options carry no prefix."""

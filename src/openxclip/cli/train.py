@@ -33,7 +33,7 @@ def train(
 ) -> int:
     """Train a model with a recipe; the folder of the run can be given to predict and evaluate as --model.
 
-    Clips that cannot be read are named, left out, and make the exit status 1. Interrupted? The same command
+    Clips that cannot be read are left out and named; the exit status is then 1. Interrupted? The same command
     goes on after the last whole epoch and ends in the same weights.
     """
     from openxclip.configuration import with_overrides
@@ -43,7 +43,7 @@ def train(
     config = with_overrides(get_recipe(recipe), settings)
     if tokenizer is not None:
         config = replace(config, tokenizer=tokenizer)
-    if not (output / "last").exists():  # a run that goes on needs its start no more
+    if not (output / "last").exists():  # a run that goes on does not need its start
         check_start(config)
 
     from openxclip.training.train import train as run

@@ -113,11 +113,12 @@ def decode(
         try:
             while True:
                 while len(waiting) < flow.num_decoders + batch_items:
+                    was_ready = _is_ready(waiting, flow.ordered)
                     item = next(remaining, _END)
                     if item is _END:
                         break
                     waiting[pool.submit(read, item)] = item
-                    if _is_ready(waiting, flow.ordered):
+                    if was_ready:  # enough that a decoder works while the consumer does
                         break
                 if not waiting:
                     return

@@ -1,6 +1,6 @@
 """Class descriptions: texts in place of a bare class name, from a JSON of label -> one text or several.
 
-A label's feature is then the mean direction of its texts' (see `inference/labels.py`); a prediction still shows the
+A label's feature is then the mean direction of its texts' (see `inference/label_set.py`); a prediction still shows the
 label. With texts that a language model wrote, CuPL (Pratt et al., ICCV 2023) gains more than a point of top-1 on
 ImageNet without any training.
 """
@@ -32,7 +32,7 @@ def check_descriptions(values: object, source: str) -> Descriptions:
     checked: dict[str, tuple[str, ...]] = {}
     for label, texts in values.items():
         if not isinstance(label, str) or not label.strip():
-            raise InputError(f"{source}: {_short(label)} is no label. Give each a name.")
+            raise InputError(f"{source}: {_short(label)} is not a label. Give each a name.")
         checked[label.strip()] = _texts(texts, f"{source}: {_short(label)}")
     if len({label.casefold() for label in checked}) < len(values):
         raise InputError(f"{source}: a label occurs more than once. Give each all of its texts in one place.")

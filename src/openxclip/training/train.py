@@ -45,7 +45,7 @@ def train(
         config: the recipe.
         data: a list file or a folder (see `openxclip.data.manifest`).
         output: the folder of the run.
-        labels: label set (see `openxclip.data.labels.parse_labels`), if not beside the list.
+        labels: label set (see `openxclip.text.labels.parse_labels`), if not beside the list.
         media_root: where the videos are, if not beside the list.
         device: as `openxclip.load` takes it.
 
