@@ -74,7 +74,7 @@ def test_every_text_of_a_file_is_found(values):
         ('{"a": ["b", 3]}', "'a': expected a text, got 3"),
         ('{"a": [["b"]]}', r"'a': expected a text, got \['b'\]"),
         ('{"a": "half \\ud800"}', r"'a': expected a text, got 'half \\ud800'"),
-        ('{" ": "b"}', "' ' is no label"),
+        ('{" ": "b"}', "' ' is not a label"),
         ('{"a": "b", "a": "c"}', "a label occurs more than once"),
         ('{"ski": "b", "Ski": "c"}', "a label occurs more than once"),
         ('{"ski": "b", "ski ": "c"}', "a label occurs more than once"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -124,9 +125,10 @@ def test_other_shares_are_refused(run: Path, share: float) -> None:
         load(run, interpolate=share)
 
 
-def test_without_an_image_model_it_is_refused(run: Path) -> None:
+def test_without_an_image_model_it_is_refused(run: Path, tmp_path: Path) -> None:
+    alone = shutil.copytree(run / "last", tmp_path / "alone")
     with pytest.raises(InputError, match="does not say which image model"):
-        load(run / "last", interpolate=0.5)
+        load(alone, interpolate=0.5)
     (run / "config.json").write_text(json.dumps({"config": {"init": None, "model": {}}}))
     with pytest.raises(InputError, match="started from scratch"):
         load(run, interpolate=0.5)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from paths import DATA, needs_data
 
+from openxclip.data.checks import check_training_clips
 from openxclip.data.manifest import VIDEO_SUFFIXES, read_manifest
 from openxclip.data.media import FileMedia, Item, Manifest, TarMember
 from openxclip.errors import InputError, VideoError
@@ -225,7 +226,7 @@ def test_empty_sets_are_refused(listed: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"set/train\.txt holds no videos"):
         read_manifest(listed / "train.txt")
     (tmp_path / "folders" / "surfing").mkdir(parents=True)
-    with pytest.raises(InputError, match="folders holds no videos"):
+    with pytest.raises(InputError, match=r"No class folder of .*folders holds a video: surfing"):
         read_manifest(tmp_path / "folders")
     with pytest.raises(InputError, match="has no class folders"):
         read_manifest(tmp_path / "folders" / "surfing")
@@ -250,3 +251,60 @@ def test_wrong_paths_say_what_is_there(listed: Path) -> None:
 def test_suffixes_are_lower_case_with_a_dot() -> None:
     assert {".mp4", ".avi", ".mkv", ".mov", ".webm"} <= VIDEO_SUFFIXES
     assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in VIDEO_SUFFIXES)
+
+
+def class_folders(root: Path, **files: list[str]) -> Path:
+    """Class folders with files of these names; each file holds its own path."""
+    for name, paths in files.items():
+        (root / name).mkdir(parents=True)
+        for path in paths:
+            (root / name / path).parent.mkdir(exist_ok=True)
+            (root / name / path).write_text(f"{name}/{path}")
+    return root
+
+
+def test_class_folders_without_a_video_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = class_folders(
+        tmp_path, bow=["a.mp4", "b.GIF"], board=["deep/c.mp4"], sing=["d.heic", "e.xyz"], tai=[".hidden.mp4"]
+    )
+    manifest = read_manifest(root)
+    assert [item.path for item in manifest.items] == ["bow/a.mp4", "bow/b.GIF"]
+    assert caplog.messages == [
+        f"3 class folders of {root} hold no video: board (its videos lie in folders inside it), "
+        "sing (files that end in .heic, .xyz), tai (empty)"
+    ]
+
+
+def test_class_folders_without_any_video_are_refused(tmp_path: Path) -> None:
+    root = class_folders(tmp_path, bow=["deep/a.mp4"], board=["b.xyz"])
+    with pytest.raises(
+        InputError, match=r"No class folder .* board \(files that end in \.xyz\), bow \(its videos"
+    ):
+        read_manifest(root)
+
+
+def test_clips_of_one_class_are_refused(tmp_path: Path) -> None:
+    root = class_folders(tmp_path, bow=["a.mp4", "b.mp4"], board=["c.xyz"])
+    with pytest.raises(
+        InputError, match="all 2 clips are of one class, 'bow', which leaves nothing to learn"
+    ):
+        check_training_clips(read_manifest(root))
+
+
+def test_a_clip_under_two_labels_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = class_folders(tmp_path, bow=["a.mp4", "b.mp4"], board=["c.mp4", "d.mp4"])
+    check_training_clips(read_manifest(root))
+    assert caplog.messages == []
+    (root / "board" / "c.mp4").write_text("bow/a.mp4")
+    check_training_clips(read_manifest(root))
+    (message,) = caplog.messages
+    assert message.endswith("stand under two labels: board/c.mp4 (board) and bow/a.mp4 (bow)")
+    caplog.clear()
+    (tmp_path / "labels.csv").write_text("id,name\n0,x\n1,y\n")
+    (tmp_path / "train.txt").write_text("bow/b.mp4 0\nboard/d.mp4 1\nbow/b.mp4 1\n")
+    check_training_clips(read_manifest(tmp_path / "train.txt"))
+    (message,) = caplog.messages
+    assert (
+        message
+        == f"1 clips of {tmp_path.name}/train.txt stand under two labels: bow/b.mp4 (x) and bow/b.mp4 (y)"
+    )

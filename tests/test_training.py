@@ -316,8 +316,9 @@ def test_videos_over_the_limits_are_left_out_of_a_training(data, tmp_path):
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     (tmp_path / "labels.csv").write_text("id,name\n0,a\n1,b\n")
-    (tmp_path / "train.txt").write_text("broken.mp4 0\n")
-    with pytest.raises(TrainingError, match=r"no clip of a batch can be read.*broken\.mp4"):
+    (tmp_path / "train.txt").write_text("broken.mp4 0\nmissing.mp4 1\n")
+    (tmp_path / "missing.mp4").write_bytes(b"no video either")
+    with pytest.raises(TrainingError, match=r"no clip of a batch can be read.*(broken|missing)\.mp4"):
         train(CONFIG, tmp_path, tmp_path / "run")
 
 

@@ -9,6 +9,7 @@ Three forms are read, and the data sets' own files (`official.py`):
 The media lie beside the list, in `videos/` if there is one, or below a media root, which may be a plain .tar.
 """
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from openxclip.data.official import recognise
 from openxclip.errors import InputError
 from openxclip.files import read_lines
 from openxclip.text.labels import check_labels, parse_labels, read_label_file
+from openxclip.wording import shortened
+
+logger = logging.getLogger(__name__)
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
-    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
+    ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
     ".ts", ".vob", ".webm", ".wmv",
 })
 # fmt: on
@@ -122,10 +126,40 @@ def _read_class_folders(path: Path, labels: list[str] | None, media_root: Path |
     items = [
         Item(path=f"{folder.name}/{file.name}", label=labels.index(folder.name), media=FileMedia(file))
         for folder in folders
-        for file in _visible(folder.iterdir())
-        if file.suffix.lower() in VIDEO_SUFFIXES
+        for file in _videos(folder)
     ]
+    _report_empty([folder for folder in folders if not any(_videos(folder))], root, bool(items))
     return Manifest(name=path.resolve().name, labels=tuple(labels), items=tuple(items))
+
+
+def _report_empty(folders: list[Path], root: Path, has_others: bool) -> None:
+    """Warn of class folders without a video, and say why.
+
+    Raises:
+        InputError: no class folder has one.
+    """
+    if not folders:
+        return
+    reasons = shortened([f"{folder.name} ({_why_empty(folder)})" for folder in folders], limit=3)
+    if not has_others:
+        raise InputError(
+            f"No class folder of {root} holds a video: {reasons}. Put the videos right into the class folders, in a "
+            f"common format: {', '.join(sorted(VIDEO_SUFFIXES))}."
+        )
+    logger.warning("%d class folders of %s hold no video: %s", len(folders), root, reasons)
+
+
+def _why_empty(folder: Path) -> str:
+    files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    if not files:
+        return "empty"
+    if any(file.suffix.lower() in VIDEO_SUFFIXES for file in files):
+        return "its videos lie in folders inside it"
+    return f"files that end in {shortened(sorted({file.suffix or file.name for file in files}), limit=3)}"
+
+
+def _videos(folder: Path) -> list[Path]:
+    return [file for file in _visible(folder.iterdir()) if file.suffix.lower() in VIDEO_SUFFIXES]
 
 
 def _visible(paths: Iterable[Path]) -> list[Path]:

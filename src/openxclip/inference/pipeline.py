@@ -1,6 +1,6 @@
 """From many videos to their scores: decoders ahead of the model, batches across videos, results in any order.
 
-Memory is bounded: beside the batch at hand, no more views are decoded than the next one and the decoders need.
+Memory is bounded: beside the batch that is computed, no more views are decoded than the next one and the decoders need.
 Closing the iterator of results cancels what has not begun. The stages know nothing of models, labels or files.
 """
 

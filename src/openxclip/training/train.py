@@ -6,6 +6,7 @@ from pathlib import Path
 from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded, load, read_model
 from openxclip.checkpoints.source import ModelSource
+from openxclip.data.checks import check_training_clips
 from openxclip.data.dataset import CachedFrames, DecodedFrames, FrameSource, TrainClips
 from openxclip.data.descriptions import parse_descriptions
 from openxclip.data.manifest import read_manifest
@@ -94,6 +95,7 @@ def train_on(
         TrainingError: the run cannot go on.
     """
     found, missing = without_missing(clips, config.data.skip_missing)
+    check_training_clips(found)
     if val is not None and val.labels != clips.labels:
         raise InputError(f"{val.name} and {clips.name} have different labels; give both the same labels.csv")
     texts = LabelTexts(labels=found.labels, templates=config.templates, descriptions=descriptions)
