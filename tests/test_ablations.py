@@ -143,7 +143,7 @@ def changed(folder) -> Callable[[str], TrainConfig]:
 def test_every_variant_has_a_model_with_room_for_the_class_names(changed, name):
     config = changed(name)
     names = shapes_manifest("small-test-novel").labels
-    model, tokenizer, _ = starting_point(config, names, "cpu")
+    model, tokenizer, _ = starting_point(config, names)
     video = torch.randn(2, config.num_frames, 3, 32, 32)
     if config.expansion.discrete_labels:
         assert model.config.num_discrete_labels == len(names)

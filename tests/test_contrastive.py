@@ -162,7 +162,7 @@ def test_a_run_leaves_an_image_model_and_a_log(finished):
 @torch.no_grad()
 def test_it_begins_as_one_who_knows_nothing():
     """At temperature 1 a fresh model guesses: ln B. (CLIP's own start of 14 makes much of chance likenesses.)"""
-    model, tokenizer, preprocess = contrastive.begin(CONFIG, "cpu")
+    model, tokenizer, preprocess = contrastive.begin(CONFIG)
     pixels, tokens = CaptionBatches(replace(CONFIG, batch_size=64), tokenizer)[0]
     images = model.encode_video(preprocess.normalise(pixels)[:, None]).video
     loss = contrastive_loss(images, model.encode_text(tokens[0]), torch.tensor(0.0))
@@ -171,7 +171,7 @@ def test_it_begins_as_one_who_knows_nothing():
 
 def first_loss(config: PretrainConfig) -> tuple[float, dict[str, float]]:
     """Of the first step, and what it is made of, measured before that step."""
-    start = contrastive.begin(config, "cpu")
+    start = contrastive.begin(config)
     batch = CaptionBatches(config, start.tokenizer)[0]
     with torch.no_grad():
         images = start.model.encode_video(start.preprocess.normalise(batch.pixels)[:, None]).video
@@ -193,7 +193,7 @@ def test_the_two_captions_attract_each_other_by_the_weight_given(text_weight):
 
 
 def test_the_temperature_learns_faster_than_all_else():
-    model = contrastive.begin(CONFIG, "cpu").model
+    model = contrastive.begin(CONFIG).model
     groups = build_optimizer(model, CONFIG.optim).param_groups
     rates = {id(p): group["peak_lr"] for group in groups for p in group["params"]}
     assert len(rates) == len(list(model.parameters())), "each parameter is in one group"
@@ -325,7 +325,7 @@ def test_settings_that_make_no_sense_are_refused(changes, message):
 def test_recipes_have_their_name_and_room_for_every_class_name(name):
     config = pretrain_recipe(name)
     assert config.recipe == name
-    tokenizer = contrastive.begin(config, "cpu").tokenizer
+    tokenizer = contrastive.begin(config).tokenizer
     names = [text for kind in ALL_CLASSES for text in (kind.name, kind.paraphrase)]
     longest = max(len(tokenizer._encode(text)) for text in names)
     assert longest <= config.model.text.context_length - 2

@@ -117,11 +117,11 @@ def test_a_training_names_them(tmp_path) -> None:
     images = start_folder(tmp_path / "images", TINY)
     fresh = TrainConfig(recipe="test", model=DISCRETE, num_frames=4, optim=OPTIM)
     for config in (run_from(images, EXPANSION), fresh):
-        model = starting_point(config, LABELS, "cpu").model
+        model = starting_point(config, LABELS).model
         assert model.discrete is not None
         assert model.discrete.labels == LABELS
     unnamed = start_folder(tmp_path / "unnamed", DISCRETE)
-    goes_on = starting_point(run_from(unnamed), LABELS, "cpu").model
+    goes_on = starting_point(run_from(unnamed), LABELS).model
     assert goes_on.discrete is not None
     assert goes_on.discrete.labels == LABELS
     assert torch.equal(table(goes_on), table(tiny_model(DISCRETE)))
@@ -131,15 +131,15 @@ def test_vectors_are_no_start_for_other_classes(tmp_path) -> None:
     """A table whose shape fits is kept for its own classes, drawn anew for others, and refused where it must stay."""
     init = start_folder(tmp_path / "model", DISCRETE, LABELS)
     others = ("v", "w", "x", "y", "z")
-    same = starting_point(run_from(init, EXPANSION), LABELS, "cpu").model
-    new = starting_point(run_from(init, EXPANSION), others, "cpu").model
+    same = starting_point(run_from(init, EXPANSION), LABELS).model
+    new = starting_point(run_from(init, EXPANSION), others).model
     assert torch.equal(table(same), table(tiny_model(DISCRETE)))
     assert not torch.isclose(table(new), table(same)).any()
     assert new.discrete is not None
     assert new.discrete.labels == others
     first, second = same.visual.state_dict(), new.visual.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    start = starting_point(run_from(init), others, "cpu")
+    start = starting_point(run_from(init), others)
     with pytest.raises(InputError, match=r"label 0 .* is 'v', but in this model's training it was 'a'"):
         label_features_of(start.model, NO_WORDS, others, ("{}",))
 

@@ -1,5 +1,6 @@
 """From labels and videos to predictions: against naive loops, and as somebody impatient would use it."""
 
+import copy
 import threading
 from dataclasses import replace
 from fractions import Fraction
@@ -23,7 +24,9 @@ from openxclip.inference.label_set import label_features
 from openxclip.inference.options import InferenceOptions
 from openxclip.inference.views import Views
 from openxclip.inference.views import read_views as read_views_of
-from openxclip.models import preset
+from openxclip.models import XCLIP, preset
+from openxclip.models.xclip import VideoFeatures
+from openxclip.text.label_texts import LabelTexts
 from openxclip.text.templates import BUILT_IN_TEMPLATES
 from openxclip.video import Preprocessor, VideoLimits
 
@@ -395,7 +398,7 @@ def test_many_label_sets_share_one_engine(model, tokenizer, videos):
 @pytest.mark.parametrize("name", ["batch_size", "shortlist"])
 def test_counts_of_options_are_at_least_one(name):
     with pytest.raises(InputError, match=f"{name} must be at least 1"):
-        InferenceOptions(**{name: 0})
+        InferenceOptions(**{name: 0}).check().check()
 
 
 @pytest.mark.parametrize(
@@ -482,3 +485,29 @@ def test_labels_in_another_order_get_the_same_probabilities(model, tokenizer, vi
     forward = recognizer_of(model, tokenizer, PREPROCESS, LABELS).predict(videos[0], top_k=7)
     backward = recognizer_of(model, tokenizer, PREPROCESS, LABELS[::-1]).predict(videos[0], top_k=7)
     assert dict(forward.scores) == pytest.approx(dict(backward.scores), abs=1e-6)
+
+
+class OtherEngine:
+    """A runtime of another engine: it computes in float32 whatever the model's type."""
+
+    def __init__(self, model: XCLIP, preprocess: Preprocessor) -> None:
+        self.model, self.preprocess = copy.deepcopy(model).float(), preprocess
+        self.device = torch.device("cpu")
+
+    def encode_video(self, pixels: torch.Tensor) -> VideoFeatures:
+        return self.model.encode_video(self.preprocess.normalise(pixels))
+
+
+def test_a_runtime_may_compute_in_another_type_than_the_model():
+    model = tiny_model().bfloat16().eval()
+    engine = Engine(Loaded(model, tiny_tokenizer(), PREPROCESS))
+    labels = engine.label_set(LabelTexts(labels=["ba", "zo"]))
+    pixels = torch.randint(
+        0,
+        256,
+        (2, TINY.num_frames, 3, TINY.vision.image_size_px, TINY.vision.image_size_px),
+        dtype=torch.uint8,
+    )
+    own = engine.logits(pixels, labels)
+    engine.runtime = OtherEngine(model, PREPROCESS)
+    assert torch.allclose(engine.logits(pixels, labels), own, atol=0.5)

@@ -98,7 +98,7 @@ def test_a_recognizer_keeps_the_features_of_many_labels(tmp_path: Path) -> None:
 
 def test_a_shortlist_holds_something() -> None:
     with pytest.raises(InputError, match="shortlist must be at least 1"):
-        InferenceOptions(shortlist=0)
+        InferenceOptions(shortlist=0).check()
 
 
 def test_texts_come_back_in_their_order_whatever_their_length() -> None:

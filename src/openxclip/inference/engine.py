@@ -24,6 +24,7 @@ from openxclip.inference.pipeline import Failure, Flow, Scored
 from openxclip.inference.scoring import build_scorer, mean_over_views
 from openxclip.inference.views import Read, Views, read_views
 from openxclip.models import XCLIP, XCLIPConfig
+from openxclip.models.xclip import VideoFeatures
 from openxclip.runtimes.int8 import check_device
 from openxclip.runtimes.runtime import build_runtime
 from openxclip.text.label_texts import LabelTexts
@@ -50,6 +51,7 @@ class Engine:
             InputError: the model's device cannot run as asked.
         """
         self.options = options or InferenceOptions()
+        self.options.check()
         self.model, self.tokenizer, self.preprocess = loaded
         self.runtime = build_runtime(self.model, self.preprocess, self.options.runtime)
         self.scorer = build_scorer(self.model, self.options.shortlist)
@@ -58,6 +60,8 @@ class Engine:
     @classmethod
     def load(cls, source: ModelSource, options: InferenceOptions | None = None) -> "Engine":
         """Load a model (see `openxclip.load`) and build an engine around it."""
+        if options is not None:
+            options.check()
         if options is not None and options.runtime.int8:
             check_device(resolve_device(source.device))  # fail before a large model is loaded
         return cls(load(source), options)
@@ -103,7 +107,12 @@ class Engine:
     @torch.inference_mode()
     def logits(self, pixels: Tensor, labels: LabelSet) -> Tensor:
         """Views uint8 (B, T, 3, S, S) -> logits (B, K), on the model's device."""
-        return self.scorer(self.runtime.encode_video(pixels), labels.features)
+        video = self.runtime.encode_video(pixels)
+        # A runtime may compute in another type than the model that scores its features.
+        dtype = labels.features.dtype
+        patches = None if video.patches is None else video.patches.to(dtype)
+        video = VideoFeatures(video.video.to(dtype), patches)
+        return self.scorer(video, labels.features)
 
 
 def _flow(model: XCLIP, device: torch.device, batch_size: int | None) -> Flow:

@@ -21,7 +21,12 @@ class InferenceOptions:
     text_cache: Path | None = None
     """folder that keeps the text features of many labels for the next run"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse values that mean nothing. Not on construction: a command line reports its own errors.
+
+        Raises:
+            InputError: a number is below 1.
+        """
         for name in ("batch_size", "shortlist"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from openxclip.checkpoints.device import resolve_device
 from openxclip.checkpoints.load import Loaded, load
 from openxclip.configuration import require
 from openxclip.data.dataset import Draw, generator
@@ -151,15 +152,16 @@ def pretrain(config: PretrainConfig, output: Path, device: str = "auto") -> Trai
     """
     run = RunFolder(output)
     with run.locked():
-        state = run.begin(config)
-        start = begin(config, device) if state.step == 0 else load(run.last, device=device, dtype="float32")
+        place, state = resolve_device(device), run.begin(config)
+        start = begin(config) if state.step == 0 else load(run.last, device="cpu", dtype="float32")
+        start.model.to(place)
         return _fit(config, start, run, state)
 
 
-def begin(config: PretrainConfig, device: str) -> Loaded:
-    """A fresh model whose tokenizer has learned the world's words."""
+def begin(config: PretrainConfig) -> Loaded:
+    """A fresh model, on the CPU, whose tokenizer has learned the world's words."""
     preprocess = Preprocessor.hugging_face(config.model.vision.image_size_px)
-    return fresh(config.model, all_words(), preprocess, config.seed, device)
+    return fresh(config.model, all_words(), preprocess, config.seed)
 
 
 class Contrast:

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import torch
 
-from openxclip.checkpoints.device import resolve_device
 from openxclip.checkpoints.load import Loaded, log_report, read_model
 from openxclip.checkpoints.source import ModelSource
 from openxclip.errors import InputError
@@ -27,30 +26,29 @@ _SPELLING_SETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51")
 Part = TypeVar("Part", IntegrationConfig, PromptingConfig)
 
 
-def starting_point(config: TrainConfig, labels: Sequence[str], device: str) -> Loaded:
-    """Model (float32, on the device), tokenizer and preprocessing that the config asks for.
+def starting_point(config: TrainConfig, labels: Sequence[str]) -> Loaded:
+    """Model (float32, on the CPU), tokenizer and preprocessing that the config asks for.
 
     Args:
         config: says `init` or `model`.
         labels: class names; a fresh tokenizer also learns from them, and discrete labels without names get these.
-        device: as `openxclip.load` takes it.
     """
-    start = _start(config, labels, device)
+    start = _start(config, labels)
     discrete = start.model.discrete
     if discrete is not None and discrete.labels is None:
         discrete.labels = tuple(labels)
     return start
 
 
-def _start(config: TrainConfig, labels: Sequence[str], device: str) -> Loaded:
+def _start(config: TrainConfig, labels: Sequence[str]) -> Loaded:
     if config.model is not None:
-        return _from_scratch(config.model, labels, config.seed, device)
+        return _from_scratch(config.model, labels, config.seed)
     if config.init is None:
         raise InputError("a TrainConfig without a model needs init, a source of weights")
     loaded, report = read_model(
         ModelSource(
             source=config.init,
-            device=device,
+            device="cpu",
             dtype="float32",
             num_frames=config.num_frames,
             tokenizer=config.tokenizer,
@@ -100,18 +98,16 @@ def _heads_kept(wanted: Part | None, have: Part | None) -> Part | None:
     return dataclasses.replace(wanted, num_heads=have.num_heads)
 
 
-def _from_scratch(config: XCLIPConfig, labels: Sequence[str], seed: int, device: str) -> Loaded:
+def _from_scratch(config: XCLIPConfig, labels: Sequence[str], seed: int) -> Loaded:
     """A small vocabulary from built-in class names and the user's: enough to spell any other."""
     texts = chain(labels, *(built_in_labels(name) for name in _SPELLING_SETS))
-    return fresh(config, texts, Preprocessor.official(config.vision.image_size_px), seed, device)
+    return fresh(config, texts, Preprocessor.official(config.vision.image_size_px), seed)
 
 
-def fresh(
-    config: XCLIPConfig, texts: Iterable[str], preprocess: Preprocessor, seed: int, device: str
-) -> Loaded:
-    """A new model, and a tokenizer that has learned the words of `texts`."""
+def fresh(config: XCLIPConfig, texts: Iterable[str], preprocess: Preprocessor, seed: int) -> Loaded:
+    """A new model, on the CPU, and a tokenizer that has learned the words of `texts`."""
     tokenizer = train_small_tokenizer(texts, config.text.vocab_size, config.text.context_length)
     text = dataclasses.replace(config.text, vocab_size=tokenizer.vocab_size)
     torch.manual_seed(seed)
-    model = XCLIP(dataclasses.replace(config, text=text)).to(resolve_device(device))
+    model = XCLIP(dataclasses.replace(config, text=text))
     return Loaded(model, tokenizer, preprocess)

@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+from openxclip.checkpoints.device import resolve_device
 from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded, load, read_model
 from openxclip.checkpoints.source import ModelSource
@@ -117,24 +118,23 @@ def _fine_tuning(
     config: TrainConfig, clips: Manifest, val: Manifest | None, texts: LabelTexts, run: RunFolder, device: str
 ) -> FineTuning:
     """The training, from its start or from the last checkpoint of the run."""
-    is_new = run.state().step == 0
-    start = starting_point(config, clips.labels, device) if is_new else _last(run, device)
+    place, is_new = resolve_device(device), run.state().step == 0
+    start = starting_point(config, clips.labels) if is_new else _last(run)
+    start.model.to(place)
     transform = _transform(config.data, start)
     frames = _frames(config.data, transform.short_side_px)
     dataset = TrainClips(clips, frames, transform, config.num_frames, config.seed, config.data.dense_stride)
-    image_model = _image_model(config, start, run, is_new, device)
+    image_model = _image_model(config, start, run, is_new)
     validate = None if val is None else partial(_top1, start, val, texts, config.data)
     return FineTuning(config, start, dataset, texts, run, validate, image_model)
 
 
-def _last(run: RunFolder, device: str) -> Loaded:
-    """The last checkpoint of a run."""
-    return load(run.last, device=device, dtype="float32")
+def _last(run: RunFolder) -> Loaded:
+    """The last checkpoint of a run, on the CPU."""
+    return load(run.last, device="cpu", dtype="float32")
 
 
-def _image_model(
-    config: TrainConfig, start: Loaded, run: RunFolder, is_new: bool, device: str
-) -> XCLIP | None:
+def _image_model(config: TrainConfig, start: Loaded, run: RunFolder, is_new: bool) -> XCLIP | None:
     """The towers that the run starts from, with the frame mean; None where no step uses them.
 
     They are kept in the run's folder: a run that goes on must find the same, even if `init` has changed since.
@@ -144,8 +144,8 @@ def _image_model(
     if is_new:
         model, _ = expand(start.model, clip_only(start.model.config), config.seed)
         run.save_model(run.start, lambda folder: write_folder(folder, *start._replace(model=model)))
-    loaded, _ = read_model(ModelSource(source=str(run.start), device=device, dtype="float32"))  # no warnings
-    return loaded.model
+    loaded, _ = read_model(ModelSource(source=str(run.start), device="cpu", dtype="float32"))  # no warnings
+    return loaded.model.to(start.model.logit_scale.device)
 
 
 def _top1(start: Loaded, val: Manifest, texts: LabelTexts, config: DataConfig) -> float:
