@@ -11,7 +11,7 @@ import torch
 
 from openxclip import save_as
 from openxclip.models import XCLIP, XCLIPConfig
-from openxclip.text.labels import BUILT_IN_LABEL_SETS, built_in_labels
+from openxclip.text.labels import SPOKEN_LABEL_SETS, built_in_labels
 from openxclip.text.tokenizer import Tokenizer, train_small_tokenizer
 from openxclip.video.transforms import Preprocessor
 
@@ -36,5 +36,5 @@ def write_model(folder: Path, config: XCLIPConfig) -> Path:
 
 
 def _tokenizer(config: XCLIPConfig) -> Tokenizer:
-    texts = [label for name in BUILT_IN_LABEL_SETS for label in built_in_labels(name)]
+    texts = [label for name in SPOKEN_LABEL_SETS for label in built_in_labels(name)]
     return train_small_tokenizer(texts, config.text.vocab_size, config.text.context_length)

@@ -10,7 +10,10 @@ from openxclip.files import is_file
 from openxclip.text.label_files import LABEL_SUFFIXES, names_in
 from openxclip.wording import nearest
 
-BUILT_IN_LABEL_SETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51", "ucf101-official")
+SPOKEN_LABEL_SETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51")
+"""Class names as people write them: what small tokenizers learn to spell from."""
+
+BUILT_IN_LABEL_SETS = (*SPOKEN_LABEL_SETS, "ucf101-official")
 """The last has UCF-101's names as released, one word each, which the published numbers are measured with."""
 
 

@@ -15,13 +15,10 @@ from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig
 from openxclip.models.expand import expand
 from openxclip.models.initialisation import draw_as_released, enlarge_new_parts
-from openxclip.text.labels import built_in_labels
+from openxclip.text.labels import SPOKEN_LABEL_SETS, built_in_labels
 from openxclip.text.tokenizer import train_small_tokenizer
 from openxclip.training.config import ExpansionConfig, TrainConfig
 from openxclip.video.transforms import Preprocessor
-
-_SPELLING_SETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51")
-"""Built-in label sets that a fresh tokenizer learns to spell from."""
 
 Part = TypeVar("Part", IntegrationConfig, PromptingConfig)
 
@@ -100,7 +97,7 @@ def _heads_kept(wanted: Part | None, have: Part | None) -> Part | None:
 
 def _from_scratch(config: XCLIPConfig, labels: Sequence[str], seed: int) -> Loaded:
     """A small vocabulary from built-in class names and the user's: enough to spell any other."""
-    texts = chain(labels, *(built_in_labels(name) for name in _SPELLING_SETS))
+    texts = chain(labels, *(built_in_labels(name) for name in SPOKEN_LABEL_SETS))
     return fresh(config, texts, Preprocessor.official(config.vision.image_size_px), seed)
 
 
