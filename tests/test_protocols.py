@@ -451,7 +451,7 @@ def test_few_shot_measures_with_the_texts_that_it_trained_with(clips, tmp_path):
     experiment = few_shot_of(clips, config=config, seeds=(1,), targets=("text",))
     found, _ = run_all(experiment, tmp_path / "runs")
     for folder, evaluation in found.items():
-        trained = load(tmp_path / "runs" / folder, device="cpu")
+        trained = load(tmp_path / "runs" / folder, device="cpu", dtype="float32")
         engine = Engine(trained)
         described = scorer(engine, Views(), lambda labels: LabelTexts(labels=labels, descriptions=texts))
         assert described(test) == evaluation
