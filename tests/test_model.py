@@ -380,10 +380,22 @@ def test_a_copy_for_no_frames_is_refused() -> None:
 @pytest.mark.parametrize("switches", SWITCHES)
 @pytest.mark.parametrize("num_frames", [1, 3, 8])
 def test_the_wrong_frame_count_names_both(switches: tuple[bool, bool, bool], num_frames: int) -> None:
-    """Also where the maths would run with any count: the model was not trained for it."""
+    """Only time positions have a trained count; a model without them is the mean of any number of frames."""
     model = build(switched(*switches))
+    if model.integration is None:
+        pixels = some_pixels(num_frames=num_frames)
+        assert model.encode_video(pixels).video.isfinite().all()
+        return
     with pytest.raises(FrameCountError, match=rf"\b{num_frames} frames.*\b4\b"):
         model.encode_video(some_pixels(num_frames=num_frames))
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 100])
+def test_an_image_model_takes_any_number_of_frames(num_frames: int) -> None:
+    model = build(switched(False, False, False)).eval()
+    pixels = some_pixels(num_frames=num_frames)
+    alone = torch.stack([model.encode_video(pixels[:, t : t + 1]).video for t in range(num_frames)])
+    torch.testing.assert_close(model.encode_video(pixels).video, alone.mean(dim=0))
 
 
 @pytest.mark.parametrize(

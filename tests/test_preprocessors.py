@@ -75,8 +75,54 @@ def test_newer_preprocessor() -> None:
         "image_mean": [0.5, 0.5, 0.5],
         "resample": 3,
     }
-    expected = dataclasses.replace(Preprocessor.official(224), mean=(0.5, 0.5, 0.5), filter="bicubic")
+    expected = dataclasses.replace(
+        Preprocessor.official(224), mean=(0.5, 0.5, 0.5), filter="bicubic", long_side="truncate"
+    )
     assert read_preprocessor(values, 224) == (expected, ())
+
+
+@pytest.mark.parametrize(
+    ("files", "filter"),
+    [
+        ({"processor_config.json": {"image_processor": CLIP}, "preprocessor_config.json": SIGLIP}, "bicubic"),
+        ({"processor_config.json": {"video_processor": XCLIP}}, "bilinear"),
+        ({"processor_config.json": {"image_processor": CLIP, "video_processor": XCLIP}}, "bicubic"),
+        (
+            {
+                "processor_config.json": {"processor_class": "XCLIPProcessor"},
+                "preprocessor_config.json": XCLIP,
+            },
+            "bilinear",
+        ),
+        ({"preprocessor_config.json": CLIP, "video_preprocessor_config.json": XCLIP}, "bicubic"),
+        ({"video_preprocessor_config.json": XCLIP}, "bilinear"),
+    ],
+)
+def test_the_files_of_every_version_of_transformers(
+    files: dict[str, Any], filter: str, tmp_path: Path
+) -> None:
+    for name, values in files.items():
+        (tmp_path / name).write_text(json.dumps(values))
+    preprocess, notes = read_huggingface_preprocessor(tmp_path, 224, Preprocessor.siglip(224))
+    assert notes == ()
+    assert (preprocess.resize, preprocess.filter) == ("short_side", filter)
+
+
+@pytest.mark.parametrize(("width", "height"), [(340, 256), (256, 340), (320, 240), (1281, 720), (171, 128)])
+def test_the_long_side_becomes_that_of_transformers(width: int, height: int) -> None:
+    """transformers and torchvision truncate it, mmcv rounds: 340 x 256 becomes 297 or 298 pixels wide."""
+    transforms = pytest.importorskip("transformers.image_transforms")
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    theirs = transforms.get_resize_output_image_size(
+        image, 224, default_to_square=False, input_data_format="channels_last"
+    )
+    for preprocess in (Preprocessor.hugging_face(224), Preprocessor.clip(224)):
+        assert preprocess.frame_size().of(width, height) == theirs[::-1]
+
+
+def test_the_long_side_of_340_pixels() -> None:
+    assert Preprocessor.hugging_face(224).frame_size().of(340, 256) == (297, 224)
+    assert Preprocessor.official(224).frame_size(3).of(340, 256) == (298, 224)
 
 
 @pytest.mark.parametrize(("values", "filter"), [(XCLIP, "bilinear"), (CLIP, "bicubic"), (SIGLIP, "bicubic")])

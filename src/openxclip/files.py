@@ -81,12 +81,35 @@ def existing_folder(path: Path) -> Path | None:
     return previous if previous.is_dir() else None
 
 
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How the file begins that git-lfs puts in place of one that has not been fetched."""
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse a file that git-lfs has not fetched yet.
+
+    Raises:
+        CheckpointError: it is such a pointer; the message says how to get the file.
+    """
+    try:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(POINTER)) == POINTER
+    except OSError:
+        return  # whoever reads it says what is wrong
+    if is_pointer:
+        raise CheckpointError(
+            f"{path} is not the file but git-lfs's pointer to it: run `git lfs install` and `git lfs pull` in its "
+            "folder, or download the file itself"
+        )
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
         CheckpointError: the file is missing or holds something else.
     """
+    refuse_pointer(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

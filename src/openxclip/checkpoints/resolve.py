@@ -12,6 +12,10 @@ from openxclip.files import existing_folder
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
 
+SNAPSHOTS, MAIN = "snapshots", "refs/main"
+"""In a repository's folder of the hub's cache: its downloaded revisions, and the name of the current one."""
+
+
 def locate(source: str, revision: str | None = None) -> Path:
     """The model folder or weights file of a source, downloaded if necessary. Local paths take precedence.
 
@@ -24,7 +28,7 @@ def locate(source: str, revision: str | None = None) -> Path:
     path = Path(source)
     folder = existing_folder(path)
     if folder is not None:
-        return folder if is_model_folder(folder) else checkpoint_of(folder) or folder
+        return folder if is_model_folder(folder) else checkpoint_of(folder) or snapshot_of(folder) or folder
     if path.exists():
         return path
     if str(path) in SHIPPED:
@@ -33,4 +37,23 @@ def locate(source: str, revision: str | None = None) -> Path:
         return download_model(source, revision)
     raise CheckpointError(
         f"{source} does not exist and is not a hub id; give a folder, a .pth or .pt file, or an id like owner/name"
+    )
+
+
+def snapshot_of(folder: Path) -> Path | None:
+    """The current revision in a repository's folder of the hub's cache; None if the folder is something else.
+
+    Raises:
+        CheckpointError: it holds several revisions, and none is marked as the current one.
+    """
+    revisions = sorted(path for path in (folder / SNAPSHOTS).glob("*") if path.is_dir())
+    if len(revisions) <= 1:
+        return revisions[0] if revisions else None
+    main = folder / MAIN
+    current = main.read_text(encoding="utf-8").strip() if main.is_file() else ""
+    for revision in revisions:
+        if revision.name == current:
+            return revision
+    raise CheckpointError(
+        f"{folder} holds {len(revisions)} revisions of a model; give one of them: {revisions[0]} ..."
     )

@@ -25,7 +25,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from openxclip.checkpoints.wrappers import unwrapped, weights_in
 from openxclip.errors import CheckpointError
+from openxclip.files import refuse_pointer
 
 DTYPES: dict[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
@@ -83,16 +85,13 @@ class Inert:
 
 
 def read_torch_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, the `model` of a training's checkpoint, or the parameters of a TorchScript module, by name.
+    """Read a state dict, the weights in a trainer's checkpoint, or a TorchScript module's, under the model's names.
 
     Raises:
         CheckpointError: the file is damaged, or contains something else.
     """
     file = TorchFile(path)
-    content = file.content
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        content = content["model"]
-    return file.tensors(tensors_of(content, path))
+    return file.tensors(unwrapped(tensors_of(weights_in(file.content), path), path))
 
 
 class TorchFile:
@@ -104,6 +103,7 @@ class TorchFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_pointer(path)
         try:
             archive = zipfile.ZipFile(path)
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:

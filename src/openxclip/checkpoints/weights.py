@@ -9,8 +9,9 @@ from torch import Tensor
 
 from openxclip.checkpoints.checkpoint import WEIGHTS_FILE
 from openxclip.checkpoints.unpickle import read_torch_tensors
+from openxclip.checkpoints.wrappers import unwrapped
 from openxclip.errors import CheckpointError
-from openxclip.files import read_json
+from openxclip.files import read_json, refuse_pointer
 
 TRANSFORMERS_WEIGHTS = (WEIGHTS_FILE, "pytorch_model.bin")
 """The names that transformers writes, the current one first."""
@@ -46,6 +47,7 @@ def weights_files(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, by name."""
+    refuse_pointer(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -53,7 +55,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
-    return read_torch_tensors(path) if path.suffix == ".bin" else read_safetensors(path)
+    if path.suffix == ".bin":
+        return read_torch_tensors(path)
+    return unwrapped(read_safetensors(path), path)
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:

@@ -60,7 +60,8 @@ class XCLIP(nn.Module):
         """pixels (B, T, 3, S, S), normalised, of any floating type -> features of each video, of the model's type.
 
         Raises:
-            FrameCountError: T is not the number of frames the model was trained with.
+            FrameCountError: T is not the number of frames that the time positions were trained with. A model without
+                them, whose video is the mean of its frames, takes any T.
             InputError: the shape is not the model's.
         """
         self._check(pixels)
@@ -142,11 +143,13 @@ class XCLIP(nn.Module):
         size, num_frames = self.config.vision.image_size_px, self.config.num_frames
         if pixels.ndim != 5 or pixels.shape[2] != 3 or pixels.shape[3:] != (size, size):
             raise InputError(f"pixels must be (B, T, 3, {size}, {size}), got {tuple(pixels.shape)}")
+        if not pixels.shape[1]:
+            raise InputError("the clip has no frames; give at least one")
         if not pixels.is_floating_point():
             raise InputError(
                 f"pixels must be normalised floats, got {pixels.dtype}; pass frames through preprocess"
             )
-        if pixels.shape[1] != num_frames:
+        if self.integration is not None and pixels.shape[1] != num_frames:
             raise FrameCountError(
                 f"the clip has {pixels.shape[1]} frames, the model was trained with {num_frames}; sample "
                 f"{num_frames} frames, or load the model for the other count, which interpolates its time "

@@ -20,6 +20,7 @@ import torch
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers, processors, trainers
 
 from openxclip.errors import InputError, TokenizerError
+from openxclip.files import refuse_pointer
 
 logger = logging.getLogger(__name__)
 
@@ -254,7 +255,9 @@ def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
 
     Raises:
         TokenizerError: the file cannot be read.
+        CheckpointError: it has not been fetched by git-lfs.
     """
+    refuse_pointer(path)
     try:
         return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises no narrower type

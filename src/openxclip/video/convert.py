@@ -8,6 +8,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 Filter = Literal["bilinear", "bicubic"]
 Resize = Literal["short_side", "squash"]
+LongSide = Literal["round", "truncate"]
 
 # swscale widens both where it shrinks, as Pillow does; its bicubic is a little sharper than Pillow's.
 _INTERPOLATION = {"bilinear": Interpolation.BILINEAR, "bicubic": Interpolation.BICUBIC}
@@ -23,6 +24,8 @@ class FrameSize:
     """"short_side" scales the shorter side and keeps the aspect ratio, "squash" makes a square of any shape."""
     filter: Filter = "bilinear"
     """The filter for scaling."""
+    long_side: LongSide = "round"
+    """What becomes of the longer side's fraction of a pixel: rounded as by mmcv, or cut off as by torchvision."""
 
     def of(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) after scaling a frame of this size."""
@@ -31,6 +34,9 @@ class FrameSize:
             return width, height
         if self.resize == "squash":
             return side, side
+        if self.long_side == "truncate":
+            short = min(width, height)
+            return side * width // short, side * height // short
         scale = side / min(width, height)
         return max(side, int(width * scale + 0.5)), max(side, int(height * scale + 0.5))
 

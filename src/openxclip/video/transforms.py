@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from openxclip.configuration import check_types
 from openxclip.errors import ConfigError, InputError
 from openxclip.video import colour
-from openxclip.video.convert import Filter, FrameSize, Resize
+from openxclip.video.convert import Filter, FrameSize, LongSide, Resize
 
 Triple = tuple[float, float, float]
 
@@ -44,6 +44,7 @@ class Preprocessor:
     std: Triple = IMAGENET_STD
     filter: Filter = "bilinear"
     resize: Resize = "short_side"
+    long_side: LongSide = "round"
 
     def __post_init__(self) -> None:
         check_types(self, "preprocessor")
@@ -70,7 +71,7 @@ class Preprocessor:
     @classmethod
     def hugging_face(cls, input_size_px: int) -> Self:
         """The pipeline of the Hugging Face port: the short side becomes the input size at once."""
-        return cls(input_size_px=input_size_px, resize_short_side_px=input_size_px)
+        return cls(input_size_px=input_size_px, resize_short_side_px=input_size_px, long_side="truncate")
 
     @classmethod
     def clip(cls, input_size_px: int) -> Self:
@@ -81,6 +82,7 @@ class Preprocessor:
             mean=CLIP_MEAN,
             std=CLIP_STD,
             filter="bicubic",
+            long_side="truncate",
         )
 
     @classmethod
@@ -98,9 +100,9 @@ class Preprocessor:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of to_dict; every key must be there and no other, but older files know no filter and resize."""
+        """The inverse of to_dict; every key must be there and no other, but older files have only the first four."""
         names = {field.name for field in fields(cls)}
-        required = names - {"filter", "resize"}
+        required = names - {"filter", "resize", "long_side"}
         if not required <= set(values) <= names:
             raise ConfigError(
                 f"preprocessor: missing keys {sorted(required - set(values))}, "
@@ -116,7 +118,7 @@ class Preprocessor:
         """The size to decode at, so that `crops` need not resize again."""
         _check_num_crops(num_crops)
         side = self.resize_short_side_px if num_crops == 1 else self.input_size_px
-        return FrameSize(short_side_px=side, resize=self.resize, filter=self.filter)
+        return FrameSize(short_side_px=side, resize=self.resize, filter=self.filter, long_side=self.long_side)
 
     def crops(self, frames: np.ndarray, num_crops: int = 1) -> torch.Tensor:
         """(T, 3, H, W) uint8 -> (num_crops, T, 3, S, S) uint8.

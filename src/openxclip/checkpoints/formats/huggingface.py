@@ -15,6 +15,7 @@ from openxclip.checkpoints.checkpoint import (
     read_config_file,
 )
 from openxclip.checkpoints.formats.preprocessors import (
+    PREPROCESSOR_FILE,
     PREPROCESSOR_FILES,
     read_huggingface_preprocessor,
     square_side_px,
@@ -107,7 +108,7 @@ def write_folder(
         CheckpointError: the format cannot express the model.
     """
     write_json(folder / CONFIG_FILE, to_huggingface_config(model.config))
-    write_json(folder / PREPROCESSOR_FILES[0], to_huggingface_preprocessor(preprocess))
+    write_json(folder / PREPROCESSOR_FILE, to_huggingface_preprocessor(preprocess))
     save_file(to_theirs(model.state_dict(), HUGGINGFACE), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     if isinstance(tokenizer, Tokenizer):
         tokenizer.save(folder / TOKENIZER_FILE)

@@ -11,8 +11,15 @@ from openxclip.files import read_json
 from openxclip.video.convert import Filter
 from openxclip.video.transforms import Preprocessor, Triple
 
-PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-"""transformers 5 writes the preprocessor into the second."""
+PREPROCESSOR_FILE = "preprocessor_config.json"
+PREPROCESSOR_FILES = ("processor_config.json", PREPROCESSOR_FILE, "video_preprocessor_config.json")
+"""In the order in which transformers reads them: since version 5 it writes all into the first."""
+
+SECTIONS = ("image_processor", "video_processor")
+"""Keys of the preprocessor in `processor_config.json`, the one that X-CLIP and CLIP use first."""
+
+LONG_SIDE = "long_side"
+"""A key of ours, for models whose pipeline rounds the longer side. transformers ignores it and truncates."""
 
 PILLOW: dict[int, Filter] = {2: "bilinear", 3: "bicubic"}
 """Pillow's number of a filter -> ours."""
@@ -31,12 +38,18 @@ def read_huggingface_preprocessor(folder: Path, image_size_px: int, usual: Prepr
     """
     for name in PREPROCESSOR_FILES:
         path = folder / name
-        if path.exists():
-            values = read_json(path)
-            return parse(
-                lambda v: read_preprocessor(v.get("image_processor", v), image_size_px), values, path
-            )
-    return usual, (f"{folder} has no {PREPROCESSOR_FILES[0]}: the usual preprocessing of its kind is used",)
+        values = _preprocessor_of(read_json(path)) if path.exists() else None
+        if values is not None:
+            return parse(lambda v: read_preprocessor(v, image_size_px), values, path)
+    return usual, (f"{folder} has no {PREPROCESSOR_FILE}: the usual preprocessing of its kind is used",)
+
+
+def _preprocessor_of(values: dict[str, Any]) -> dict[str, Any] | None:
+    """The section that describes a preprocessor, or the values themselves; None if they only name a class."""
+    sections = [values[key] for key in SECTIONS if isinstance(values.get(key), dict)]
+    if sections:
+        return sections[0]
+    return None if values.keys() <= {"processor_class", "auto_map"} else values
 
 
 def read_preprocessor(values: Mapping[str, Any], image_size_px: int) -> Read:
@@ -72,6 +85,7 @@ def read_preprocessor(values: Mapping[str, Any], image_size_px: int) -> Read:
         std=_triple(values["image_std"]),
         filter=filter,
         resize="squash" if squash else "short_side",
+        long_side="round" if squash else values.get(LONG_SIDE, "truncate"),
     )
     return preprocess, notes
 
@@ -101,6 +115,7 @@ def read_open_clip_preprocessor(values: Mapping[str, Any], image_size_px: int) -
         std=_triple(given.get("std", usual.std)),
         filter=OPEN_CLIP[interpolation],
         resize="squash" if resize_mode == "squash" else "short_side",
+        long_side="round" if resize_mode == "squash" else "truncate",
     )
     if (size_px := square_side_px(given.get("size", image_size_px))) == image_size_px:
         return preprocess, ()
@@ -115,6 +130,7 @@ def to_huggingface_preprocessor(preprocess: Preprocessor) -> dict[str, Any]:
     side = preprocess.input_size_px
     square = {"height": side, "width": side}
     squash = preprocess.resize == "squash"
+    rounds = not squash and preprocess.long_side == "round"
     return {
         "image_processor_type": "VideoMAEImageProcessor",
         "processor_class": "XCLIPProcessor",
@@ -128,7 +144,7 @@ def to_huggingface_preprocessor(preprocess: Preprocessor) -> dict[str, Any]:
         "do_normalize": True,
         "image_mean": list(preprocess.mean),
         "image_std": list(preprocess.std),
-    }
+    } | ({LONG_SIDE: "round"} if rounds else {})
 
 
 def squash_note(size_px: int) -> str:
