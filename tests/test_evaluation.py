@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from openxclip.errors import InputError, MissingExtraError, VideoError
 from openxclip.evaluation.evaluate import Evaluation, evaluate
 from openxclip.evaluation.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
 from openxclip.inference.views import Views
-from openxclip.reports.plots import plot_confusion
+from openxclip.reports.plots import drawable_fonts, plot_confusion, short_name
 from openxclip.video import Preprocessor
 from openxclip.video.source import VideoLimits
 
@@ -256,6 +257,42 @@ def test_any_label_can_be_drawn(tmp_path, label):
     plot_confusion([[1, 0], [2, 0]], [label, "b"], tmp_path / "confusion.png")
     with Image.open(tmp_path / "confusion.png") as image:
         assert image.width > 100
+
+
+def test_long_names_leave_room_for_the_matrix_and_stay_apart(tmp_path):
+    fonts = drawable_fonts()
+    long = "putting a somewhat long name of a class beside " * 3
+    names = [short_name(long + end, i, fonts) for i, end in enumerate("ab")]
+    assert max(map(len, names)) <= 32
+    assert [name[-5:] for name in names] == ["… (0)", "… (1)"]
+    for name, text in (("long", long[:100]), ("short", "a")):
+        plot_confusion([[1, 0], [0, 1]], [text, "b"], tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as image:
+            pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+        dark = (pixels == (8, 48, 107)).all(axis=1).mean()
+        assert dark > 0.02, name
+
+
+@pytest.mark.parametrize("label", ["パンを焼く", "做面包", "빵 굽기", "\U0010ffff"])
+def test_names_that_no_font_can_draw_are_ids(label, tmp_path):
+    """Never empty boxes: matplotlib warns of those, and warnings are errors here."""
+    fonts = drawable_fonts()
+    drawable = all(any(font.get_char_index(ord(char)) for font in fonts.values()) for char in label)
+    assert short_name(label, 7, fonts) == (label if drawable else "class 7")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_confusion([[1, 0], [0, 1]], [label, "b"], tmp_path / "confusion.png")
+
+
+def test_each_of_400_classes_has_pixels_of_its_own(tmp_path):
+    """Every second class is always mistaken for the next: the diagonal must show gaps, not a grey line."""
+    confusion = [[int(j == i + i % 2) for j in range(401)] for i in range(401)]
+    plot_confusion(confusion, [f"class {i}" for i in range(401)], tmp_path / "confusion.png")
+    with Image.open(tmp_path / "confusion.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    dark = (pixels == (8, 48, 107)).all(axis=2)
+    changes = np.abs(np.diff(dark.any(axis=0).astype(int))).sum()
+    assert 395 < changes < 405  # columns with and without a dark cell in turn
 
 
 def test_a_class_without_videos_can_be_drawn(tmp_path):

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pytest
 from paths import DATA, needs_data
 
@@ -308,3 +309,59 @@ def test_a_clip_under_two_labels_is_named(tmp_path: Path, caplog: pytest.LogCapt
         message
         == f"1 clips of {tmp_path.name}/train.txt stand under two labels: bow/b.mp4 (x) and bow/b.mp4 (y)"
     )
+
+
+KINETICS_HEADER = "label,youtube_id,time_start,time_end,split"
+KINETICS_ROWS = ("abseiling,0347ZoDXyP0,95,105,train", "surfing water,_dbcJuKJQNs,0,10,train")
+
+
+def mutated(text: str, rng: np.random.Generator) -> str:
+    """The text with one character changed, left out, doubled or put in."""
+    at, other = int(rng.integers(len(text))), str(rng.choice(list("aX7 ,;:{[<'\t-\"")))
+    return (
+        text[:at] + other + text[at + 1 :],
+        text[:at] + text[at + 1 :],
+        text[:at] + text[at] + text[at:],
+        text[:at] + other + text[at:],
+    )[rng.integers(4)]
+
+
+def outcome(path: Path) -> tuple[Manifest | None, str]:
+    """The manifest, or the error."""
+    try:
+        return read_manifest(path), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def test_1000_damaged_headers_of_manifests_give_the_right_items_or_a_clear_error(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(500):
+        header = mutated(KINETICS_HEADER, rng)
+        path = tmp_path / "kinetics.csv"
+        path.write_text("\n".join([header, *KINETICS_ROWS, ""]))
+        manifest, error = outcome(path)
+        if manifest is None:
+            assert str(path) in error, header
+            refused += 1
+        else:
+            assert manifest.labels == ("abseiling", "surfing water"), header
+            assert [(item.path, item.label) for item in manifest.items] == [
+                ("abseiling/0347ZoDXyP0_000095_000105.mp4", 0),
+                ("surfing water/_dbcJuKJQNs_000000_000010.mp4", 1),
+            ], header
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (folder / "train.txt").write_text("a b.mp4 1\nc.mp4 0\n")
+    for _ in range(500):
+        header = mutated("id,name", rng)
+        (folder / "labels.csv").write_text(f"{header}\n0,abseiling\n1,surfing water\n")
+        manifest, error = outcome(folder / "train.txt")
+        if manifest is None:
+            assert str(folder / "labels.csv") in error, header
+            refused += 1
+        else:
+            assert manifest.labels == ("abseiling", "surfing water"), header
+            assert [(item.path, item.label) for item in manifest.items] == [("a b.mp4", 1), ("c.mp4", 0)]
+    assert 500 < refused < 1000

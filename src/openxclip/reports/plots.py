@@ -19,6 +19,8 @@ try:
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import fontManager, get_font
+    from matplotlib.ft2font import FT2Font
     from matplotlib.image import imsave
     from matplotlib.legend import Legend
 except ImportError as error:
@@ -51,20 +53,59 @@ MAX_POINTS = 400  # of a curve: more than its picture has columns of pixels for
 # More are not legible, and a picture that had room for 400 of them took 12 GB of memory to draw.
 MAX_NAMES = 100
 MAX_NUMBERS = 30
+MAX_CHARACTERS = 32  # of a class name beside a picture
+CLASS_INCHES, MAX_INCHES = 0.03, 26.0  # side of a class without a name, of a whole picture
+
+# Families with Chinese, Japanese and Korean characters: free ones, then those of macOS and Windows.
+MORE_FONTS = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Source Han Sans", "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei", "Droid Sans Fallback", "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo",
+    "Arial Unicode MS", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
+)  # fmt: skip
+
+
+def drawable_fonts() -> dict[str, FT2Font]:
+    """Installed families that names can be drawn with, matplotlib's own first."""
+    installed = {entry.name: entry.fname for entry in fontManager.ttflist}
+    families = ("DejaVu Sans", *MORE_FONTS)
+    return {family: get_font(installed[family]) for family in families if family in installed}
+
+
+def short_name(label: str, class_id: int, fonts: Mapping[str, FT2Font]) -> str:
+    """A class name for a picture: at most `MAX_CHARACTERS`; the id if a character is in none of the fonts."""
+    label = " ".join(label.split())
+    if any(not any(font.get_char_index(ord(char)) for font in fonts.values()) for char in label):
+        return f"class {class_id}"
+    if len(label) <= MAX_CHARACTERS:
+        return label
+    # Its id keeps names apart that begin alike.
+    number = f" ({class_id})"
+    return label[: MAX_CHARACTERS - len(number) - 1].rstrip() + "…" + number
 
 
 def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: Path) -> None:
-    """Write a confusion matrix (row: true class, column: predicted) as a PNG; of many classes the ids only."""
-    side = max(4.0, 0.22 * min(len(labels), MAX_NAMES) + 2)
+    """Write a confusion matrix (row: true class, column: predicted) as a PNG.
+
+    Long names are cut; names that no installed font can draw, and those of many classes, are replaced by the ids.
+    """
+    num_classes, has_names = len(labels), len(labels) <= MAX_NAMES
+    side = 0.22 * num_classes + 2 if has_names else CLASS_INCHES * num_classes + 2
+    side = min(max(4.0, side), MAX_INCHES)
     figure = new_figure(side, side, layout="constrained")
     axes = figure.add_subplot()
     shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(labels) <= MAX_NAMES:
-        axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=8, parse_math=False)
-        axes.set_yticks(range(len(labels)), labels, fontsize=8, parse_math=False)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    # Without smoothing: of many classes each is only a few pixels wide.
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    if has_names:
+        fonts = drawable_fonts()
+        names = [short_name(label, i, fonts) for i, label in enumerate(labels)]
+        family = list(fonts)
+        axes.set_xticks(
+            range(num_classes), names, rotation=90, fontsize=8, parse_math=False, fontfamily=family
+        )
+        axes.set_yticks(range(num_classes), names, fontsize=8, parse_math=False, fontfamily=family)
+    axes.set_xlabel("predicted" if has_names else "predicted: class id, counted from 0")
+    axes.set_ylabel("true" if has_names else "true: class id, counted from 0")
     if len(labels) <= MAX_NUMBERS:
         for y, row in enumerate(confusion):
             for x, count in enumerate(row):
