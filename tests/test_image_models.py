@@ -1,5 +1,6 @@
 """Language-image models of every family: the same numbers as transformers and open_clip, and what video adds."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -267,6 +268,43 @@ def test_open_clip_in_openais_layout(quick: bool, tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_layer_scale_of_open_clip(tmp_path: Path) -> None:
+    """The factors go into the weights: the same numbers as a model that multiplies each branch by them."""
+    model = tiny_model(clip_only(TINY))
+    weights = to_theirs(model.state_dict(), OPENAI_CLIP)
+    scaled = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    for tower, theirs, attention in (
+        ("visual", "visual.transformer", "intra_attn"),
+        ("text", "transformer", "attn"),
+    ):
+        for i, block in enumerate(getattr(scaled, tower).blocks):
+            for number, branch in ((1, getattr(block, attention)), (2, block.mlp)):
+                factor = 3 * torch.rand(len(block.mlp_norm.weight), generator=generator)
+                weights[f"{theirs}.resblocks.{i}.ls_{number}.gamma"] = factor
+                branch.register_forward_hook(lambda _module, _inputs, out, factor=factor: factor * out)
+    change = {
+        "vision_cfg": CLIP_CFG["vision_cfg"] | {"ls_init_value": 1e-5},
+        "text_cfg": CLIP_TEXT_CFG | {"ls_init_value": 1e-5},
+    }
+    loaded, _ = read_float32(open_clip_folder(tmp_path / "model", CLIP_CFG | change, weights))
+    images, tokens = torch.randn(2, 3, 32, 32), texts(model.config)
+    ours = our_features(loaded.model, images, tokens)
+    for found, expected, without in zip(
+        ours, our_features(scaled, images, tokens), our_features(model, images, tokens), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+        assert (found - without).abs().max() > 0.01
+    one = weights.pop("transformer.resblocks.1.ls_2.gamma")
+    with pytest.raises(
+        CheckpointError, match=r"text_cfg has layer scale in 2 layers, the weights 3 of its 4"
+    ):
+        read_float32(open_clip_folder(tmp_path / "lacking", CLIP_CFG | change, weights))
+    weights["transformer.resblocks.7.ls_2.gamma"] = one
+    with pytest.raises(CheckpointError, match=r"resblocks\.7\.ls_2\.gamma does not belong"):
+        read_float32(open_clip_folder(tmp_path / "other", CLIP_CFG | change, weights))
+
+
 SIGLIP_LIKE = image_model(
     embed_dim=64,
     vision=VisionConfig(
@@ -346,7 +384,10 @@ def test_open_clip_with_siglips_tower_of_timm(tmp_path: Path) -> None:
         ),
         ({"text_cfg": CLIP_TEXT_CFG | {"hf_model_name": "roberta-base"}}, "only open_clip's own can be read"),
         ({"text_cfg": CLIP_TEXT_CFG | {"pool_type": "eos"}}, "must be 'argmax' for a causal tower"),
-        ({"vision_cfg": {"image_size": 32, "ls_init_value": 0.1}}, "asks for ls_init_value, which cannot be"),
+        (
+            {"vision_cfg": {"image_size": 32, "attentional_pool": True}},
+            "asks for attentional_pool, which cannot",
+        ),
         ({"vision_cfg": None}, "must be objects"),
         ({"embed_dim": 64}, "other shapes"),
         ({"embed_dim": 128.0}, r"model\.embed_dim must be int, got 128\.0"),

@@ -1,7 +1,7 @@
 """The format of open_clip: OpenAI's layout, or an image tower of timm."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,12 @@ VISION_DEFAULTS: dict[str, Any] = {
     "mlp_ratio": 4.0,
 }
 
+LAYER_SCALE = re.compile(r"(.*\.(?:res)?blocks\.\d+)\.ls_?([12])\.gamma")
+"""The factors of a block's two branches, in open_clip's own towers and in timm's."""
+
+BRANCH_ENDS = {"1": ("attn.out_proj", "attn.proj"), "2": ("mlp.c_proj", "mlp.fc2")}
+"""Number of the branch -> its last layer, in open_clip's own towers or timm's."""
+
 SIGLIP, PERCEPTION_ENCODER = "SigLIP", "Perception Encoder"
 TIMM_TOWERS = {
     SIGLIP: re.compile(r"vit_[a-z0-9]+_patch\d+_siglip_\d+"),
@@ -67,6 +73,8 @@ def read_open_clip(folder: Path) -> Checkpoint:
     path = folder / CONFIG_FILE
     values = read_json(path)
     weights_file, weights = read_weights(folder, WEIGHTS_FILES)
+    parse(lambda v: _check_layer_scale(v["model_cfg"], weights), values, path)
+    weights = without_layer_scale(weights, weights_file)
     config = parse(lambda v: read_config(v["model_cfg"], weights), values, path)
     preprocess, notes = parse(
         lambda v: read_open_clip_preprocessor(v.get("preprocess_cfg") or {}, config.vision.image_size_px),
@@ -75,6 +83,43 @@ def read_open_clip(folder: Path) -> Checkpoint:
     )
     model = build(weights, config, _table(config, weights), str(weights_file))
     return Checkpoint(model, preprocess, notes=notes)
+
+
+def _check_layer_scale(values: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse weights that lack factors which the configuration speaks of; without them the numbers would differ."""
+    factors = {name for name in names if LAYER_SCALE.fullmatch(name)}
+    of_image = {name for name in factors if name.startswith("visual.")}
+    for tower, found in (("vision_cfg", of_image), ("text_cfg", factors - of_image)):
+        given = values[tower] if isinstance(values[tower], dict) else {}  # `read_config` refuses it
+        layers = given.get("layers") or VISION_DEFAULTS["layers"]
+        if given.get("ls_init_value") and len(found) != 2 * layers:
+            raise ConfigError(
+                f"{tower} has layer scale in {layers} layers, the weights {len(found)} of its {2 * layers} factors; "
+                "get both files again"
+            )
+
+
+def without_layer_scale(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The same model without factors at its branches: the layer before each takes its factor into its weights.
+
+    Layer scale (Touvron et al. 2021, arXiv 2103.17239) multiplies what a branch adds by a trained factor for each
+    channel. The branch ends in a linear layer, so that factor * (W x + b) = (factor * W) x + factor * b.
+
+    Raises:
+        CheckpointError: a factor has no layer that it belongs to.
+    """
+    folded = {name: tensor for name, tensor in weights.items() if not LAYER_SCALE.fullmatch(name)}
+    for name in weights.keys() - folded.keys():
+        block, number = LAYER_SCALE.fullmatch(name).groups()  # type: ignore[union-attr]
+        layer = next(
+            (f"{block}.{end}" for end in BRANCH_ENDS[number] if f"{block}.{end}.weight" in folded), None
+        )
+        if layer is None or folded.get(f"{layer}.bias", weights[name]).shape != weights[name].shape:
+            raise CheckpointError(f"{path}: {name} does not belong to the last layer of a branch")
+        factor = weights[name].float()
+        folded[f"{layer}.weight"] = factor[:, None] * folded[f"{layer}.weight"].float()
+        folded[f"{layer}.bias"] = factor * folded[f"{layer}.bias"].float()
+    return folded
 
 
 def cleaning_of(folder: Path) -> Cleaning | None:
@@ -200,7 +245,8 @@ def _text(given: Mapping[str, Any], activation: Activation) -> TextConfig:
     )
 
 
-TOKENIZER_KEYS = {"hf_tokenizer_name", "tokenizer_kwargs"}
+READ_ELSEWHERE = {"hf_tokenizer_name", "tokenizer_kwargs", "ls_init_value"}
+"""Keys that say nothing about the computation of a tower; layer scale's trained values are with the weights."""
 
 
 def _known(given: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -210,7 +256,7 @@ def _known(given: Mapping[str, Any], defaults: Mapping[str, Any], where: str) ->
         ConfigError: a file has other keys, which would change the computation.
     """
     unknown = {
-        key for key, value in given.items() if key not in defaults and value and key not in TOKENIZER_KEYS
+        key for key, value in given.items() if key not in defaults and value and key not in READ_ELSEWHERE
     }
     if unknown:
         raise ConfigError(f"{where} asks for {', '.join(sorted(unknown))}, which cannot be computed")
