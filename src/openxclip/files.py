@@ -98,8 +98,8 @@ def refuse_pointer(path: Path) -> None:
         return  # whoever reads it says what is wrong
     if is_pointer:
         raise CheckpointError(
-            f"{path} is not the file but git-lfs's pointer to it: run `git lfs install` and `git lfs pull` in its "
-            "folder, or download the file itself"
+            f"{path} is only git-lfs's pointer to a file that it has not fetched: run `git lfs install` and "
+            "`git lfs pull` in its folder, or download the file itself"
         )
 
 
