@@ -95,7 +95,7 @@ def refuse_pointer(path: Path) -> None:
         with path.open("rb") as file:
             is_pointer = file.read(len(POINTER)) == POINTER
     except OSError:
-        return  # whoever reads it says what is wrong
+        return  # the reader of the file says what is wrong
     if is_pointer:
         raise CheckpointError(
             f"{path} is only git-lfs's pointer to a file that it has not fetched: run `git lfs install` and "
