@@ -366,3 +366,43 @@ def test_folders_without_a_readable_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("[")
     with pytest.raises(TokenizerError, match=r"tokenizer_config\.json cannot be read"):
         read_huggingface_tokenizer(tmp_path, CONTEXT_LENGTH)
+
+
+XLM_PIECES = ("surf", "ing", "▁surf", "▁", "▁做", "面包", "a", "b", "▁パン", ",", "▁a", "<", "/s", ">")
+
+
+@pytest.fixture(scope="module")
+def xlm(tmp_path_factory: pytest.TempPathFactory):
+    """XLM-V's tokenizer in small, MetaCLIP 2's: that of transformers, and ours of the folder that it writes."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("xlm")
+    special = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces = [(piece, -1.0 - i) for i, piece in enumerate(XLM_PIECES)]
+    theirs = transformers.XLMRobertaTokenizer(vocab=[*special, *pieces, ("<mask>", 0.0)])
+    theirs.save_pretrained(folder)
+    return theirs, read_huggingface_tokenizer(folder, 12)
+
+
+def test_metaclip2_equals_transformers(xlm) -> None:
+    oracle, ours = xlm
+    texts = ["surfing", "a, b 做面包", "  surf   a ", "パン surfing", "unknown ü"]
+    theirs = oracle(texts, padding="max_length", max_length=12, return_tensors="pt")["input_ids"]
+    assert torch.equal(ours(texts), theirs)
+    assert (ours.start_id, ours.end_id, ours.pad_id) == (0, 2, 1)
+    long = ours(["surfing " * 9])[0]
+    assert (int(long[-1]), int((long == 2).sum())) == (2, 1)
+
+
+@given(text=st.text(alphabet="ab surf</>做面包ü,", min_size=1, max_size=20).filter(str.strip))
+@settings(max_examples=60, deadline=None)
+def test_metaclip2_texts_end_once(text: str, xlm) -> None:
+    (row,) = xlm[1]([f"a {text}"])
+    assert int((row == 2).sum()) == 1
+
+
+def test_metaclip2_in_our_own_folder(xlm, tmp_path: Path) -> None:
+    _, ours = xlm
+    ours.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.from_file(tmp_path / "tokenizer.json", 12)
+    texts = ["surfing", "a </s> b", "做面包"]
+    assert torch.equal(again(texts), ours(texts))

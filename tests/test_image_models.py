@@ -20,6 +20,8 @@ from torch.testing import assert_close
 from transformers import (
     CLIPConfig,
     CLIPModel,
+    MetaClip2Config,
+    MetaClip2Model,
     PreTrainedModel,
     Siglip2Config,
     Siglip2Model,
@@ -34,7 +36,7 @@ from openxclip.checkpoints.save import save_as
 from openxclip.checkpoints.source import ModelSource
 from openxclip.checkpoints.tables import to_theirs
 from openxclip.cli.main import run
-from openxclip.errors import CheckpointError, InputError
+from openxclip.errors import CheckpointError, InputError, TokenizerError
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.config import IntegrationConfig, PromptingConfig, TextConfig, VisionConfig, image_model
 from openxclip.models.expand import clip_only, expand
@@ -82,6 +84,13 @@ def clip(activation: str, text: dict[str, Any] = TEXT, vision: dict[str, Any] = 
     return CLIPModel(CLIPConfig(text_config=text | act, vision_config=vision | act, projection_dim=48))
 
 
+def metaclip_2(text: dict[str, Any] = TEXT, vision: dict[str, Any] = VISION) -> MetaClip2Model:
+    """Texts end at id 2, as XLM-V's, the tokenizer of the worldwide models."""
+    act = {"hidden_act": "quick_gelu"}
+    text = text | act | {"eos_token_id": 2, "bos_token_id": 0, "pad_token_id": 1}
+    return MetaClip2Model(MetaClip2Config(text_config=text, vision_config=vision | act, projection_dim=48))
+
+
 def siglip(text: dict[str, Any] = TEXT, vision: dict[str, Any] = VISION) -> SiglipModel:
     wide = {"hidden_size": vision["hidden_size"]}
     return SiglipModel(SiglipConfig(text_config=text | wide, vision_config=vision))
@@ -94,6 +103,7 @@ def naflex() -> Siglip2Model:
 ORACLES: dict[str, Callable[[], PreTrainedModel]] = {
     "CLIP, GELU (LAION, DFN, DataComp)": lambda: clip("gelu"),
     "CLIP, QuickGELU (OpenAI, MetaCLIP)": lambda: clip("quick_gelu"),
+    "MetaCLIP 2": metaclip_2,
     "SigLIP": siglip,
     "SigLIP 2, NaFlex": naflex,
 }
@@ -113,6 +123,7 @@ SIGLIP_VISION = {"hidden_size": 768, "image_size": 224, "patch_size": 16}
 BASE_ORACLES: dict[str, Callable[[], PreTrainedModel]] = {
     "CLIP B/32, GELU": lambda: clip("gelu", BASE_TEXT, BASE_VISION),
     "CLIP B/32, QuickGELU": lambda: clip("quick_gelu", BASE_TEXT, BASE_VISION),
+    "MetaCLIP 2 B/32": lambda: metaclip_2(BASE_TEXT, BASE_VISION),
     "SigLIP B/16": lambda: siglip(SIGLIP_TEXT, SIGLIP_VISION),
 }
 
@@ -135,7 +146,8 @@ def texts(config: XCLIPConfig, num_texts: int = 5) -> Tensor:
     vocab_size, context_length = config.text.vocab_size, config.text.context_length
     tokens = torch.randint(1, vocab_size - 2, (num_texts, context_length))
     if config.text.causal:
-        tokens[:, -3], tokens[:, -2:] = vocab_size - 1, 0
+        end = vocab_size - 1 if config.text.end_id is None else config.text.end_id
+        tokens[:, -3], tokens[:, -2:] = end, 0
     return tokens
 
 
@@ -181,6 +193,15 @@ def test_the_same_numbers_as_transformers(family: str, tmp_path: Path) -> None:
     differences = largest_differences(randomised(ORACLES[family]()), tmp_path / "model")
     print(family, differences)
     assert max(differences) <= 1e-4
+
+
+def test_a_tokenizer_whose_texts_end_elsewhere_is_refused(tmp_path: Path) -> None:
+    """MetaCLIP 2 finds the end of a text by its id; CLIP's own tokenizer has another."""
+    oracle = metaclip_2(TEXT | {"vocab_size": tiny_tokenizer().vocab_size})
+    oracle.save_pretrained(tmp_path)
+    tiny_tokenizer().save(tmp_path / "tokenizer.json")
+    with pytest.raises(TokenizerError, match="those of the model at 2: it belongs to other weights"):
+        read_float32(tmp_path)
 
 
 @pytest.mark.slow
@@ -461,7 +482,8 @@ def test_a_malformed_way_to_clean_texts_is_named(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"model_type": "blip"}, "model_type is 'blip'"),
-        ({"text_config": TEXT | {"eos_token_id": 7}}, "only texts that end at their highest id, 599"),
+        ({"text_config": TEXT | {"eos_token_id": [7, 8]}}, r"eos_token_id is \[7, 8\]; it must be one id"),
+        ({"text_config": TEXT | {"eos_token_id": 600}}, "end_id is 600; it is an id below vocab_size = 600"),
         ({"vision_config": VISION | {"hidden_act": "relu"}}, "vision_config.hidden_act is 'relu'"),
         ({"vision_config": VISION | {"num_channels": 4}}, "num_channels is 4; it must be 3"),
         ({"model_type": "siglip"}, "text features are 64 wide, image features 96"),

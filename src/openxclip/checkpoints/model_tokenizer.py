@@ -45,9 +45,15 @@ def _locate(given: str) -> Path:
 
 
 def _check_vocabulary(tokenizer: Tokenizer, path: Path, config: TextConfig) -> None:
-    """A causal tower finds the end of a text as the highest id; others only need to know every id."""
+    """A causal tower finds the end of a text by its id, often the highest; others only need to know every id."""
     size = tokenizer.vocab_size
-    if size > config.vocab_size or (config.causal and size != config.vocab_size):
+    if config.end_id is not None and tokenizer.end_id != config.end_id:
+        raise TokenizerError(
+            f"texts of {path} end at id {tokenizer.end_id}, those of the model at {config.end_id}: it belongs to other "
+            "weights; give the model's own"
+        )
+    ends_highest = config.causal and config.end_id is None
+    if size > config.vocab_size or (ends_highest and size != config.vocab_size):
         raise TokenizerError(
             f"{path} has {size} ids, the model {config.vocab_size}: it belongs to other weights; give the model's own"
         )

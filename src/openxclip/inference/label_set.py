@@ -15,6 +15,7 @@ from openxclip.errors import InputError
 from openxclip.inference.text_cache import cached, text_key
 from openxclip.models import XCLIP
 from openxclip.models.discrete import DiscreteLabels
+from openxclip.models.text import ends
 from openxclip.text.label_texts import LabelTexts
 from openxclip.text.tokenizer import MissingTokenizer, Tokenizer
 
@@ -100,7 +101,7 @@ def _encode(model: XCLIP, tokens: Tensor, batch_size: int) -> Tensor:
     """Text features (N, E) of tokens (N, C). Many are sorted by length first: each batch is cut to its longest."""
     if len(tokens) <= batch_size or not model.config.text.causal:
         return torch.cat([model.encode_text(chunk) for chunk in tokens.split(batch_size)])
-    order = tokens.argmax(dim=1).argsort(stable=True)
+    order = ends(tokens, model.config.text.end_id).argsort(stable=True)
     features = torch.cat([model.encode_text(chunk) for chunk in tokens[order].split(batch_size)])
     return features[order.argsort()]
 

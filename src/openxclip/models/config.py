@@ -145,8 +145,10 @@ class TextConfig:
     num_context_vectors: int | None = None
     """M learnable vectors between the start token and each class name (CoOp), or None for none."""
     causal: bool = True
-    """True: a token sees those before it, and a text's feature is its end token, the one with the highest id.
+    """True: a token sees those before it, and a text's feature is its end token.
     False: all tokens of a full context see each other, and the feature is the last (SigLIP)."""
+    end_id: int | None = None
+    """Id of the end token of a causal tower; None is the highest id, as CLIP's."""
     activation: Activation = "quick_gelu"
     """Of the MLPs."""
     mlp_width: int | None = None
@@ -164,6 +166,12 @@ class TextConfig:
         require(
             self.causal or self.num_context_vectors is None,
             "text: learnable context (num_context_vectors) needs a causal text tower with a start token",
+        )
+        require(
+            self.end_id is None
+            or (self.causal and self.num_context_vectors is None and 0 <= self.end_id < self.vocab_size),
+            f"text: end_id is {self.end_id}; it is an id below vocab_size = {self.vocab_size}, of a causal text tower "
+            "without learnable context",
         )
         longest = self.context_length - 3
         require(

@@ -11,13 +11,18 @@ from openxclip.models.layers import TransformerBlock
 from openxclip.models.learnable_context import LearnableContext, shorten
 
 
-def trim(tokens: Tensor) -> Tensor:
+def ends(tokens: Tensor, end_id: int | None = None) -> Tensor:
+    """Where each text (K, C) ends -> (K,): its first token with this id, or with the highest (`TextConfig.end_id`)."""
+    return tokens.argmax(dim=1) if end_id is None else (tokens == end_id).int().argmax(dim=1)
+
+
+def trim(tokens: Tensor, end_id: int | None = None) -> Tensor:
     """Cut the padding after the longest text: tokens (K, C) -> (K, C').
 
     Exact, not an approximation: attention is causal and the feature sits on the end-of-text token, so nothing
     behind the last of them is ever read.
     """
-    return tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
+    return tokens[:, : int(ends(tokens, end_id).max()) + 1]
 
 
 class TextTransformer(nn.Module):
@@ -43,7 +48,9 @@ class TextTransformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (K, C) -> text features (K, E); any C up to the context length, or just that if not causal."""
-        return self._causal(trim(tokens)) if self.config.causal else self._bidirectional(tokens)
+        if self.config.causal:
+            return self._causal(trim(tokens, self.config.end_id))
+        return self._bidirectional(tokens)
 
     def _causal(self, tokens: Tensor) -> Tensor:
         num_vectors = self.config.num_context_vectors or 0
@@ -53,7 +60,9 @@ class TextTransformer(nn.Module):
             tokens = shorten(tokens, self.config.context_length - num_vectors)
             x = self.context(self.token_embedding(tokens))
         x = self._encode(x, causal=True)  # (K, C, D), with learnable context (K, C + M, D)
-        end = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1) + num_vectors]  # (K, D)
+        end = x[
+            torch.arange(len(x), device=x.device), ends(tokens, self.config.end_id) + num_vectors
+        ]  # (K, D)
         return self.proj(self.final_norm(end))
 
     def _bidirectional(self, tokens: Tensor) -> Tensor:

@@ -99,8 +99,8 @@ class Tokenizer:
 
     def _check_end(self) -> None:
         end = self.backend.id_to_token(self.end_id)
-        if self.start_id is not None and self.end_id != self.vocab_size - 1:
-            # CLIP's text tower finds the end of a text as its highest id.
+        if end == END and self.end_id != self.vocab_size - 1:
+            # CLIP's text tower finds the end of a text as its highest id; towers with other tokenizers know the id.
             raise TokenizerError(
                 f"{end} has id {self.end_id}, but it must have the highest of the {self.vocab_size} ids. "
                 "Use a tokenizer without tokens added behind it."

@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder, as transformers or open_clip uses it: CLIP's, SigLIP's or SigLIP 2's."""
+"""The tokenizer of a model folder, as transformers or open_clip uses it: that of CLIP, MetaCLIP 2, SigLIP or SigLIP 2."""
 
 import string
 from pathlib import Path
@@ -32,6 +32,10 @@ CLEANING_OF_CLASS: dict[str, Cleaning] = {
 }
 
 
+XLM = "XLMRobertaTokenizer"
+"""The class of MetaCLIP 2's tokenizer: XLM-V's pieces between `<s>` and `</s>`."""
+
+
 def find_tokenizer(folder: Path) -> Path | None:
     """The tokenizer's file in a folder, if there is one."""
     return next((folder / name for name in FILES if (folder / name).is_file()), None)
@@ -59,6 +63,8 @@ def read_huggingface_tokenizer(
         raise TokenizerError(f"cleaning is {cleaning!r}; it must be one of {', '.join(get_args(Cleaning))}")
     config = _read_config(folder)
     kind = str(config.get("tokenizer_class", "")).removesuffix("Fast")
+    if kind == XLM and path.name == TOKENIZER_FILE:
+        return _read_xlm(path, config, context_length)
     if kind not in CLEANING_OF_CLASS:
         tokenizer = Tokenizer.from_file(path, context_length)
         return (
@@ -68,6 +74,19 @@ def read_huggingface_tokenizer(
     try:
         _end_and_pad(backend, config)
         return Tokenizer(_clean(backend, cleaning or CLEANING_OF_CLASS[kind]), context_length)
+    except TokenizerError as error:
+        raise TokenizerError(f"{path}: {error}") from error
+
+
+def _read_xlm(path: Path, config: dict[str, Any], context_length: int) -> Tokenizer:
+    backend = read_tokenizer_json(path)
+    try:
+        end, pad = (_special_token(backend, config, name) for name in ("eos_token", "pad_token"))
+        # Its vocabulary has the end token as an ordinary piece: in a text it would end the text.
+        own = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = normalizers.Sequence([normalizers.Replace(end, " "), *own])
+        backend.enable_padding(pad_id=backend.token_to_id(pad), pad_token=pad)
+        return Tokenizer(backend, context_length)
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from error
 

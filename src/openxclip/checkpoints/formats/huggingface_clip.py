@@ -1,4 +1,4 @@
-"""The formats of CLIPModel, SiglipModel and Siglip2Model in transformers."""
+"""The formats of CLIPModel, MetaClip2Model, SiglipModel and Siglip2Model in transformers."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,12 @@ from openxclip.models import XCLIPConfig
 from openxclip.models.config import Activation, TextConfig, image_model
 from openxclip.video.transforms import Preprocessor
 
-TABLES = {"clip": HUGGINGFACE_CLIP, "siglip": HUGGINGFACE_SIGLIP, "siglip2": HUGGINGFACE_SIGLIP2}
+TABLES = {
+    "clip": HUGGINGFACE_CLIP,
+    "metaclip_2": HUGGINGFACE_CLIP,
+    "siglip": HUGGINGFACE_SIGLIP,
+    "siglip2": HUGGINGFACE_SIGLIP2,
+}
 """Value of `model_type` -> names of the weights. SigLIP 2 with an input of fixed size has type siglip."""
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -57,8 +62,11 @@ SIGLIP_TEXT_DEFAULTS = _SIGLIP | {
 }
 SIGLIP_VISION_DEFAULTS = _SIGLIP | _VISION | {"patch_size": 16, "vision_use_head": True}
 
+CLIPS = ("clip", "metaclip_2")
+"""Values of `model_type` with CLIP's towers; MetaCLIP 2 has texts of all languages, whose end is not the highest id."""
+
 HIGHEST_ID = 2
-"""Value of eos_token_id in older files: a text ends at its highest id."""
+"""Value of eos_token_id in older files of CLIP: a text ends at its highest id."""
 
 
 def read_huggingface_clip(folder: Path) -> Checkpoint:
@@ -76,7 +84,7 @@ def read_huggingface_clip(folder: Path) -> Checkpoint:
 
 
 def _read_preprocessor(folder: Path, kind: str, size_px: int) -> tuple[Preprocessor, tuple[str, ...]]:
-    usual = Preprocessor.clip(size_px) if kind == "clip" else Preprocessor.siglip(size_px)
+    usual = Preprocessor.clip(size_px) if kind in CLIPS else Preprocessor.siglip(size_px)
     if kind != "siglip2":
         return read_huggingface_preprocessor(folder, size_px, usual)
     usual = replace(usual, filter="bilinear")  # the default of Siglip2ImageProcessor
@@ -95,18 +103,16 @@ def read_config(values: Mapping[str, Any]) -> XCLIPConfig:
         raise ConfigError(
             f"model_type is {kind!r}; language-image models that can be read are {', '.join(TABLES)}"
         )
-    return _clip(values) if kind == "clip" else _siglip(values, kind)
+    return _clip(values, kind) if kind in CLIPS else _siglip(values, kind)
 
 
-def _clip(values: Mapping[str, Any]) -> XCLIPConfig:
+def _clip(values: Mapping[str, Any], kind: str) -> XCLIPConfig:
     text = section(values, "text_config", CLIP_TEXT_DEFAULTS)
     vision = section(values, "vision_config", CLIP_VISION_DEFAULTS)
     end = text["eos_token_id"]
-    if end not in (HIGHEST_ID, text["vocab_size"] - 1):
-        raise ConfigError(
-            f"text_config.eos_token_id is {end}; only texts that end at their highest id, {text['vocab_size'] - 1}, "
-            "can be read"
-        )
+    if type(end) is not int:
+        raise ConfigError(f"text_config.eos_token_id is {end!r}; it must be one id")
+    is_highest = end == text["vocab_size"] - 1 or (kind == "clip" and end == HIGHEST_ID)
     return image_model(
         embed_dim=values.get("projection_dim", 512),
         vision=replace(
@@ -115,7 +121,9 @@ def _clip(values: Mapping[str, Any]) -> XCLIPConfig:
             image_size_px=square_side_px(vision["image_size"]),
             patch_size_px=_patch_size_px(vision),
         ),
-        text=TextConfig(**_tower(text, "text_config"), **vocabulary(text)),
+        text=TextConfig(
+            **_tower(text, "text_config"), **vocabulary(text), end_id=None if is_highest else end
+        ),
     )
 
 
