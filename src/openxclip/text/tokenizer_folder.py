@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder, as transformers or open_clip uses it: that of CLIP, MetaCLIP 2, SigLIP or SigLIP 2."""
+"""The tokenizer of a model folder, as transformers or open_clip uses it: of CLIP, MetaCLIP 2, SigLIP or SigLIP 2."""
 
 import string
 from pathlib import Path
