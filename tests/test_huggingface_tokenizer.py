@@ -406,3 +406,18 @@ def test_metaclip2_in_our_own_folder(xlm, tmp_path: Path) -> None:
     again = Tokenizer.from_file(tmp_path / "tokenizer.json", 12)
     texts = ["surfing", "a </s> b", "做面包"]
     assert torch.equal(again(texts), ours(texts))
+
+
+def test_clipa_equals_open_clips_use_of_berts_tokenizer(tmp_path: Path) -> None:
+    """open_clip cuts and pads with BERT's tokenizer, then replaces its end token by 0 (`strip_sep_token`)."""
+    transformers = pytest.importorskip("transformers")
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "surf", "##ing", "a", "big", "wave", "!")
+    oracle = transformers.BertTokenizer(vocab={word: i for i, word in enumerate(words)})
+    oracle.save_pretrained(tmp_path)
+    ours = read_huggingface_tokenizer(tmp_path, 8)
+    texts = ["Surfing a  BIG wave", "surf!", "a " * 20, "surfing surfing surfing surf wave"]
+    theirs = oracle(texts, padding="max_length", truncation=True, max_length=8, return_tensors="pt")[
+        "input_ids"
+    ]
+    assert (theirs == oracle.sep_token_id).any()
+    assert torch.equal(ours(texts), torch.where(theirs == oracle.sep_token_id, 0, theirs))

@@ -289,6 +289,49 @@ def test_open_clip_in_openais_layout(quick: bool, tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_clipa_of_open_clip(tmp_path: Path) -> None:
+    """Against its arithmetic written out: no norm before the blocks, mean of the patches, then the norm."""
+    vision, text = clip_only(TINY).vision, TINY.text
+    config = image_model(
+        embed_dim=128,
+        vision=dataclasses.replace(
+            vision, activation="gelu_tanh", mlp_width=768, pre_norm=False, pooling="mean"
+        ),
+        text=dataclasses.replace(text, activation="gelu_tanh", mlp_width=256, causal=False),
+    )
+    model = tiny_model(config)
+    tanh = {"act_kwargs": {"approximate": "tanh"}}
+    patches = {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True}
+    layout = {
+        "embed_dim": 128,
+        "vision_cfg": CLIP_CFG["vision_cfg"] | tanh | patches,
+        "text_cfg": CLIP_TEXT_CFG | tanh | {"pool_type": "last", "no_causal_mask": True},
+    }
+    weights = to_theirs(model.state_dict(), OPENAI_CLIP)
+    assert "visual.class_embedding" in weights
+    assert "visual.ln_pre.weight" not in weights
+    loaded, _ = read_float32(open_clip_folder(tmp_path / "model", layout, weights))
+    assert dataclasses.replace(loaded.model.config, num_frames=config.num_frames) == config
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        visual = loaded.model.visual
+        x = visual.embed(images[:, None])
+        for block in visual.blocks:
+            x = block(x)
+        pooled = x[:, 0, 1:].mean(dim=1)
+        pooled = (pooled - pooled.mean(-1, keepdim=True)) / (
+            pooled.var(-1, False, keepdim=True) + 1e-5
+        ).sqrt()
+        expected = (pooled * weights["visual.ln_post.weight"] + weights["visual.ln_post.bias"]) @ weights[
+            "visual.proj"
+        ]
+        found = loaded.model.with_num_frames(1).encode_video(images[:, None]).video
+    assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    layout["vision_cfg"]["final_ln_after_pool"] = False
+    with pytest.raises(CheckpointError, match="'avg' with final_ln_after_pool"):
+        read_float32(open_clip_folder(tmp_path / "other", layout, weights))
+
+
 def test_layer_scale_of_open_clip(tmp_path: Path) -> None:
     """The factors go into the weights: the same numbers as a model that multiplies each branch by them."""
     model = tiny_model(clip_only(TINY))

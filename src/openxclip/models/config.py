@@ -82,8 +82,9 @@ class VisionConfig:
     """Of the layer norms."""
     class_token: bool = True
     """Whether a class token stands before the patches."""
-    pooling: Literal["class", "attention"] = "class"
-    """What a frame's feature is: the class token, or what a learned probe finds by attention to all tokens."""
+    pooling: Literal["class", "attention", "mean"] = "class"
+    """What a frame's feature is: the class token, what a learned probe finds by attention to all tokens, or the mean of
+    the patches."""
     pooling_heads: int | None = None
     """Attention heads of the pooling, or None for as many as the tower's."""
     pooling_mlp_width: int | None = None
@@ -109,8 +110,8 @@ class VisionConfig:
         if self.pooling == "attention":
             _check_heads(self.width, self.pooling_heads or self.num_heads, "vision.pooling")
         require(
-            self.class_token or self.pooling == "attention",
-            "vision: pooling by the class token needs class_token; set pooling to 'attention'",
+            self.class_token or self.pooling != "class",
+            "vision: pooling by the class token needs class_token; set pooling to 'attention' or 'mean'",
         )
         require(
             not self.rotary or self.width // self.num_heads % 4 == 0,

@@ -104,6 +104,8 @@ class VisionTransformer(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         """Tokens as the last block leaves them (B, T, L, D) -> frame features (B, T, E)."""
+        if self.config.pooling == "mean":
+            return self.proj(self.post_norm(x[:, :, int(self.config.class_token) :].mean(dim=2)))
         if self.pooling is None:
             return self.proj(self.post_norm(x[:, :, 0]))
         return self.proj(self.pooling(self.post_norm(x)))

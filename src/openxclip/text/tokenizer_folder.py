@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder, as transformers or open_clip uses it: of CLIP, MetaCLIP 2, SigLIP or SigLIP 2."""
+"""The tokenizer of a model folder, as transformers or open_clip uses it: of CLIP, MetaCLIP 2, CLIPA or SigLIP."""
 
 import string
 from pathlib import Path
@@ -36,6 +36,10 @@ XLM = "XLMRobertaTokenizer"
 """The class of MetaCLIP 2's tokenizer: XLM-V's pieces between `<s>` and `</s>`."""
 
 
+BERT = "BertTokenizer"
+"""The class of CLIPA's tokenizer, which leaves BERT's end token out (open_clip's `strip_sep_token`)."""
+
+
 def find_tokenizer(folder: Path) -> Path | None:
     """The tokenizer's file in a folder, if there is one."""
     return next((folder / name for name in FILES if (folder / name).is_file()), None)
@@ -65,6 +69,8 @@ def read_huggingface_tokenizer(
     kind = str(config.get("tokenizer_class", "")).removesuffix("Fast")
     if kind == XLM and path.name == TOKENIZER_FILE:
         return _read_xlm(path, config, context_length)
+    if kind == BERT and path.name == TOKENIZER_FILE:
+        return _read_bert(path, config, context_length)
     if kind not in CLEANING_OF_CLASS:
         tokenizer = Tokenizer.from_file(path, context_length)
         return (
@@ -87,6 +93,21 @@ def _read_xlm(path: Path, config: dict[str, Any], context_length: int) -> Tokeni
         backend.normalizer = normalizers.Sequence([normalizers.Replace(end, " "), *own])
         backend.enable_padding(pad_id=backend.token_to_id(pad), pad_token=pad)
         return Tokenizer(backend, context_length)
+    except TokenizerError as error:
+        raise TokenizerError(f"{path}: {error}") from error
+
+
+def _read_bert(path: Path, config: dict[str, Any], context_length: int) -> Tokenizer:
+    backend = read_tokenizer_json(path)
+    try:
+        start, pad = (_special_token(backend, config, name) for name in ("cls_token", "pad_token"))
+        # Padding where BERT would have its end token: the same ids as without that token.
+        ids = [(token, backend.token_to_id(token)) for token in (start, pad)]
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{start}:0 $A:0 {pad}:0", special_tokens=ids
+        )
+        backend.enable_padding(pad_id=backend.token_to_id(pad), pad_token=pad)
+        return Tokenizer(_clean(backend, "whitespace"), context_length)
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from error
 

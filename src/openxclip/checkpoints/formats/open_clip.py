@@ -45,6 +45,10 @@ VISION_DEFAULTS: dict[str, Any] = {
     "layers": 12,
     "head_width": HEAD_WIDTH,
     "mlp_ratio": 4.0,
+    "no_ln_pre": False,
+    "pool_type": "tok",
+    "final_ln_after_pool": False,
+    "act_kwargs": {},
 }
 
 LAYER_SCALE = re.compile(r"(.*\.(?:res)?blocks\.\d+)\.ls_?([12])\.gamma")
@@ -146,7 +150,7 @@ def read_config(values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> XCL
     activation: Activation = "quick_gelu" if values.get("quick_gelu") else "gelu"
     kind = _timm_kind(vision.get("timm_model_name"))
     # SigLIP was trained with the tanh form, as in transformers; timm computes some sizes with the exact GELU.
-    text_activation = "gelu_tanh" if kind == SIGLIP else _with_settings(activation, text.get("act_kwargs"))
+    text_activation = "gelu_tanh" if kind == SIGLIP else _with_settings(activation, text, "text_cfg")
     return image_model(
         embed_dim=values["embed_dim"],
         vision=_vision(vision, activation) if kind is None else _timm_vision(vision, kind, weights),
@@ -155,17 +159,23 @@ def read_config(values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> XCL
     )
 
 
-def _with_settings(activation: Activation, settings: Mapping[str, Any] | None) -> Activation:
-    """The activation, changed by text_cfg.act_kwargs."""
+def _with_settings(activation: Activation, given: Mapping[str, Any], where: str) -> Activation:
+    """The activation, changed by a tower's act_kwargs."""
+    settings = given.get("act_kwargs")
     if not settings:
         return activation
     if activation != "gelu" or settings != {"approximate": "tanh"}:
-        raise ConfigError(f"text_cfg.act_kwargs {settings} of {activation} cannot be computed")
+        raise ConfigError(f"{where}.act_kwargs {settings} of {activation} cannot be computed")
     return "gelu_tanh"
 
 
 def _vision(given: Mapping[str, Any], activation: Activation) -> VisionConfig:
     values = _known(given, VISION_DEFAULTS, "vision_cfg")
+    pool = (values["pool_type"], bool(values["final_ln_after_pool"]))
+    if values["pool_type"] != "tok" and pool != ("avg", True):
+        raise ConfigError(
+            f"vision_cfg.pool_type is {pool[0]!r}; it must be 'tok', or 'avg' with final_ln_after_pool (CLIPA)"
+        )
     return replace(
         CLIP_VISION,
         image_size_px=values["image_size"],
@@ -174,7 +184,9 @@ def _vision(given: Mapping[str, Any], activation: Activation) -> VisionConfig:
         num_layers=values["layers"],
         num_heads=values["width"] // values["head_width"],
         mlp_width=int(values["width"] * values["mlp_ratio"]),
-        activation=activation,
+        activation=_with_settings(activation, values, "vision_cfg"),
+        pre_norm=not values["no_ln_pre"],
+        pooling="class" if values["pool_type"] == "tok" else "mean",
     )
 
 
