@@ -289,6 +289,43 @@ def test_open_clip_in_openais_layout(quick: bool, tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_metaclip_2_of_open_clip(tmp_path: Path) -> None:
+    """The same model in both layouts, with texts that hold ids above that of their end, and padding behind it."""
+    oracle = randomised(metaclip_2())
+    oracle.save_pretrained(tmp_path / "transformers")
+    ours = read_float32(tmp_path / "transformers")[0].model
+    text, vision = ours.config.text, ours.config.vision
+    layout = {
+        "embed_dim": ours.config.embed_dim,
+        "quick_gelu": True,
+        "vision_cfg": {
+            "image_size": vision.image_size_px,
+            "patch_size": vision.patch_size_px,
+            "width": vision.width,
+            "layers": vision.num_layers,
+            "head_width": vision.width // vision.num_heads,
+            "mlp_ratio": (vision.mlp_width or 4 * vision.width) / vision.width,
+        },
+        "text_cfg": {
+            "context_length": text.context_length,
+            "vocab_size": text.vocab_size,
+            "width": text.width,
+            "heads": text.num_heads,
+            "layers": text.num_layers,
+            "mlp_ratio": (text.mlp_width or 4 * text.width) / text.width,
+            "pool_type": "eos",
+            "eos_id": 2,
+        },
+    }
+    weights = to_theirs(ours.state_dict(), OPENAI_CLIP)
+    again = read_float32(open_clip_folder(tmp_path / "open_clip", layout, weights))[0].model
+    assert again.config.text.end_id == 2
+    side = vision.image_size_px
+    images, tokens = torch.randn(2, 3, side, side), texts(ours.config)
+    for a, b in zip(our_features(again, images, tokens), our_features(ours, images, tokens), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_clipa_of_open_clip(tmp_path: Path) -> None:
     """Against its arithmetic written out: no norm before the blocks, mean of the patches, then the norm."""
     vision, text = clip_only(TINY).vision, TINY.text
@@ -447,7 +484,7 @@ def test_open_clip_with_siglips_tower_of_timm(tmp_path: Path) -> None:
             "can be read are SigLIP, Perception",
         ),
         ({"text_cfg": CLIP_TEXT_CFG | {"hf_model_name": "roberta-base"}}, "only open_clip's own can be read"),
-        ({"text_cfg": CLIP_TEXT_CFG | {"pool_type": "eos"}}, "must be 'argmax' for a causal tower"),
+        ({"text_cfg": CLIP_TEXT_CFG | {"pool_type": "first"}}, "must be 'argmax' or 'eos' for a causal"),
         (
             {"vision_cfg": {"image_size": 32, "attentional_pool": True}},
             "asks for attentional_pool, which cannot",

@@ -34,6 +34,7 @@ TEXT_DEFAULTS: dict[str, Any] = {
     "mlp_ratio": 4.0,
     "no_causal_mask": False,
     "pool_type": "argmax",
+    "eos_id": 2,
     "proj_bias": False,
     "norm_kwargs": {},
     "act_kwargs": {},
@@ -236,10 +237,10 @@ def _text(given: Mapping[str, Any], activation: Activation) -> TextConfig:
     if given.get("hf_model_name"):
         raise ConfigError(f"the text tower is {given['hf_model_name']!r}; only open_clip's own can be read")
     values = _known(given, TEXT_DEFAULTS, "text_cfg")
-    causal = not values["no_causal_mask"]
-    if values["pool_type"] != ("argmax" if causal else "last"):
+    causal, pool = not values["no_causal_mask"], values["pool_type"]
+    if pool not in (("argmax", "eos") if causal else ("last",)):
         raise ConfigError(
-            f"text_cfg.pool_type is {values['pool_type']!r}; it must be 'argmax' for a causal tower, 'last' otherwise"
+            f"text_cfg.pool_type is {pool!r}; it must be 'argmax' or 'eos' for a causal tower, 'last' otherwise"
         )
     if unknown := values["norm_kwargs"].keys() - {"eps"}:
         raise ConfigError(f"text_cfg.norm_kwargs asks for {', '.join(unknown)}, which cannot be computed")
@@ -251,6 +252,7 @@ def _text(given: Mapping[str, Any], activation: Activation) -> TextConfig:
         num_heads=values["heads"],
         mlp_width=int(values["width"] * values["mlp_ratio"]),
         causal=causal,
+        end_id=values["eos_id"] if pool == "eos" else None,
         activation=activation,
         norm_eps=values["norm_kwargs"].get("eps", 1e-5),
         projection_bias=values["proj_bias"],
