@@ -349,7 +349,8 @@ def test_clips_kind_is_read_as_it_stands(config: dict | None, tmp_path: Path) ->
             "tokenizer.json: tokenizer_config.json says eos_token '<end>', which is not a token",
         ),
         ({"pad_token": None}, "says pad_token None"),
-        ({"tokenizer_class": "BertTokenizer"}, "it turns the text 'a' into .* not into start"),
+        ({"tokenizer_class": "BertTokenizer"}, "tokenizer.json: tokenizer_config.json says cls_token None"),
+        ({"tokenizer_class": "MPNetTokenizer"}, "it turns the text 'a' into .* not into start"),
     ],
 )
 def test_folders_that_do_not_fit_together(
