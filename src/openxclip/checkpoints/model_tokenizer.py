@@ -47,13 +47,14 @@ def _locate(given: str) -> Path:
 def _check_vocabulary(tokenizer: Tokenizer, path: Path, config: TextConfig) -> None:
     """A causal tower finds the end of a text by its id, often the highest; others only need to know every id."""
     size = tokenizer.vocab_size
-    if config.end_id is not None and tokenizer.end_id != config.end_id:
-        raise TokenizerError(
-            f"texts of {path} end at id {tokenizer.end_id}, those of the model at {config.end_id}: it belongs to other "
-            "weights; give the model's own"
-        )
     ends_highest = config.causal and config.end_id is None
     if size > config.vocab_size or (ends_highest and size != config.vocab_size):
         raise TokenizerError(
             f"{path} has {size} ids, the model {config.vocab_size}: it belongs to other weights; give the model's own"
+        )
+    end_id = config.vocab_size - 1 if config.end_id is None else config.end_id
+    if config.causal and tokenizer.end_id != end_id:
+        raise TokenizerError(
+            f"texts of {path} end at id {tokenizer.end_id}, those of the model at {end_id}: it belongs to other "
+            "weights; give the model's own"
         )
