@@ -13,6 +13,7 @@ from openxclip import __version__
 from openxclip.cli.ablate import ablate
 from openxclip.cli.convert import convert
 from openxclip.cli.evaluate import evaluate
+from openxclip.cli.explain import explain
 from openxclip.cli.info import info
 from openxclip.cli.models import models
 from openxclip.cli.predict import predict
@@ -24,6 +25,7 @@ from openxclip.errors import ConfigError, InputError, OpenXCLIPError
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
+    "explain": explain,
     "train": train,
     "evaluate": evaluate,
     "ablate": ablate,

@@ -104,15 +104,21 @@ class Engine:
         chunks = [self.logits(chunk, labels) for chunk in pixels.split(self.flow.batch_size)]
         return mean_over_views(torch.cat(chunks).cpu())
 
-    @torch.inference_mode()
     def logits(self, pixels: Tensor, labels: LabelSet) -> Tensor:
         """Views uint8 (B, T, 3, S, S) -> logits (B, K), on the model's device."""
-        video = self.runtime.encode_video(pixels)
+        return self.compare(self.encode(pixels), labels)
+
+    def encode(self, pixels: Tensor) -> VideoFeatures:
+        """Views uint8 (B, T, 3, S, S) -> features of each, on the runtime's device and in its type."""
+        return self.runtime.encode_video(pixels)
+
+    @torch.inference_mode()
+    def compare(self, video: VideoFeatures, labels: LabelSet) -> Tensor:
+        """Features of B views from `encode` -> logits (B, K), on the model's device."""
         # A runtime may compute in another type than the model that scores its features.
         dtype = labels.features.dtype
         patches = None if video.patches is None else video.patches.to(dtype)
-        video = VideoFeatures(video.video.to(dtype), patches)
-        return self.scorer(video, labels.features)
+        return self.scorer(VideoFeatures(video.video.to(dtype), patches), labels.features)
 
 
 def _flow(model: XCLIP, device: torch.device, batch_size: int | None) -> Flow:

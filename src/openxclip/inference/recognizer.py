@@ -4,7 +4,7 @@ Shapes: B videos, V views, T frames, S input side, K labels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
@@ -15,14 +15,16 @@ from torch import Tensor
 from openxclip.checkpoints.source import ModelSource
 from openxclip.errors import InputError
 from openxclip.inference.engine import Engine
+from openxclip.inference.explain import Explanation, best_labels, explain_clip, ids_of, message_attention
 from openxclip.inference.options import InferenceOptions
 from openxclip.inference.pipeline import Failure
-from openxclip.inference.views import Views
+from openxclip.inference.views import Read, Views, read_views
 from openxclip.text.label_texts import LabelTexts
 from openxclip.text.templates import BUILT_IN_TEMPLATES
 from openxclip.video.convert import FrameSize
 from openxclip.video.decode import read_frames
-from openxclip.video.source import VideoLimits, VideoSource
+from openxclip.video.source import VideoLimits, VideoSource, source_name
+from openxclip.video.transforms import Preprocessor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,7 @@ class Recognizer:
         texts = labels if isinstance(labels, LabelTexts) else LabelTexts(labels=labels)
         self.engine = engine
         self.limits = limits
+        self.texts = texts
         self.label_set = engine.label_set(texts)
 
     @classmethod
@@ -137,17 +140,61 @@ class Recognizer:
             for outcome in outcomes
         )
 
+    def explain(
+        self, video: VideoSource, labels: Sequence[str] | None = None, *, top_k: int = 3
+    ) -> Explanation:
+        """Why labels got their scores in one view of a video; see `Explanation`.
+
+        Args:
+            video: a path, bytes, or a file.
+            labels: which of this recognizer's labels to explain; None for the best ones.
+            top_k: how many of the best.
+
+        Raises:
+            InputError: `top_k` is below 1, or a label is not among the recognizer's.
+            VideoError: the video cannot be read.
+        """
+        _check_top_k(top_k)
+        chosen = None if labels is None else ids_of(self.labels, labels)
+        clip = self.read(video, Views(), num_threads=0)[0]
+        return self.explain_clip(clip, self.read_shown(video), source_name(video), chosen, top_k)
+
+    def explain_clip(
+        self, clip: Tensor, shown: Tensor, name: str, chosen: Sequence[int] | None, top_k: int
+    ) -> Explanation:
+        """Explain a clip uint8 (T, 3, S, S), whose frames for people are `shown` (T, 3, H, W)."""
+        if chosen is None:
+            chosen = best_labels(self.engine, self.label_set, clip, top_k)
+        return Explanation(
+            path=name,
+            frames=shown,
+            message_attention=message_attention(self.engine, clip),
+            labels=explain_clip(self.engine, self.texts, self.label_set, clip, chosen),
+        )
+
     def read(self, video: VideoSource, views: Views, num_threads: int = 1) -> Tensor:
         """Decode a video's views as this model wants them -> uint8 (V, T, 3, S, S).
 
         Raises:
             VideoError: the video cannot be decoded.
         """
+        return self.engine.read_views(self._reader(video, num_threads), views)
 
+    def read_shown(self, video: VideoSource, num_threads: int = 1) -> Tensor:
+        """The frames of one clip, cropped as the model sees them, large enough for people -> uint8 (T, 3, H, W).
+
+        Raises:
+            VideoError: the video cannot be decoded.
+        """
+        preprocess = enlarged(self.engine.preprocess)
+        read = self._reader(video, num_threads)
+        return read_views(read, preprocess, self.engine.model.config.num_frames, Views())[0]
+
+    def _reader(self, video: VideoSource, num_threads: int) -> Read:
         def frames(choose: Callable[[int], np.ndarray], size: FrameSize) -> np.ndarray:
             return read_frames(video, choose, size, num_threads=num_threads, limits=self.limits).data
 
-        return self.engine.read_views(frames, views)
+        return frames
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Views uint8 (V, T, 3, S, S) of one video -> probabilities (K,): the mean over views of softmax(logits).
@@ -167,6 +214,19 @@ class Recognizer:
         values, indices = probabilities.sort(descending=True, stable=True)
         best = zip(indices[:top_k].tolist(), values[:top_k].tolist(), strict=True)
         return Prediction(path=str(path), scores=[(self.labels[i], value) for i, value in best])
+
+
+SHOWN_PX = 256  # side of a frame that is shown to people, about
+
+
+def enlarged(preprocess: Preprocessor) -> Preprocessor:
+    """The same crop in a size for people: the input of a small model has too few pixels to recognise anything."""
+    factor = max(1, round(SHOWN_PX / preprocess.input_size_px))
+    return replace(
+        preprocess,
+        input_size_px=factor * preprocess.input_size_px,
+        resize_short_side_px=factor * preprocess.resize_short_side_px,
+    )
 
 
 def _check_top_k(top_k: int) -> None:

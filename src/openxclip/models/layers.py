@@ -67,6 +67,11 @@ class Attention(nn.Module):
         out = attend(q, k, v, self.num_heads, causal)
         return self.proj(out.reshape(x.shape))
 
+    def weights(self, x: Tensor) -> Tensor:
+        """What each token of x (..., L, D) attends to, for explanations -> (..., H, L, L); each row sums to 1."""
+        q, k, _ = self.qkv(x).flatten(0, -3).chunk(3, dim=-1)
+        return attention_weights(q, k, self.num_heads).unflatten(0, x.shape[:-2])
+
     def one_query(self, query: Tensor, x: Tensor) -> Tensor:
         """One query (D,), not taken from the tokens, attends to x (..., L, D) -> what it finds (..., D)."""
         width = len(query)
@@ -87,6 +92,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, causal: bo
     else:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     return out.transpose(1, 2).flatten(2)
+
+
+def attention_weights(query: Tensor, key: Tensor, num_heads: int) -> Tensor:
+    """The weights of `attend`, which forms none: (B, Lq, D), (B, Lk, D) -> (B, H, Lq, Lk), in float32."""
+    q, k = (x.float().unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key))
+    return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
 
 
 def _two_products(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from openxclip.models.config import PromptingConfig, heads
-from openxclip.models.layers import MLP, attend
+from openxclip.models.layers import MLP, attend, attention_weights
 
 
 class CrossAttention(nn.Module):
@@ -25,6 +25,10 @@ class CrossAttention(nn.Module):
         """text (B, K, E) reads context (B, N, E) -> (B, K, E)."""
         out = attend(self.query(text), self.key(context), self.value(context), self.num_heads)
         return self.proj(out)
+
+    def weights(self, text: Tensor, context: Tensor) -> Tensor:
+        """What each text (B, K, E) attends to in the context (B, N, E), for explanations -> (B, H, K, N)."""
+        return attention_weights(self.query(text), self.key(context), self.num_heads)
 
 
 class PromptingLayer(nn.Module):
@@ -66,3 +70,14 @@ class VideoSpecificPrompting(nn.Module):
         for layer in self.layers:
             prompt = layer(prompt, context)
         return text + self.alpha * prompt
+
+    def attention(self, text: Tensor, context: Tensor) -> Tensor:
+        """Where texts look in a video, for explanations: the mean over heads and layers (B, K, N); rows sum to 1."""
+        context = self.context_norm(context)
+        prompt = text.expand(context.shape[0], -1, -1)
+        maps = []
+        for layer in self.layers:
+            assert isinstance(layer, PromptingLayer)
+            maps.append(layer.cross_attn.weights(layer.query_norm(prompt), context).mean(dim=1))
+            prompt = layer(prompt, context)
+        return torch.stack(maps).mean(dim=0)

@@ -51,10 +51,17 @@ class FrameBlock(nn.Module):
         has no order. (The tower's own attention pooling was learned on the last block's normalised tokens alone; in
         the blocks before, its probe would look for what is not there yet.)
         """
-        summary = x[:, :, 0] if self.class_token else x.mean(dim=2)
-        message = self.message_proj(summary)  # (B, T, D)
+        message = self.message_proj(self._summary(x))  # (B, T, D)
         message = message + self.drop_path(self.cross_attn(self.cross_norm(message)))
         return message.unsqueeze(2)
+
+    def message_attention(self, x: Tensor) -> Tensor:
+        """Which frames each frame's message reads in x (B, T, L, D), for explanations: mean over heads (B, T, T)."""
+        return self.cross_attn.weights(self.cross_norm(self.message_proj(self._summary(x)))).mean(dim=1)
+
+    def _summary(self, x: Tensor) -> Tensor:
+        """The token that stands for each frame of x (B, T, L, D) -> (B, T, D)."""
+        return x[:, :, 0] if self.class_token else x.mean(dim=2)
 
     def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
         """x (B, T, L, D), angles (L, D / heads / 2) of its tokens where positions are rotary -> (B, T, L, D)."""
@@ -109,6 +116,22 @@ class VisionTransformer(nn.Module):
         if self.pooling is None:
             return self.proj(self.post_norm(x[:, :, 0]))
         return self.proj(self.pooling(self.post_norm(x)))
+
+    def message_attention(self, pixels: Tensor) -> Tensor | None:
+        """Which frames each frame reads in pixels (B, T, 3, H, W), for explanations -> (B, T, T); rows sum to 1.
+
+        The mean over heads and blocks; None in a tower without message tokens.
+        """
+        if not self.config.message_tokens:
+            return None
+        x = self.pre_norm(self.embed(pixels))
+        angles = self._angles(x.device) if self.config.rotary else None
+        maps = []
+        for block in self.blocks:
+            assert isinstance(block, FrameBlock)
+            maps.append(block.message_attention(x))
+            x = block(x, angles)
+        return torch.stack(maps).mean(dim=0)
 
     def forward(self, pixels: Tensor) -> FrameFeatures:
         """pixels (B, T, 3, H, W), normalised -> features of each frame."""

@@ -1,0 +1,249 @@
+"""Why a model gives a label to a video: where it looks, which frames and which words the score depends on.
+
+The score of a label is its log-odds: its logit against those of all other labels together. Unlike a probability it does
+not saturate. Nothing here is drawn at random: the same video gives the same explanation.
+
+Shapes: T frames, S input side in pixels, h x w = N patches of a frame, K labels, E joint embedding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openxclip.errors import InputError
+from openxclip.inference.engine import Engine
+from openxclip.inference.label_set import LabelSet, label_features
+from openxclip.inference.scoring import mean_over_views
+from openxclip.models import VideoFeatures
+from openxclip.text.descriptions import texts_of
+from openxclip.text.label_texts import LabelTexts
+from openxclip.text.templates import fill
+from openxclip.wording import nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelExplanation:
+    """Why one label got its score."""
+
+    label: str
+    """Its name."""
+    probability: float
+    """Of this label among all, for one view of the video."""
+    prompt_attention: Tensor | None
+    """(h, w), sums to 1: what its video-specific prompt reads (section 3.3). The prompt reads the mean over frames, so
+    this is one map for all of them. None in a model without prompting."""
+    sensitivity: Tensor
+    """(T, h, w), sums to 1: how strongly the score changes with the pixels of each patch of each frame (gradient)."""
+    frame_relevance: Tensor
+    """(T,): what the score loses where a frame is replaced by its neighbour, in log-odds; negative: it gains."""
+    words: tuple[tuple[str, float], ...]
+    """(word, what the score loses without it, in log-odds); empty for a single word and for discrete labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What a model saw in a video, and why it gave it its labels."""
+
+    path: str
+    """The video."""
+    frames: Tensor
+    """uint8 (T, 3, H, W): the sampled frames, cropped as the model sees them, in a size for people."""
+    message_attention: Tensor | None
+    """(T, T), rows sum to 1: from which frames (columns) each frame (rows) takes its message (section 3.2). The same
+    for all labels. None in a model without message tokens."""
+    labels: tuple[LabelExplanation, ...]
+    """The explained labels, best first unless they were asked for by name."""
+
+    def numbers(self) -> dict[str, Any]:
+        """Everything but the pixels, as plain values for JSON."""
+        return {
+            "path": self.path,
+            "num_frames": len(self.frames),
+            "message_attention": _rounded(self.message_attention),
+            "labels": [
+                {
+                    "label": label.label,
+                    "probability": label.probability,
+                    "prompt_attention": _rounded(label.prompt_attention),
+                    "sensitivity": _rounded(label.sensitivity),
+                    "frame_relevance": _rounded(label.frame_relevance),
+                    "words": [[word, round(relevance, 4)] for word, relevance in label.words],
+                }
+                for label in self.labels
+            ],
+        }
+
+
+def _rounded(values: Tensor | None) -> Any:
+    return None if values is None else torch.round(values.double(), decimals=5).tolist()
+
+
+def explain_clip(
+    engine: Engine, texts: LabelTexts, label_set: LabelSet, clip: Tensor, chosen: Sequence[int]
+) -> tuple[LabelExplanation, ...]:
+    """Explain labels for one clip.
+
+    Args:
+        engine: the model.
+        texts: the labels as text.
+        label_set: the same, encoded.
+        clip: uint8 (T, 3, S, S).
+        chosen: ids of the labels to explain.
+    """
+    features = label_set.features.clone()  # made in inference mode, and gradients pass through here
+    scores = _scores_without_frames(engine, label_set, clip)  # (T + 1, K)
+    probabilities = mean_over_views(scores[:1])
+    attention, sensitivity = _maps(engine, features, clip, chosen)
+    return tuple(
+        LabelExplanation(
+            label=label_set.labels[k],
+            probability=float(probabilities[k]),
+            prompt_attention=None if attention is None else attention[i],
+            sensitivity=sensitivity[i],
+            frame_relevance=log_odds(scores[0], k) - log_odds(scores[1:], k),
+            words=_words(engine, texts, features, clip, k),
+        )
+        for i, k in enumerate(chosen)
+    )
+
+
+def message_attention(engine: Engine, clip: Tensor) -> Tensor | None:
+    """Which frames each frame of a clip uint8 (T, 3, S, S) reads -> (T, T); None without message tokens."""
+    with torch.inference_mode():
+        attention = engine.model.visual.message_attention(_pixels(engine, clip))
+    return None if attention is None else attention[0].float().cpu()
+
+
+def best_labels(engine: Engine, label_set: LabelSet, clip: Tensor, top_k: int) -> list[int]:
+    """Ids of the best labels of a clip uint8 (T, 3, S, S), best first."""
+    logits = engine.logits(clip[None], label_set)[0]
+    return logits.argsort(descending=True, stable=True)[:top_k].tolist()
+
+
+def ids_of(labels: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Places of the wanted labels.
+
+    Raises:
+        InputError: one of them is not among the labels.
+    """
+    known = {label.casefold(): place for place, label in enumerate(labels)}
+    for label in wanted:
+        if label.strip().casefold() not in known:
+            close = nearest(label, labels)
+            hint = f"; the nearest is {close!r}" if close else ""
+            raise InputError(f"{label!r} is none of the labels{hint}. Explain a label that is in the list.")
+    return [known[label.strip().casefold()] for label in wanted]
+
+
+def log_odds(logits: Tensor, k: int) -> Tensor:
+    """Logits (..., K) -> the log-odds (...) of label k; its logit where it is the only one."""
+    others = torch.cat([logits[..., :k], logits[..., k + 1 :]], dim=-1)
+    return logits[..., k] - others.logsumexp(dim=-1) if others.shape[-1] else logits[..., k]
+
+
+def _pixels(engine: Engine, clip: Tensor) -> Tensor:
+    """A clip uint8 (T, 3, S, S) as the model's own input (1, T, 3, S, S)."""
+    parameter = engine.model.visual.patch_embedding.weight
+    return engine.preprocess.normalise(clip.to(parameter.device), parameter.dtype)[None]
+
+
+def without_each_frame(clip: Tensor) -> Tensor:
+    """The clip (T, ...) and, for each of its frames, the clip with that frame replaced -> (T + 1, T, ...).
+
+    A frame gives way to the one before it, the first to the second. The only frame of a clip stays.
+    """
+    num_frames = len(clip)
+    order = torch.arange(num_frames).repeat(num_frames + 1, 1)
+    for t in range(num_frames):
+        order[t + 1, t] = t - 1 if t else min(1, num_frames - 1)
+    return clip[order]
+
+
+def _scores_without_frames(engine: Engine, label_set: LabelSet, clip: Tensor) -> Tensor:
+    """Logits (T + 1, K) of the clip and of `without_each_frame`, on the CPU in float32."""
+    size = engine.flow.batch_size
+    with torch.inference_mode():
+        logits = [
+            engine.model.logits(_as_model(engine, engine.encode(chunk)), label_set.features)
+            for chunk in without_each_frame(clip).split(size)
+        ]
+    return torch.cat(logits).float().cpu()
+
+
+def _as_model(engine: Engine, video: VideoFeatures) -> VideoFeatures:
+    """Features in the type of the model, which a runtime need not have."""
+    dtype = engine.model.logit_scale.dtype
+    return VideoFeatures(video.video.to(dtype), None if video.patches is None else video.patches.to(dtype))
+
+
+def _maps(
+    engine: Engine, features: Tensor, clip: Tensor, chosen: Sequence[int]
+) -> tuple[Tensor | None, Tensor]:
+    """Of each chosen label: prompt attention (M, h, w), or None, and sensitivity (M, T, h, w)."""
+    model = engine.model
+    patch, grid = model.config.vision.patch_size_px, _grid(engine)
+    with torch.enable_grad():
+        pixels = _pixels(engine, clip).requires_grad_()
+        video = model.encode_video(pixels)
+        logits = model.logits(video, features)[0]
+        gradients = [torch.autograd.grad(log_odds(logits, k), pixels, retain_graph=True)[0] for k in chosen]
+    change = torch.stack(gradients).float().abs().sum(dim=3)[:, 0]  # (M, T, S, S)
+    change = change[..., : grid * patch, : grid * patch].unflatten(-1, (grid, patch)).sum(dim=-1)
+    change = change.unflatten(-2, (grid, patch)).sum(dim=-2)  # (M, T, h, w)
+    sensitivity = change / change.sum(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(change.dtype).tiny)
+    return _attention(engine, features, video, chosen), sensitivity.cpu()
+
+
+def _attention(
+    engine: Engine, features: Tensor, video: VideoFeatures, chosen: Sequence[int]
+) -> Tensor | None:
+    prompting = engine.model.prompting
+    if prompting is None or video.patches is None:
+        return None
+    with torch.inference_mode():
+        attention = prompting.attention(features[list(chosen)], video.patches)[0]  # (M, N)
+    return attention.unflatten(-1, (_grid(engine), _grid(engine))).float().cpu()
+
+
+def _grid(engine: Engine) -> int:
+    vision = engine.model.config.vision
+    return vision.image_size_px // vision.patch_size_px
+
+
+def _words(
+    engine: Engine, texts: LabelTexts, features: Tensor, clip: Tensor, k: int
+) -> tuple[tuple[str, float], ...]:
+    """What the score of label k loses without each word of its text, the labels around it unchanged."""
+    model = engine.model
+    own = texts_of(texts.labels, texts.descriptions)[k]
+    shorter = without_each_word(own)
+    if model.discrete is not None or not shorter:
+        return ()
+    sentences = [
+        [fill(template, text) for text in rest for template in texts.templates] for _, rest in shorter
+    ]
+    tokens = engine.tokenizer([sentence for variant in sentences for sentence in variant])
+    with torch.inference_mode():
+        variants = label_features(model, tokens.to(features.device), [len(variant) for variant in sentences])
+        video = model.encode_video(_pixels(engine, clip))
+        logits = model.logits(video, torch.cat([features, variants]))[0].float().cpu()
+    logits, changed = logits[: len(features)], logits[len(features) :]
+    losses = [
+        float(log_odds(logits, k) - log_odds(torch.cat([logits[:k], new[None], logits[k + 1 :]]), k))
+        for new in changed
+    ]
+    return tuple((word, loss) for (word, _), loss in zip(shorter, losses, strict=True))
+
+
+def without_each_word(texts: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Each word of texts, and the texts without it. A text of one word is kept: nothing would be left of it."""
+    variants = []
+    for i, text in enumerate(texts):
+        words = text.split()
+        for j, word in enumerate(words if len(words) > 1 else ()):
+            rest = " ".join(words[:j] + words[j + 1 :])
+            variants.append((word, [*texts[:i], rest, *texts[i + 1 :]]))
+    return variants
