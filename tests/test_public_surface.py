@@ -8,6 +8,7 @@ import pytest
 import openxclip
 
 PUBLIC = {
+    "Client": "openxclip.serving.client",
     "Engine": "openxclip.inference.engine",
     "InferenceOptions": "openxclip.inference.options",
     "LabelTexts": "openxclip.text.label_texts",
@@ -66,6 +67,8 @@ def test_arguments_that_users_name():
     ]  # fmt: skip
     assert arguments(openxclip.Recognizer) == ["engine", "labels", "limits"]
     assert arguments(openxclip.InferenceOptions) == ["runtime", "batch_size", "shortlist", "text_cache"]
+    assert arguments(openxclip.Recognizer.explain) == ["video", "labels", "top_k"]
+    assert arguments(openxclip.Client) == ["url", "api_key", "timeout_seconds"]
     assert arguments(openxclip.Recognizer.predict) == ["videos", "top_k", "views"]
     assert arguments(openxclip.Recognizer.predict_each) == ["videos", "top_k", "views", "ordered"]
     assert arguments(openxclip.Prediction) == ["path", "scores", "error"]

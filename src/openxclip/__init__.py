@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from openxclip.inference.options import InferenceOptions
     from openxclip.inference.recognizer import Prediction, Recognizer
     from openxclip.models import XCLIP, XCLIPConfig
+    from openxclip.serving.client import Client
     from openxclip.text.label_texts import LabelTexts
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Client": "openxclip.serving.client",
     "Engine": "openxclip.inference.engine",
     "InferenceOptions": "openxclip.inference.options",
     "LabelTexts": "openxclip.text.label_texts",
@@ -43,6 +45,7 @@ _HOME = {
 
 __all__ = [
     "XCLIP",
+    "Client",
     "Engine",
     "InferenceOptions",
     "LabelTexts",

@@ -7,8 +7,10 @@
     ├── CheckpointError (ValueError)    weights cannot be read, or do not fit the model
     ├── TokenizerError (ValueError)     no tokenizer came with the model, or it cannot be read
     ├── HubError (OSError)              a hub repository or file is unavailable
+    ├── ServerError (RuntimeError)      a server refuses a request or does not answer; carries `status` and `kind`
     ├── TrainingError (RuntimeError)    a training run cannot go on
     ├── VideoError (OSError)            a video cannot be decoded; carries `source` and `reason`
+    │   └── VideoLimitError             a video is larger or longer than is allowed
     └── MissingExtraError (ImportError) an optional dependency is not installed
 
 Every message says what happened, the value, what is allowed, and what to do next.
@@ -47,6 +49,17 @@ class TrainingError(OpenXCLIPError, RuntimeError):
     """A training run cannot go on."""
 
 
+class ServerError(OpenXCLIPError, RuntimeError):
+    """A server refuses a request, or does not answer."""
+
+    def __init__(self, message: str, status: int, kind: str) -> None:
+        super().__init__(message)
+        self.status = status
+        """Of HTTP; 0 without an answer."""
+        self.kind = kind
+        """The last part of the problem's type, such as "queue-full"."""
+
+
 class VideoError(OpenXCLIPError, OSError):
     """A video cannot be decoded."""
 
@@ -54,6 +67,16 @@ class VideoError(OpenXCLIPError, OSError):
         super().__init__(f"{source}: {reason}")
         self.source = source
         self.reason = reason
+
+
+class VideoLimitError(VideoError):
+    """A video is larger or longer than is allowed."""
+
+    def __init__(self, source: str, reason: str, *, limit: str, found: str, allowed: float) -> None:
+        super().__init__(source, reason)
+        self.limit = limit
+        self.found = found
+        self.allowed = allowed
 
 
 class MissingExtraError(OpenXCLIPError, ImportError):

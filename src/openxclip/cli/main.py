@@ -20,12 +20,14 @@ from openxclip.cli.predict import predict
 from openxclip.cli.pretrain import pretrain
 from openxclip.cli.render import render
 from openxclip.cli.report import report
+from openxclip.cli.serve import serve
 from openxclip.cli.train import train
 from openxclip.errors import ConfigError, InputError, OpenXCLIPError
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "explain": explain,
+    "serve": serve,
     "train": train,
     "evaluate": evaluate,
     "ablate": ablate,

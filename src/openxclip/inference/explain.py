@@ -81,6 +81,19 @@ def _rounded(values: Tensor | None) -> Any:
     return None if values is None else torch.round(values.double(), decimals=5).tolist()
 
 
+def explained(
+    engine: Engine,
+    texts: LabelTexts,
+    label_set: LabelSet,
+    clip: Tensor,
+    chosen: Sequence[int] | None,
+    top_k: int,
+) -> tuple[Tensor | None, tuple[LabelExplanation, ...]]:
+    """Message attention and the explanations of the chosen labels of a clip uint8 (T, 3, S, S), or of the best."""
+    ids = best_labels(engine, label_set, clip, top_k) if chosen is None else chosen
+    return message_attention(engine, clip), explain_clip(engine, texts, label_set, clip, ids)
+
+
 def explain_clip(
     engine: Engine, texts: LabelTexts, label_set: LabelSet, clip: Tensor, chosen: Sequence[int]
 ) -> tuple[LabelExplanation, ...]:

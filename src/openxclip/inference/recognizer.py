@@ -3,40 +3,25 @@
 Shapes: B videos, V views, T frames, S input side, K labels.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from openxclip.checkpoints.source import ModelSource
 from openxclip.errors import InputError
 from openxclip.inference.engine import Engine
-from openxclip.inference.explain import Explanation, best_labels, explain_clip, ids_of, message_attention
+from openxclip.inference.explain import Explanation, explained, ids_of
 from openxclip.inference.options import InferenceOptions
 from openxclip.inference.pipeline import Failure
-from openxclip.inference.views import Read, Views, read_views
+from openxclip.inference.prediction import Prediction, ranking
+from openxclip.inference.reading import read_shown, read_video
+from openxclip.inference.views import Views
 from openxclip.text.label_texts import LabelTexts
 from openxclip.text.templates import BUILT_IN_TEMPLATES
-from openxclip.video.convert import FrameSize
-from openxclip.video.decode import read_frames
 from openxclip.video.source import VideoLimits, VideoSource, source_name
-from openxclip.video.transforms import Preprocessor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """The labels recognised in a video."""
-
-    path: str
-    """The video."""
-    scores: list[tuple[str, float]]
-    """(label, probability), best first; empty where the video could not be read."""
-    error: str | None = None
-    """Why it could not be read."""
 
 
 class Recognizer:
@@ -157,19 +142,10 @@ class Recognizer:
         _check_top_k(top_k)
         chosen = None if labels is None else ids_of(self.labels, labels)
         clip = self.read(video, Views(), num_threads=0)[0]
-        return self.explain_clip(clip, self.read_shown(video), source_name(video), chosen, top_k)
-
-    def explain_clip(
-        self, clip: Tensor, shown: Tensor, name: str, chosen: Sequence[int] | None, top_k: int
-    ) -> Explanation:
-        """Explain a clip uint8 (T, 3, S, S), whose frames for people are `shown` (T, 3, H, W)."""
-        if chosen is None:
-            chosen = best_labels(self.engine, self.label_set, clip, top_k)
+        shown = read_shown(self.engine, video, self.limits, num_threads=0)
+        messages, of_labels = explained(self.engine, self.texts, self.label_set, clip, chosen, top_k)
         return Explanation(
-            path=name,
-            frames=shown,
-            message_attention=message_attention(self.engine, clip),
-            labels=explain_clip(self.engine, self.texts, self.label_set, clip, chosen),
+            path=source_name(video), frames=shown, message_attention=messages, labels=of_labels
         )
 
     def read(self, video: VideoSource, views: Views, num_threads: int = 1) -> Tensor:
@@ -178,23 +154,7 @@ class Recognizer:
         Raises:
             VideoError: the video cannot be decoded.
         """
-        return self.engine.read_views(self._reader(video, num_threads), views)
-
-    def read_shown(self, video: VideoSource, num_threads: int = 1) -> Tensor:
-        """The frames of one clip, cropped as the model sees them, large enough for people -> uint8 (T, 3, H, W).
-
-        Raises:
-            VideoError: the video cannot be decoded.
-        """
-        preprocess = enlarged(self.engine.preprocess)
-        read = self._reader(video, num_threads)
-        return read_views(read, preprocess, self.engine.model.config.num_frames, Views())[0]
-
-    def _reader(self, video: VideoSource, num_threads: int) -> Read:
-        def frames(choose: Callable[[int], np.ndarray], size: FrameSize) -> np.ndarray:
-            return read_frames(video, choose, size, num_threads=num_threads, limits=self.limits).data
-
-        return frames
+        return read_video(self.engine, video, views, self.limits, num_threads)
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Views uint8 (V, T, 3, S, S) of one video -> probabilities (K,): the mean over views of softmax(logits).
@@ -210,23 +170,7 @@ class Recognizer:
         return torch.stack([outcome.scores for outcome in outcomes if not isinstance(outcome, Failure)])
 
     def _prediction(self, path: str | Path, probabilities: Tensor, top_k: int) -> Prediction:
-        """The best labels; equal ones in the order of the labels."""
-        values, indices = probabilities.sort(descending=True, stable=True)
-        best = zip(indices[:top_k].tolist(), values[:top_k].tolist(), strict=True)
-        return Prediction(path=str(path), scores=[(self.labels[i], value) for i, value in best])
-
-
-SHOWN_PX = 256  # side of a frame that is shown to people, about
-
-
-def enlarged(preprocess: Preprocessor) -> Preprocessor:
-    """The same crop in a size for people: the input of a small model has too few pixels to recognise anything."""
-    factor = max(1, round(SHOWN_PX / preprocess.input_size_px))
-    return replace(
-        preprocess,
-        input_size_px=factor * preprocess.input_size_px,
-        resize_short_side_px=factor * preprocess.resize_short_side_px,
-    )
+        return Prediction(path=str(path), scores=ranking(self.labels, probabilities.tolist(), top_k))
 
 
 def _check_top_k(top_k: int) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from openxclip.inference.explain import Explanation, LabelExplanation
-from openxclip.reports.animation import write_animation
+from openxclip.reports.pictures import write_animation
 from openxclip.reports.plots import drawable_fonts, new_figure, save_png  # first: says which extra is missing
 from openxclip.video.sampling import centred  # isort: split
 

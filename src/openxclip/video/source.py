@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 
-from openxclip.errors import ConfigError, VideoError
+from openxclip.errors import ConfigError, VideoError, VideoLimitError
 
 VideoSource = str | Path | bytes | BinaryIO
 
@@ -54,12 +54,15 @@ class VideoLimits:
             raise _too_large(name, "max_seconds", f"a length of {seconds:.1f} s", self.max_seconds)
 
 
-def _too_large(name: str, limit: str, found: str, allowed: float) -> VideoError:
-    return VideoError(
+def _too_large(name: str, limit: str, found: str, allowed: float) -> VideoLimitError:
+    return VideoLimitError(
         name,
         f"{found} is over the limit {limit}={allowed:g}. "
         f"If you trust this video, raise it with VideoLimits({limit}=...), "
         f"on the command line --{limit.replace('_', '-')}, in a training --set data.{limit}=...",
+        limit=limit,
+        found=found,
+        allowed=allowed,
     )
 
 

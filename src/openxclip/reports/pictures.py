@@ -1,4 +1,4 @@
-"""Short films of pictures, for people to look at: animated WebP or MP4."""
+"""Pictures and short films as files, for people to look at. Needs nothing beyond the decoder's library."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +11,7 @@ from openxclip.errors import InputError
 from openxclip.files import atomic_write
 
 # container, codec, pixel format, codec options
-_KINDS = {
+_FILMS = {
     ".webp": ("webp", "libwebp_anim", "yuv420p", {"quality": "80"}),
     ".mp4": ("mp4", "libx264", "yuv420p", {"crf": "20"}),
 }
@@ -23,9 +23,9 @@ def write_animation(path: Path, pictures: np.ndarray, seconds_per_picture: float
     Raises:
         InputError: the file's ending is neither .webp nor .mp4.
     """
-    if path.suffix.lower() not in _KINDS:
+    if path.suffix.lower() not in _FILMS:
         raise InputError(f"{path} must end in .webp or .mp4")
-    container_format, codec, pixel_format, options = _KINDS[path.suffix.lower()]
+    container_format, codec, pixel_format, options = _FILMS[path.suffix.lower()]
     height, width = (side - side % 2 for side in pictures.shape[1:3])  # H.264 has half as many chroma pixels
     repeat = {"loop": "0"} if container_format == "webp" else {}
     with (
@@ -40,6 +40,16 @@ def write_animation(path: Path, pictures: np.ndarray, seconds_per_picture: float
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    """A picture uint8 (H, W, 3) as a JPEG file."""
+    height, width = picture.shape[:2]
+    codec: Any = av.CodecContext.create("mjpeg", "w")
+    codec.width, codec.height, codec.pix_fmt, codec.time_base = width, height, "yuvj444p", Fraction(1)
+    codec.qmin = codec.qmax = 3  # of 2 to 31, best first
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    return b"".join(bytes(packet) for packet in (*codec.encode(frame), *codec.encode(None)))
 
 
 def _fraction(seconds: float) -> Fraction:

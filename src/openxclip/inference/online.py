@@ -1,0 +1,225 @@
+"""One engine for many callers at once: videos that arrive together share the batches of the model.
+
+Unlike `pipeline.run`, which is given all videos and fills its batches, this waits for nobody: whenever the model is
+free it takes what is decoded by then, up to a batch.
+
+Shapes: V views, T frames, S input side, K labels, E joint embedding.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from openxclip.inference.engine import Engine
+from openxclip.inference.label_set import LabelSet
+from openxclip.inference.scoring import mean_over_views
+from openxclip.models import VideoFeatures
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _Video:
+    """A decoded video that waits for the model."""
+
+    pixels: Tensor
+    """uint8 (V, T, 3, S, S)."""
+    labels: LabelSet | None
+    """What it is compared with; None: its embedding is wanted."""
+    future: Future[Tensor]
+
+
+@dataclass(frozen=True)
+class _Work(Generic[Result]):
+    """Something else that needs the model, alone."""
+
+    run: Callable[[], Result]
+    future: Future[Result]
+
+
+class Online:
+    """Decoders, one thread that runs the model, and the line of decoded videos between them.
+
+    A caller that no longer wants its result cancels the future. What has not begun is then not done.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        num_decoders: int | None = None,
+        on_batch: Callable[[int, float], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            engine: the model.
+            num_decoders: videos that are decoded at the same time; None for as many as the engine's own.
+            on_batch: called with the number of views and the seconds of each batch.
+        """
+        self.engine = engine
+        self._on_batch = on_batch
+        self._line: deque[_Video | _Work[Any]] = deque()
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._decoders = ThreadPoolExecutor(num_decoders or engine.flow.num_decoders, "online-decode")
+        self._model = threading.Thread(target=self._run_model, name="online-model", daemon=True)
+        self._model.start()
+
+    def score(self, read: Callable[[], Tensor], labels: LabelSet) -> Future[Tensor]:
+        """Probabilities (K,) of a video; `read` decodes its views uint8 (V, T, 3, S, S) in a decoder's thread."""
+        future: Future[Tensor] = Future()
+        self._decode(read, future, lambda pixels: _Video(pixels, labels, future))
+        return future
+
+    def embed(self, read: Callable[[], Tensor]) -> Future[Tensor]:
+        """The unit-length embedding (E,) of a video: the mean direction of its views."""
+        future: Future[Tensor] = Future()
+        self._decode(read, future, lambda pixels: _Video(pixels, None, future))
+        return future
+
+    def call(self, work: Callable[[], Result]) -> Future[Result]:
+        """Run something on the model's thread, between batches."""
+        future: Future[Result] = Future()
+        self._put(_Work(work, future))
+        return future
+
+    def after(self, read: Callable[[], Value], work: Callable[[Value], Result]) -> Future[Result]:
+        """Read in a decoder's thread, then work with it on the model's thread."""
+        future: Future[Result] = Future()
+        self._decode(read, future, lambda value: _Work(lambda: work(value), future))
+        return future
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the model's thread runs."""
+        return self._model.is_alive()
+
+    def close(self) -> None:
+        """Finish what was taken, then stop. Nothing may be asked for any more."""
+        self._decoders.shutdown(wait=True)
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        self._model.join()
+
+    def _decode(
+        self, read: Callable[[], Value], future: Future[Any], ready: Callable[[Value], _Video | _Work[Any]]
+    ) -> None:
+        def run() -> None:
+            if future.cancelled():
+                return
+            try:
+                value = read()
+            except BaseException as error:  # noqa: BLE001 the caller gets it from the future
+                _fail(future, error)
+            else:
+                self._put(ready(value))
+
+        self._decoders.submit(run)
+
+    def _put(self, item: _Video | _Work[Any]) -> None:
+        with self._changed:
+            self._line.append(item)
+            self._changed.notify()
+
+    def _take(self) -> list[_Video] | _Work[Any] | None:
+        """Wait for work: what is decoded by now, up to a batch; or another piece of work; None at the end."""
+        with self._changed:
+            while not self._line and not self._is_closing:
+                self._changed.wait()
+            if not self._line:
+                return None
+            if isinstance(self._line[0], _Work):
+                return self._line.popleft()  # type: ignore[return-value]
+            batch: list[_Video] = []
+            num_views = 0
+            while self._line and isinstance(video := self._line[0], _Video):
+                num_views += len(video.pixels)
+                if batch and num_views > self.engine.flow.batch_size:
+                    break
+                batch.append(video)
+                self._line.popleft()
+            return batch
+
+    def _run_model(self) -> None:
+        while (taken := self._take()) is not None:
+            if isinstance(taken, _Work):
+                if taken.future.set_running_or_notify_cancel():
+                    _finish([taken.future], lambda run=taken.run: [run()])  # type: ignore[misc]
+                continue
+            batch = [video for video in taken if video.future.set_running_or_notify_cancel()]
+            if batch:
+                _finish([video.future for video in batch], lambda batch=batch: self._results(batch))  # type: ignore[misc]
+
+    def _results(self, batch: Sequence[_Video]) -> list[Tensor]:
+        """One result for each video."""
+        started = time.perf_counter()
+        features = self._features(torch.cat([video.pixels for video in batch]))
+        places = _places(batch)
+        results: dict[int, Tensor] = {}
+        for labels, members in _by_labels(batch):
+            rows = torch.cat([torch.arange(*places[i]) for i in members]).to(features.video.device)
+            own = VideoFeatures(*(None if f is None else f[rows] for f in features))  # type: ignore[arg-type]
+            views = own.video if labels is None else self.engine.compare(own, labels)
+            of_each = views.float().cpu().split([len(batch[i].pixels) for i in members])
+            for i, view in zip(members, of_each, strict=True):
+                results[i] = _mean_direction(view) if labels is None else mean_over_views(view)
+        if self._on_batch is not None:
+            self._on_batch(len(features.video), time.perf_counter() - started)
+        return [results[i] for i in range(len(batch))]
+
+    def _features(self, pixels: Tensor) -> VideoFeatures:
+        """Features of views (B, T, 3, S, S), at most a batch of them at a time."""
+        parts = [self.engine.encode(chunk) for chunk in pixels.split(self.engine.flow.batch_size)]
+        if len(parts) == 1:
+            return parts[0]
+        videos, patches = zip(*parts, strict=True)
+        return VideoFeatures(torch.cat(videos), None if patches[0] is None else torch.cat(patches))
+
+
+def _places(batch: Sequence[_Video]) -> list[tuple[int, int]]:
+    """The rows of each video's views among those of all: from, to."""
+    places, start = [], 0
+    for video in batch:
+        places.append((start, start + len(video.pixels)))
+        start += len(video.pixels)
+    return places
+
+
+def _by_labels(batch: Sequence[_Video]) -> list[tuple[LabelSet | None, list[int]]]:
+    """Each label set with the places of the videos that are compared with it."""
+    groups: dict[int, tuple[LabelSet | None, list[int]]] = {}
+    for i, video in enumerate(batch):
+        groups.setdefault(id(video.labels), (video.labels, []))[1].append(i)
+    return list(groups.values())
+
+
+def _mean_direction(views: Tensor) -> Tensor:
+    """Features of the views of a video (V, E) -> (E,), of unit length."""
+    return F.normalize(F.normalize(views, dim=-1).mean(dim=0), dim=-1)
+
+
+def _finish(futures: Sequence[Future[Any]], compute: Callable[[], Sequence[Any]]) -> None:
+    """Give each future its result, or all of them the error."""
+    try:
+        results = compute()
+    except BaseException as error:  # noqa: BLE001 the model's thread goes on, and the callers get it
+        for future in futures:
+            future.set_exception(error)
+    else:
+        for future, result in zip(futures, results, strict=True):
+            future.set_result(result)
+
+
+def _fail(future: Future[Any], error: BaseException) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)

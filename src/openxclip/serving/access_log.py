@@ -1,0 +1,71 @@
+"""One JSON line on stderr for each request: no file contents, no file names, no labels, no query strings."""
+
+import json
+import logging
+import time
+import uuid
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from openxclip.serving.metrics import Metrics
+
+logger = logging.getLogger("openxclip.access")
+
+
+class AccessLog:
+    """Logs and counts every request, and names it: the answer's X-Request-ID stands in the log."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and note what became of it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = _Request()
+
+        async def counted_receive() -> Message:
+            message = await receive()
+            request.num_bytes += len(message.get("body", b""))
+            return message
+
+        async def noted_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                request.status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request.name.encode())]
+            await send(message)
+
+        try:
+            await self.app(scope, counted_receive, noted_send)
+        finally:
+            self._note(scope, request)
+
+    def _note(self, scope: Scope, request: "_Request") -> None:
+        seconds = time.perf_counter() - request.started
+        # The pattern of the address, not the address: metrics must not grow with what clients make up.
+        route = getattr(scope.get("route"), "path", "(none)")
+        self.metrics.requests.labels(route, str(request.status)).inc()
+        self.metrics.seconds.labels(route).observe(seconds)
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "id": request.name,
+            "client": (scope.get("client") or ("", 0))[0],
+            "method": scope["method"],
+            "route": route,
+            "status": request.status,
+            "bytes": request.num_bytes,
+            "ms": round(1000 * seconds, 1),
+        }
+        logger.info(json.dumps(line))
+
+
+class _Request:
+    """What is known of a request so far."""
+
+    def __init__(self) -> None:
+        self.name = uuid.uuid4().hex[:16]
+        self.started = time.perf_counter()
+        self.status = 0  # none was sent: the client went away, or the server was stopped
+        self.num_bytes = 0

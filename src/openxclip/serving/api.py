@@ -1,0 +1,355 @@
+"""The HTTP API: routes, and which part of the service answers them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any, BinaryIO
+
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from openxclip import __version__
+from openxclip.serving import page
+from openxclip.serving.access_log import AccessLog
+from openxclip.serving.gate import Gate
+from openxclip.serving.metrics import Metrics
+from openxclip.serving.options import ServeOptions
+from openxclip.serving.places import Places
+from openxclip.serving.problems import Problem, of_status
+from openxclip.serving.schemas import (
+    PROBLEMS,
+    BatchBody,
+    BatchItem,
+    EmbedBody,
+    ExampleBody,
+    ExplainBody,
+    LabelFields,
+    LabelSetBody,
+    LimitsBody,
+    ModelBody,
+    ModelsBody,
+    PredictBody,
+    ProblemBody,
+    ScoreBody,
+    TopK,
+    VideoFields,
+    ViewsField,
+)
+from openxclip.serving.service import (
+    ClientGoneError,
+    Score,
+    Service,
+    label_texts,
+    parse_views,
+    pictures_of,
+)
+from openxclip.serving.uploads import open_allowed
+from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
+from openxclip.text.labels import BUILT_IN_LABEL_SETS, built_in_labels
+from openxclip.text.templates import BUILT_IN_TEMPLATES
+
+DESCRIPTION = """Recognise in any video whatever you can name.
+
+Send a video and labels in your own words; get the labels ranked. Errors are problem details (RFC 9457)."""
+
+CLIENT_GONE = 499  # as nginx logs it; nobody reads it
+
+
+@dataclass
+class House:
+    """What all requests share."""
+
+    service: Service
+    options: ServeOptions
+    places: Places
+    metrics: Metrics
+    is_closing: bool = False
+    examples: dict[str, bytes] = field(default_factory=dict)
+    """Rendered so far."""
+
+
+def build_app(service: Service, metrics: Metrics) -> FastAPI:
+    """The whole application around a service."""
+    options = service.options
+    house = House(service, options, Places(options.max_queue), metrics)
+    metrics.gauge("openxclip_places", "Requests that may be in the house", lambda: options.max_queue)
+    metrics.gauge("openxclip_places_taken", "Requests in the house", lambda: house.places.num_taken)
+    metrics.gauge("openxclip_label_sets", "Label sets kept encoded", lambda: len(service.label_sets))
+    metrics.gauge(
+        "openxclip_label_set_hits", "Requests whose set was kept", lambda: service.label_sets.num_hits
+    )
+    metrics.gauge("openxclip_label_set_misses", "Label sets encoded", lambda: service.label_sets.num_misses)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        house.is_closing = True
+        await asyncio.to_thread(service.close)
+
+    app = FastAPIOffline(
+        docs_url="/docs",
+        redoc_url=None,
+        title="OpenXCLIP",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+    )
+    app.state.house = house
+    app.include_router(videos)
+    app.include_router(information)
+    app.include_router(page.router)
+    for error, handler in HANDLERS.items():
+        app.add_exception_handler(error, handler)
+    app.add_middleware(Gate, options=options, places=house.places)
+    app.add_middleware(AccessLog, metrics=metrics)  # the outermost: it counts what the gate refuses
+    return app
+
+
+def _house(request: Request) -> House:
+    return request.app.state.house
+
+
+HouseOf = Annotated[House, Depends(_house)]
+videos = APIRouter(prefix="/v1", responses=PROBLEMS, tags=["videos"])
+information = APIRouter(tags=["information"])
+
+
+@videos.post("/predict")
+async def predict(
+    request: Request,
+    house: HouseOf,
+    video: Annotated[VideoFields, Depends()],
+    labels: Annotated[LabelFields, Depends()],
+    top_k: TopK = 5,
+    views: ViewsField = "1x1",
+) -> PredictBody:
+    """Rank labels for a video."""
+    texts, parsed = label_texts(labels, house.options), parse_views(views, house.options)
+    with opened(house, video) as file:
+        scores = await house.service.predict(file, texts, parsed, top_k, request.is_disconnected)
+    return PredictBody(model=house.service.model_id, scores=_score_bodies(scores))
+
+
+@videos.post("/predict/batch")
+async def predict_batch(
+    request: Request,
+    house: HouseOf,
+    labels: Annotated[LabelFields, Depends()],
+    videos: Annotated[list[UploadFile] | None, File(description="videos as files")] = None,
+    paths: Annotated[list[str] | None, Form(description="and paths of others")] = None,
+    top_k: TopK = 5,
+    views: ViewsField = "1x1",
+) -> BatchBody:
+    """Rank the same labels for several videos. One that cannot be read has its problem in its place."""
+    texts, parsed = label_texts(labels, house.options), parse_views(views, house.options)
+    wanted = [VideoFields(video=one) for one in videos or ()] + [VideoFields(path=one) for one in paths or ()]
+    if not wanted:
+        raise Problem("invalid-request", "send videos, or paths of videos on the server")
+    if len(wanted) > house.options.max_batch:
+        detail = (
+            f"{len(wanted)} videos are more than this server's {house.options.max_batch}; send fewer at once"
+        )
+        raise Problem("too-many-videos", detail, limit=house.options.max_batch)
+
+    async def one(fields: VideoFields) -> BatchItem:
+        try:
+            with opened(house, fields) as file:
+                found = await house.service.predict(file, texts, parsed, top_k, request.is_disconnected)
+        except Problem as problem:
+            if problem.status_code >= 500:  # about the server: true of all of them
+                raise
+            return BatchItem(problem=ProblemBody(**problem.body()))
+        return BatchItem(scores=_score_bodies(found))
+
+    with house.places.taken(len(wanted) - 1):  # beside the place of the request
+        results = await _all_of([one(fields) for fields in wanted])
+    return BatchBody(model=house.service.model_id, results=results)
+
+
+@videos.post("/embed")
+async def embed(
+    request: Request,
+    house: HouseOf,
+    video: Annotated[VideoFields, Depends()],
+    texts: Annotated[
+        list[str] | None, Form(description="texts to embed, instead of a video or beside it")
+    ] = None,
+    views: ViewsField = "1x1",
+) -> EmbedBody:
+    """Embeddings of a video, of texts, or of both, in one space; each has length 1."""
+    parsed = parse_views(views, house.options)
+    service, has_left = house.service, request.is_disconnected
+    body = EmbedBody(model=service.model_id, video=None, texts=None)
+    if texts is not None:
+        label_set = label_texts(LabelFields(labels=texts), house.options, takes_one=True)
+        body.texts = await service.embed_texts(label_set, has_left)
+    if video.video is not None or video.path is not None:
+        with opened(house, video) as file:
+            body.video = await service.embed(file, parsed, has_left)
+    elif texts is None:
+        raise Problem("invalid-request", "send a video, its path, or texts")
+    return body
+
+
+@videos.post("/explain")
+async def explain(
+    request: Request,
+    house: HouseOf,
+    video: Annotated[VideoFields, Depends()],
+    labels: Annotated[LabelFields, Depends()],
+    explain: Annotated[list[str] | None, Form(description="which labels; by default the best")] = None,
+    top_k: Annotated[int, Form(ge=1, le=10, description="how many of the best labels")] = 3,
+) -> ExplainBody:
+    """Why labels got their scores: where the model looks, and which frames and words the score depends on."""
+    texts = label_texts(labels, house.options)
+    if explain is not None and len(explain) > 10:
+        raise Problem("too-many-labels", f"{len(explain)} labels to explain are more than 10; ask for fewer")
+    with opened(house, video) as file:
+        found = await house.service.explain(file, texts, explain, top_k, request.is_disconnected)
+    numbers = found.numbers()
+    frames = await asyncio.to_thread(pictures_of, found)
+    return ExplainBody(
+        model=house.service.model_id,
+        frames=frames,
+        message_attention=numbers["message_attention"],
+        labels=numbers["labels"],
+    )
+
+
+@information.get("/v1/models", responses={401: PROBLEMS[401]})
+async def models(house: HouseOf) -> ModelsBody:
+    """The model that is served, its label sets and templates, and what a request may cost."""
+    model, options = house.service.engine.model, house.options
+    vision = model.config.vision
+    return ModelsBody(
+        version=__version__,
+        models=[
+            ModelBody(
+                id=house.service.model_id,
+                num_frames=model.config.num_frames,
+                input_size_px=vision.image_size_px,
+                patch_size_px=vision.patch_size_px,
+                embed_dim=model.config.embed_dim,
+                num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+                device=str(model.logit_scale.device),
+                dtype=str(model.logit_scale.dtype).removeprefix("torch."),
+            )
+        ],
+        label_sets=[
+            LabelSetBody(name=name, num_labels=len(built_in_labels(name))) for name in BUILT_IN_LABEL_SETS
+        ],
+        templates=list(BUILT_IN_TEMPLATES),
+        accepts_paths=options.allow_paths is not None,
+        limits=LimitsBody(**{name: getattr(options, name) for name in LimitsBody.model_fields}),
+    )
+
+
+@information.get("/v1/examples", responses={401: PROBLEMS[401]})
+async def examples() -> list[ExampleBody]:
+    """Rendered clips to try the server on: moving shapes, which openxclip-tiny knows."""
+    names = [clip.kind.name for clip in example_clips()]
+    return [
+        ExampleBody(name=name, url=f"v1/examples/{name.replace(' ', '-')}.mp4", labels=list(EXAMPLE_LABELS))
+        for name in names
+    ]
+
+
+@information.get(
+    "/v1/examples/{name}.mp4",
+    response_class=Response,
+    responses={200: {"content": {"video/mp4": {}}}, 401: PROBLEMS[401], 404: PROBLEMS[404]},
+)
+async def example(name: str, house: HouseOf) -> Response:
+    """One of the example clips."""
+    clips = {clip.kind.name.replace(" ", "-"): clip for clip in example_clips()}
+    if name not in clips:
+        raise Problem("not-found", "there is no such example; /v1/examples lists them")
+    if name not in house.examples:
+        house.examples[name] = await asyncio.to_thread(clips[name].encode)
+    return Response(house.examples[name], media_type="video/mp4", headers={"Cache-Control": "max-age=3600"})
+
+
+@information.get("/healthz", response_class=PlainTextResponse)
+async def healthz() -> str:
+    """The process answers."""
+    return "ok\n"
+
+
+@information.get(
+    "/readyz", response_class=PlainTextResponse, responses={503: {"description": "do not send requests"}}
+)
+async def readyz(house: HouseOf) -> PlainTextResponse:
+    """Requests may be sent: the model is loaded and its thread runs."""
+    is_ready = house.service.online.is_alive and not house.is_closing
+    return PlainTextResponse("ready\n" if is_ready else "not ready\n", 200 if is_ready else 503)
+
+
+@information.get("/metrics", response_class=PlainTextResponse, responses={401: PROBLEMS[401]})
+async def metrics(house: HouseOf) -> PlainTextResponse:
+    """Numbers for Prometheus."""
+    return PlainTextResponse(house.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+@contextmanager
+def opened(house: House, fields: VideoFields) -> Iterator[BinaryIO]:
+    """The video of a request, uploaded or below the allowed folder."""
+    if (fields.video is None) == (fields.path is None):
+        raise Problem("invalid-request", "send either video, a file, or path, that of a video on the server")
+    if fields.video is not None:  # the framework closes it with the request, and with that it is gone
+        yield fields.video.file
+        return
+    assert fields.path is not None
+    with open_allowed(house.options.allow_paths, fields.path) as file:
+        yield file
+
+
+def _score_bodies(scores: Sequence[Score]) -> list[ScoreBody]:
+    return [ScoreBody(label=label, probability=probability) for label, probability in scores]
+
+
+async def _all_of(answers: Sequence[Awaitable[BatchItem]]) -> list[BatchItem]:
+    """All answers; the first error cancels the others."""
+    async with AsyncExitStack() as stack:
+        tasks = [asyncio.ensure_future(answer) for answer in answers]
+        for task in tasks:
+            stack.callback(task.cancel)
+        return await asyncio.gather(*tasks)
+
+
+async def _problem(_: Request, error: Any) -> Response:
+    return error.response()
+
+
+async def _framework_error(_: Request, error: Any) -> Response:
+    return of_status(error.status_code, str(error.detail)).response(error.headers)
+
+
+async def _invalid_request(_: Request, error: Any) -> Response:
+    errors = [
+        {"field": ".".join(map(str, one["loc"][1:])), "message": one["msg"]} for one in error.errors()[:20]
+    ]
+    named = "; ".join(f"{one['field'] or 'body'}: {one['message']}" for one in errors[:3])
+    return Problem("invalid-request", named, errors=errors).response()
+
+
+async def _client_gone(request: Request, _: Any) -> Response:
+    _house(request).metrics.gone.inc()
+    return JSONResponse(None, CLIENT_GONE)
+
+
+async def _internal_error(_: Request, __: Any) -> Response:
+    detail = "this is a mistake of the server, not of your request; its log tells more"
+    return Problem("internal-error", detail).response()
+
+
+HANDLERS: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
+    Problem: _problem,
+    HTTPException: _framework_error,
+    RequestValidationError: _invalid_request,
+    ClientGoneError: _client_gone,
+    Exception: _internal_error,
+}

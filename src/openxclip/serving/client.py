@@ -1,0 +1,231 @@
+"""A client of a server: the same answers as a local `Recognizer`, without loading a model. Needs httpx2."""
+
+import io
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from openxclip.errors import MissingExtraError, ServerError, VideoError
+from openxclip.inference.prediction import Prediction
+
+try:
+    import httpx2
+except ImportError as error:
+    raise MissingExtraError("httpx2", "client") from error
+
+MAX_TRIES = 5  # of a request that the server is too busy for
+
+
+class ServerPath(str):
+    """The path of a video on the server, in the folder that it allows."""
+
+
+ClientVideo = str | Path | bytes | ServerPath
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """What `Client.embed` gives; each vector has length 1."""
+
+    video: list[float] | None
+    """Of the video, if one was given."""
+    texts: list[list[float]] | None
+    """Of each text."""
+
+
+class Client:
+    """Asks a server that `openxclip serve` runs. Use it in a `with` statement, or close it."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout_seconds: float = 180.0,
+    ) -> None:
+        """
+        Args:
+            url: where the server listens.
+            api_key: its key, if it wants one.
+            timeout_seconds: how long to wait for an answer.
+        """
+        self.url = url
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx2.Client(base_url=url, headers=headers, timeout=timeout_seconds, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def models(self) -> dict[str, Any]:
+        """The served model, its label sets and limits."""
+        return self._json("GET", "/v1/models", {}, [])
+
+    def predict(
+        self,
+        video: ClientVideo,
+        labels: Sequence[str] | str,
+        *,
+        templates: Sequence[str] | str | None = None,
+        top_k: int = 5,
+        views: str = "1x1",
+    ) -> Prediction:
+        """The best labels of a video.
+
+        Args:
+            video: a local path, the bytes of a video, or a `ServerPath`.
+            labels: class names, or the name of a built-in set.
+            templates: sentences with {} for the class name, or a built-in name.
+            top_k: how many labels.
+            views: clips x crops, such as "4x3".
+
+        Raises:
+            VideoError: the video cannot be read, here or there.
+            ServerError: the server does not answer, or refuses the request for another reason.
+        """
+        fields = {**_labels(labels), **_list("templates", templates), "top_k": str(top_k), "views": views}
+        answer = self._json("POST", "/v1/predict", fields, [("video", "path", video)])
+        return Prediction(path=_name(video), scores=_scores(answer["scores"]))
+
+    def predict_batch(
+        self,
+        videos: Sequence[ClientVideo],
+        labels: Sequence[str] | str,
+        *,
+        templates: Sequence[str] | str | None = None,
+        top_k: int = 5,
+        views: str = "1x1",
+    ) -> list[Prediction]:
+        """The best labels of several videos, in their order, in one request; a bad one has its `error` set."""
+        fields = {**_labels(labels), **_list("templates", templates), "top_k": str(top_k), "views": views}
+        uploads = [video for video in videos if not isinstance(video, ServerPath)]
+        on_server = [video for video in videos if isinstance(video, ServerPath)]
+        sent = [("videos", "paths", video) for video in (*uploads, *on_server)]
+        results = iter(self._json("POST", "/v1/predict/batch", fields, sent)["results"])
+        of_uploads = [next(results) for _ in uploads]
+        of_each = {True: iter(results), False: iter(of_uploads)}
+        return [_prediction(video, next(of_each[isinstance(video, ServerPath)])) for video in videos]
+
+    def embed(
+        self, video: ClientVideo | None = None, texts: Sequence[str] | None = None, *, views: str = "1x1"
+    ) -> Embeddings:
+        """Embeddings of a video, of texts, or of both. Raises what `predict` raises."""
+        sent = [] if video is None else [("video", "path", video)]
+        answer = self._json("POST", "/v1/embed", {**_list("texts", texts), "views": views}, sent)
+        return Embeddings(video=answer["video"], texts=answer["texts"])
+
+    def explain(
+        self,
+        video: ClientVideo,
+        labels: Sequence[str] | str,
+        *,
+        templates: Sequence[str] | str | None = None,
+        explain: Sequence[str] | None = None,
+        top_k: int = 3,
+    ) -> dict[str, Any]:
+        """Why labels got their scores: the answer of /v1/explain. Raises what `predict` raises."""
+        fields = {**_labels(labels), **_list("templates", templates), **_list("explain", explain)}
+        return self._json("POST", "/v1/explain", {**fields, "top_k": str(top_k)}, [("video", "path", video)])
+
+    def _json(
+        self, method: str, path: str, fields: dict[str, Any], videos: Sequence[tuple[str, str, ClientVideo]]
+    ) -> dict[str, Any]:
+        """Send a request, again while the server is busy; `videos` are (name of an upload, name of a path, video)."""
+        for attempt in range(MAX_TRIES):
+            response = self._send(method, path, fields, videos)
+            if response.status_code != 503 or attempt == MAX_TRIES - 1:
+                break
+            time.sleep(min(30.0, float(response.headers.get("Retry-After", "1"))))
+        if response.status_code == 200:
+            return response.json()
+        raise _error(response, self.url, videos)
+
+    def _send(
+        self, method: str, path: str, fields: dict[str, Any], videos: Sequence[tuple[str, str, ClientVideo]]
+    ) -> "httpx2.Response":
+        if method == "GET":
+            return self._request(method, path)
+        data = {name: value if isinstance(value, list) else [value] for name, value in fields.items()}
+        with ExitStack() as files:
+            # A form without a file would be sent in another encoding; a field that is no file has no file name.
+            parts: list[tuple[str, tuple[str | None, Any]]] = [
+                (name, (None, text)) for name, values in data.items() for text in values
+            ]
+            for upload, on_server, video in videos:
+                if isinstance(video, ServerPath):
+                    parts.append((on_server, (None, str(video))))
+                else:
+                    parts.append((upload, ("video", files.enter_context(_open(video)))))
+            return self._request(method, path, parts)
+
+    def _request(self, method: str, path: str, parts: Any = None) -> "httpx2.Response":
+        try:
+            return self._http.request(method, path, files=parts)
+        except httpx2.HTTPError as error:
+            raise ServerError(
+                f"{self.url} does not answer ({type(error).__name__}: {error}); is the server running?", 0, ""
+            ) from error
+
+
+def _open(video: ClientVideo) -> BinaryIO:
+    if isinstance(video, bytes):
+        return io.BytesIO(video)
+    try:
+        return Path(video).open("rb")
+    except OSError as error:
+        raise VideoError(str(video), f"it cannot be read ({error.strerror})") from error
+
+
+def _labels(labels: Sequence[str] | str) -> dict[str, Any]:
+    if isinstance(labels, str):
+        return {"label_set": labels}
+    return {"labels": list(labels)}
+
+
+def _list(name: str, values: Sequence[str] | str | None) -> dict[str, Any]:
+    if values is None:
+        return {}
+    return {name: [values] if isinstance(values, str) else list(values)}
+
+
+def _name(video: ClientVideo) -> str:
+    return "<bytes>" if isinstance(video, bytes) else str(video)
+
+
+def _scores(scores: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    return [(score["label"], score["probability"]) for score in scores]
+
+
+def _prediction(video: ClientVideo, result: dict[str, Any]) -> Prediction:
+    if result["problem"] is not None:
+        return Prediction(path=_name(video), scores=[], error=result["problem"]["detail"])
+    return Prediction(path=_name(video), scores=_scores(result["scores"]))
+
+
+def _error(
+    response: "httpx2.Response", url: str, videos: Sequence[tuple[str, str, ClientVideo]]
+) -> ServerError | VideoError:
+    try:
+        problem = response.json()
+        kind, detail = problem["type"].rpartition(":")[2], problem["detail"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ServerError(
+            f"{url} answered {response.status_code} and no problem details; is it an OpenXCLIP server?",
+            response.status_code,
+            "",
+        )
+    if kind.startswith("video-") or kind == "no-such-video":
+        return VideoError(_name(videos[0][2]), detail)
+    return ServerError(f"{url} refuses this ({problem['title']}): {detail}", response.status_code, kind)

@@ -1,0 +1,97 @@
+"""What can be wrong with a request: RFC 9457 problem details, each kind with its own type and status.
+
+A problem says what happened, the value, what is allowed and what to do; it never holds contents of a file.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from openxclip.errors import VideoError, VideoLimitError
+
+MEDIA_TYPE = "application/problem+json"
+
+KINDS: dict[str, tuple[int, str]] = {
+    "bad-request": (400, "The request cannot be read"),
+    "unauthorized": (401, "An API key is needed"),
+    "path-not-allowed": (403, "This path may not be read"),
+    "not-found": (404, "There is nothing here"),
+    "no-such-video": (404, "There is no such video"),
+    "method-not-allowed": (405, "This address has other methods"),
+    "receive-timeout": (408, "The request came too slowly"),
+    "too-many-bytes": (413, "The request is too large"),
+    "invalid-request": (422, "A field is missing or has a wrong value"),
+    "invalid-labels": (422, "The labels cannot be used"),
+    "too-many-labels": (422, "There are too many labels"),
+    "label-too-long": (422, "A label is too long"),
+    "too-many-views": (422, "There are too many views"),
+    "too-many-videos": (422, "There are too many videos"),
+    "video-unreadable": (422, "The video cannot be read"),
+    "video-too-long": (422, "The video is too long"),
+    "video-too-large": (422, "The frames of the video are too large"),
+    "internal-error": (500, "The server made a mistake"),
+    "queue-full": (503, "The server is busy"),
+    "deadline-exceeded": (503, "The answer took too long"),
+}
+"""Kind -> status and title."""
+
+RETRY_AFTER_SECONDS = {"queue-full": 1, "deadline-exceeded": 5}
+
+
+class Problem(HTTPException):
+    """An answer that is an error. An HTTPException, so that the framework lets it through wherever it is raised."""
+
+    def __init__(self, kind: str, detail: str, **facts: Any) -> None:
+        """
+        Args:
+            kind: one of `KINDS`.
+            detail: what is wrong with this request, and what to do.
+            **facts: further members of the answer, such as the limit.
+        """
+        status, title = KINDS[kind]
+        super().__init__(status, detail)
+        self.kind = kind
+        self.title = title
+        self.facts = facts
+
+    def body(self) -> dict[str, Any]:
+        """The members of the answer."""
+        return {
+            "type": f"urn:openxclip:problem:{self.kind}",
+            "title": self.title,
+            "status": self.status_code,
+            "detail": self.detail,
+            **self.facts,
+        }
+
+    def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
+        """The answer."""
+        own = dict(headers or {})
+        if self.kind in RETRY_AFTER_SECONDS:
+            own["Retry-After"] = str(RETRY_AFTER_SECONDS[self.kind])
+        if self.kind == "unauthorized":
+            own["WWW-Authenticate"] = 'Bearer realm="openxclip"'
+        return JSONResponse(self.body(), self.status_code, own, MEDIA_TYPE)
+
+
+def of_video(error: VideoError) -> Problem:
+    """The problem with a video that cannot be read. The name that an upload came with is not in it."""
+    if isinstance(error, VideoLimitError):
+        kind = "video-too-long" if error.limit == "max_seconds" else "video-too-large"
+        detail = f"{error.found} is over this server's limit of {error.allowed:g}; send a smaller video"
+        return Problem(kind, detail, limit=error.allowed)
+    return Problem("video-unreadable", error.reason)
+
+
+def of_status(status: int, detail: str) -> Problem:
+    """The problem of a status that the framework gives."""
+    kinds = {404: "not-found", 405: "method-not-allowed", 400: "bad-request"}
+    if status in kinds:
+        return Problem(kinds[status], detail)
+    kind = "bad-request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal-error"
+    problem = Problem(kind, detail)
+    problem.status_code = status
+    return problem

@@ -1,0 +1,255 @@
+"""Between HTTP and the model: requests become videos and label sets, results become answers.
+
+Knows nothing of routes and headers.
+"""
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from openxclip.errors import InputError, VideoError
+from openxclip.inference.engine import Engine
+from openxclip.inference.explain import Explanation, explained, ids_of
+from openxclip.inference.label_set import LabelSet
+from openxclip.inference.online import Online
+from openxclip.inference.prediction import ranking
+from openxclip.inference.reading import read_shown, read_video
+from openxclip.inference.views import Views
+from openxclip.reports.pictures import jpeg
+from openxclip.serving.label_sets import LabelSets
+from openxclip.serving.options import ServeOptions
+from openxclip.serving.problems import Problem, of_video
+from openxclip.serving.schemas import LabelFields
+from openxclip.serving.uploads import GuardedFile
+from openxclip.text.label_texts import LabelTexts
+from openxclip.text.labels import BUILT_IN_LABEL_SETS, built_in_labels
+from openxclip.text.templates import BUILT_IN_TEMPLATES, SLOT
+from openxclip.video.source import VideoLimits
+
+Result = TypeVar("Result")
+Score = tuple[str, float]
+HasLeft = Callable[[], Awaitable[bool]]
+"""Whether the client of a request has gone away."""
+
+MAX_TEMPLATES = 100
+POLL_SECONDS = 0.25  # between two looks whether the client is still there
+
+
+class ClientGoneError(Exception):
+    """The client does not wait for its answer any more."""
+
+
+class Service:
+    """One model and everything that requests share."""
+
+    def __init__(
+        self, engine: Engine, model_id: str, options: ServeOptions, on_batch: Callable[[int, float], None]
+    ) -> None:
+        self.engine = engine
+        self.model_id = model_id
+        self.options = options
+        self.online = Online(engine, num_decoders=options.decoders, on_batch=on_batch)
+        self.label_sets = LabelSets(engine.label_set, options.max_label_sets)
+        self.limits = VideoLimits(max_seconds=options.max_seconds, max_frame_px=options.max_frame_px)
+
+    def close(self) -> None:
+        """Finish what was taken, then stop."""
+        self.label_sets.close()
+        self.online.close()
+
+    async def predict(
+        self, file: BinaryIO, texts: LabelTexts, views: Views, top_k: int, has_left: HasLeft
+    ) -> list[Score]:
+        """The best labels of a video.
+
+        Raises:
+            Problem: the video or the labels cannot be used, or there was not enough time.
+            ClientGoneError: nobody waits for the answer.
+        """
+
+        async def answer(video: BinaryIO) -> list[Score]:
+            labels = await self._labels(texts)
+            future = self.online.score(lambda: self._read(video, views), labels)
+            return ranking(labels.labels, (await asyncio.wrap_future(future)).tolist(), top_k)
+
+        return await self._with_video(file, answer, has_left)
+
+    async def embed(self, file: BinaryIO, views: Views, has_left: HasLeft) -> list[float]:
+        """The embedding of a video. Raises what `predict` raises."""
+
+        async def answer(video: BinaryIO) -> list[float]:
+            future = self.online.embed(lambda: self._read(video, views))
+            return (await asyncio.wrap_future(future)).tolist()
+
+        return await self._with_video(file, answer, has_left)
+
+    async def embed_texts(self, texts: LabelTexts, has_left: HasLeft) -> list[list[float]]:
+        """The embeddings of texts. Raises what `predict` raises."""
+        labels = await self._in_time(self._labels(texts), has_left)
+        return normalize(labels.features.float(), dim=-1).tolist()
+
+    async def explain(
+        self, file: BinaryIO, texts: LabelTexts, chosen: Sequence[str] | None, top_k: int, has_left: HasLeft
+    ) -> Explanation:
+        """Why labels of a video got their scores. Raises what `predict` raises."""
+        ids = None if chosen is None else _ids(texts, chosen)
+
+        async def answer(video: BinaryIO) -> Explanation:
+            labels = await self._labels(texts)
+
+            def read() -> tuple[Tensor, Tensor]:
+                return self._read(video, Views())[0], read_shown(self.engine, video, self.limits)
+
+            def work(clips: tuple[Tensor, Tensor]) -> Explanation:
+                clip, shown = clips
+                messages, of_labels = explained(self.engine, texts, labels, clip, ids, top_k)
+                return Explanation(
+                    path=GuardedFile.name, frames=shown, message_attention=messages, labels=of_labels
+                )
+
+            return await asyncio.wrap_future(self.online.after(read, work))
+
+        return await self._with_video(file, answer, has_left)
+
+    def _read(self, video: BinaryIO, views: Views) -> Tensor:
+        return read_video(self.engine, video, views, self.limits)
+
+    async def _labels(self, texts: LabelTexts) -> LabelSet:
+        try:
+            return await self.label_sets.get(texts)
+        except InputError as error:
+            raise Problem("invalid-labels", str(error)) from error
+
+    async def _with_video(
+        self, file: BinaryIO, answer: Callable[[BinaryIO], Coroutine[Any, Any, Result]], has_left: HasLeft
+    ) -> Result:
+        """An answer about a video; however it ends, the decoder lets go of the file."""
+        video = GuardedFile(file)
+        try:
+            return await self._in_time(answer(cast(BinaryIO, video)), has_left)
+        except VideoError as error:
+            raise of_video(error) from error
+        finally:
+            video.end()
+
+    async def _in_time(self, answer: Coroutine[Any, Any, Result], has_left: HasLeft) -> Result:
+        """The answer, if it comes before the deadline and while the client waits for it; else it is given up."""
+        task = asyncio.ensure_future(answer)
+        clock, seconds = asyncio.get_running_loop().time, self.options.deadline_seconds
+        until = clock() + seconds
+        try:
+            while not (await asyncio.wait({task}, timeout=min(POLL_SECONDS, max(0.0, until - clock()))))[0]:
+                if clock() >= until:
+                    detail = f"there was no answer after {seconds:g} s; try again, or send less"
+                    raise Problem("deadline-exceeded", detail, limit=seconds)
+                if await has_left():
+                    raise ClientGoneError
+            return task.result()
+        finally:
+            task.cancel()
+
+
+def label_texts(fields: LabelFields, options: ServeOptions, *, takes_one: bool = False) -> LabelTexts:
+    """The label set that a request asks for, within the limits.
+
+    Raises:
+        Problem: there are none or too many, one is too long, or a name is unknown.
+    """
+    labels = _labels_of(fields)
+    templates = _templates_of(fields.templates)
+    if len(labels) == 1 and not takes_one:
+        raise Problem("invalid-labels", "a single label has nothing to tell it from; send two or more")
+    if len(labels) > options.max_labels:
+        raise Problem(
+            "too-many-labels",
+            f"{len(labels)} labels are more than this server's {options.max_labels}; send fewer",
+            limit=options.max_labels,
+        )
+    longest = max((*labels, *templates), key=len)
+    if len(longest) > options.max_label_letters:
+        raise Problem(
+            "label-too-long",
+            f"a label or template of {len(longest)} characters is over this server's limit of "
+            f"{options.max_label_letters}; shorten it",
+            limit=options.max_label_letters,
+        )
+    if len(labels) * len(templates) > options.max_sentences:
+        raise Problem(
+            "too-many-labels",
+            f"{len(labels)} labels in {len(templates)} templates are more sentences than this server's "
+            f"{options.max_sentences}; send fewer",
+            limit=options.max_sentences,
+        )
+    try:
+        return LabelTexts(labels=labels, templates=templates)
+    except InputError as error:
+        raise Problem("invalid-labels", str(error)) from error
+
+
+def _labels_of(fields: LabelFields) -> list[str]:
+    if (fields.labels is None) == (fields.label_set is None):
+        raise Problem(
+            "invalid-labels",
+            "send the form field labels (repeated, or one value 'a, b') or label_set, and not both",
+        )
+    if fields.label_set is not None:
+        if fields.label_set not in BUILT_IN_LABEL_SETS:
+            known = ", ".join(BUILT_IN_LABEL_SETS)
+            raise Problem("invalid-labels", f"there is no such label_set; it is one of {known}")
+        return built_in_labels(fields.label_set)
+    given = fields.labels or []
+    return given[0].split(",") if len(given) == 1 else given
+
+
+def _templates_of(given: Sequence[str] | None) -> tuple[str, ...]:
+    if not given:
+        return BUILT_IN_TEMPLATES["name"]
+    if len(given) == 1 and SLOT not in given[0]:
+        if given[0] not in BUILT_IN_TEMPLATES:
+            known = ", ".join(BUILT_IN_TEMPLATES)
+            raise Problem(
+                "invalid-labels", f"templates is one of {known}, or own sentences with {SLOT} for the label"
+            )
+        return BUILT_IN_TEMPLATES[given[0]]
+    if len(given) > MAX_TEMPLATES:
+        raise Problem("invalid-labels", f"{len(given)} templates are more than {MAX_TEMPLATES}; send fewer")
+    return tuple(given)
+
+
+def parse_views(text: str, options: ServeOptions) -> Views:
+    """The views that a request asks for, within the limits.
+
+    Raises:
+        Problem: they cannot be read, or are too many.
+    """
+    try:
+        views = Views.parse(text)
+    except (InputError, ValueError) as error:
+        raise Problem("invalid-request", str(error)) from error
+    if (num_views := views.num_clips * views.num_crops) > options.max_views:
+        detail = f"{num_views} views are more than this server's {options.max_views}; ask for fewer"
+        raise Problem("too-many-views", detail, limit=options.max_views)
+    return views
+
+
+def pictures_of(explanation: Explanation) -> list[str]:
+    """The sampled frames as data URIs of JPEG pictures."""
+    frames = explanation.frames.permute(0, 2, 3, 1).numpy()
+    return [f"data:image/jpeg;base64,{base64.b64encode(jpeg(frame)).decode()}" for frame in frames]
+
+
+def model_name(source: str) -> str:
+    """What clients call the model: its hub id, or the last part of a path of this machine."""
+    return Path(source).name if Path(source).exists() else source
+
+
+def _ids(texts: LabelTexts, chosen: Sequence[str]) -> list[int]:
+    try:
+        return ids_of(list(texts.labels), chosen)
+    except InputError as error:
+        raise Problem("invalid-labels", str(error)) from error
