@@ -38,12 +38,23 @@ class Gate:
                 await self.app(scope, receive, send)
                 return
             with self.places.taken():
-                body = Body(receive, self.options)
-                await self.app(scope, body.receive, send)
+                await self._pass_on(scope, receive, send)
         except Problem as problem:
             if headers.get("expect", "").lower() != "100-continue":
                 await drain(receive)
             await problem.response({"Connection": "close"})(scope, receive, send)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application answer; an answer before the end of the body waits for that, for a short while."""
+        body = Body(receive, self.options)
+
+        async def send_after_body(message: Message) -> None:
+            if message["type"] == "http.response.start" and not body.is_complete:
+                await drain(receive)
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await self.app(scope, body.receive, send_after_body)
 
     def _check_length(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
@@ -59,7 +70,7 @@ class Body:
         self._options = options
         self._num_bytes = 0
         self._until = time.monotonic() + options.receive_seconds
-        self._is_complete = False
+        self.is_complete = False
 
     async def receive(self) -> Message:
         """The next message.
@@ -67,7 +78,7 @@ class Body:
         Raises:
             Problem: the body is too large, or took too long.
         """
-        if self._is_complete:  # what comes now is the client's leave, at any time
+        if self.is_complete:  # what comes now is the client's leave, at any time
             return await self._receive()
         try:
             async with asyncio.timeout(max(0.0, self._until - time.monotonic())):
@@ -79,9 +90,8 @@ class Body:
                 limit=self._options.receive_seconds,
             ) from None
         self._num_bytes += len(message.get("body", b""))
-        self._is_complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        self.is_complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
         if self._num_bytes > self._options.max_bytes:
-            await drain(self._receive)
             raise too_many_bytes(self._options)
         return message
 

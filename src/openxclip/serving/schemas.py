@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Form, UploadFile
+from fastapi import File, Form, UploadFile
 from pydantic import BaseModel, Field
 
 TopK = Annotated[int, Form(ge=1, le=1000, description="labels to give, best first")]
@@ -13,7 +13,7 @@ TopK = Annotated[int, Form(ge=1, le=1000, description="labels to give, best firs
 class VideoFields:
     """Which video: exactly one of the two."""
 
-    video: Annotated[UploadFile | None, Form(description="the video as a file")] = None
+    video: Annotated[UploadFile | None, File(description="the video as a file")] = None
     path: Annotated[
         str | None,
         Form(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
+from h11 import LocalProtocolError
 
 from openxclip.inference.engine import Engine
 from openxclip.serving.api import build_app
@@ -80,4 +81,12 @@ def _log_lines() -> None:
     access = logging.getLogger("openxclip.access")
     access.handlers, access.propagate = [handler], False
     access.setLevel(logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").addFilter(_is_ours)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not an answer to a client that broke off or does not speak HTTP: the library has told it so already."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, LocalProtocolError)
