@@ -1,6 +1,7 @@
 """The web page: files of this folder, served as they are. It fetches nothing from outside, and its policy says so."""
 
 from importlib import resources
+from pathlib import Path
 
 from fastapi import APIRouter, Response
 
@@ -17,14 +18,13 @@ HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=()",
     "Cache-Control": "no-cache",
 }
-FILES = {
-    "index.html": "text/html; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "heat.js": "text/javascript; charset=utf-8",
-    "share.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml",
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
+"""What a browser is told; other files of the folder are not served."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -42,7 +42,8 @@ async def page_file(name: str) -> Response:
 
 
 def _file(name: str) -> Response:
-    if name not in FILES:
+    folder = resources.files(__name__)
+    kind = KINDS.get(Path(name).suffix)
+    if kind is None or name not in {file.name for file in folder.iterdir()}:
         raise Problem("not-found", "the page has no such file")
-    content = resources.files(__name__).joinpath(name).read_bytes()
-    return Response(content, media_type=FILES[name], headers=HEADERS)
+    return Response(folder.joinpath(name).read_bytes(), media_type=kind, headers=HEADERS)

@@ -1,0 +1,54 @@
+// The server's HTTP API. A failed request rejects with a Problem: its kind, and one line for people.
+
+export class Problem extends Error {
+  constructor(kind, message) {
+    super(message);
+    this.kind = kind;
+  }
+}
+
+const KEY = "openxclip-key";
+export const apiKey = () => sessionStorage.getItem(KEY) || "";
+export const setApiKey = (key) => sessionStorage.setItem(KEY, key);
+
+const UNREACHABLE = "The server does not answer. Is it still running?";
+
+export async function get(address) {
+  let response;
+  try {
+    response = await fetch(address, { headers: headers() });
+  } catch {
+    throw new Problem("unreachable", UNREACHABLE);
+  }
+  if (!response.ok) throw problemOf(response.status, await response.text());
+  return response;
+}
+
+// Sends a form; onUpload gets the share that has been sent, 0 to 1.
+export function post(address, fields, onUpload = () => {}) {
+  const body = new FormData();
+  for (const [name, value] of fields) body.append(name, value);
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", address);
+    for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
+    request.upload.onprogress = (event) => event.lengthComputable && onUpload(event.loaded / event.total);
+    request.onload = () =>
+      request.status === 200 ? resolve(JSON.parse(request.responseText)) : reject(problemOf(request.status, request.responseText));
+    request.onerror = () => reject(new Problem("unreachable", UNREACHABLE));
+    request.send(body);
+  });
+}
+
+function headers() {
+  return apiKey() ? { Authorization: `Bearer ${apiKey()}` } : {};
+}
+
+function problemOf(status, text) {
+  try {
+    const problem = JSON.parse(text);
+    return new Problem(problem.type.split(":").pop(), `${problem.title}: ${problem.detail}.`.replace("..", "."));
+  } catch {
+    return new Problem("unknown", `The server answered with status ${status}.`);
+  }
+}

@@ -1,0 +1,418 @@
+"""The web page, as a person uses it: real headless Chromium against a real server. Screenshots are kept in docs/."""
+
+import io
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from server import RunningServer, running_server
+
+from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+pytestmark = pytest.mark.on_cpu
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+if CHROMIUM is None:
+    pytest.skip("needs Chromium from the system's packages (scripts/browser.sh)", allow_module_level=True)
+
+DOCS = Path(__file__).parents[1] / "docs"
+DESKTOP, PHONE = {"width": 1280, "height": 1250}, {"width": 390, "height": 844}
+LABELS = list(EXAMPLE_LABELS)
+ARGUMENTS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[RunningServer]:
+    scratch = tmp_path_factory.mktemp("scratch")
+    with running_server(
+        scratch, "--model", "openxclip-tiny", "--dtype", "float32", "--max-megabytes", "2"
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    paths = []
+    for clip in example_clips():
+        paths.append(folder / f"{clip.kind.name}.mp4")
+        paths[-1].write_bytes(clip.encode())
+    return paths
+
+
+class Visit:
+    """A page of a fresh profile. Everything that it fetches and every error of its code is watched."""
+
+    def __init__(self, browser, url: str, **settings) -> None:
+        self.context = browser.new_context(**{"viewport": DESKTOP, "accept_downloads": True, **settings})
+        self.page = self.context.new_page()
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.context.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on(
+            "console", lambda message: self.errors.append(message.text) if "Refused" in message.text else None
+        )
+        self.page.goto(url)
+        self.url = url
+
+    def close(self) -> None:
+        self.context.close()
+        assert self.errors == []
+        outside = [url for url in self.requests if not url.startswith((self.url, "blob:", "data:"))]
+        assert outside == [], "nothing is fetched from outside"
+
+    def recognise(self) -> None:
+        self.page.get_by_role("button", name="Recognise").click()
+
+    def best(self) -> str:
+        self.page.wait_for_selector("#why:not([hidden]) #frames canvas")
+        return self.page.locator("#best").inner_text()
+
+    def error(self, place: str) -> str:
+        box = self.page.locator(f"#{place}-error")
+        box.wait_for(state="visible")
+        assert box.get_attribute("role") == "alert"
+        return box.inner_text()
+
+
+@pytest.fixture
+def visit(browser, server):
+    visits: list[Visit] = []
+
+    def begin(url: str = server.url, **settings) -> Visit:
+        visits.append(Visit(browser, url, **settings))
+        return visits[-1]
+
+    yield begin
+    for one in visits:
+        one.close()
+
+
+def keep_screenshot(page, name: str) -> None:
+    """Keep a picture in docs/, unless the one there shows the same."""
+    data, path = page.screenshot(), DOCS / name
+    if path.exists():
+        new, old = (np.asarray(Image.open(source).convert("RGB"), int) for source in (io.BytesIO(data), path))
+        if new.shape == old.shape and np.abs(new - old).mean() < 2:
+            return
+    if os.access(DOCS, os.W_OK):
+        path.write_bytes(data)
+
+
+def until(page, expression: str) -> None:
+    """Wait for something to be true in the page. Its policy forbids what the library's own way to wait needs."""
+    end = time.monotonic() + 30
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(20)
+
+
+def add_labels(page, labels: list[str]) -> None:
+    for label in labels:
+        page.locator("#chip-input").fill(label)
+        page.keyboard.press("Enter")
+
+
+CONTRASTS = """() => {
+  const channel = value => (value /= 255) <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const numbers = text => (text.match(/[\\d.]+/g) || []).map(Number);
+  const found = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
+    if (!own || !element.checkVisibility() || element.closest(".visually-hidden, .skip, noscript")) continue;
+    const style = getComputedStyle(element), ink = numbers(style.color);
+    if (element.disabled || element.closest(":disabled")) continue;
+    const pages = [];
+    for (let at = element; at; at = at.parentElement) {
+      const around = getComputedStyle(at);
+      if (around.backgroundImage !== "none") {
+        pages.push(...around.backgroundImage.match(/rgba?\\([^)]*\\)/g).map(numbers));
+      }
+      const paint = numbers(around.backgroundColor);
+      if (paint.length === 3 || paint[3] > 0) { pages.push(paint); break; }
+    }
+    for (const page of pages) {
+      const [a, b] = [light(ink), light(page)].sort((x, y) => y - x);
+      found.push([(a + 0.05) / (b + 0.05), element.tagName + ": " + element.textContent.trim().slice(0, 30)]);
+    }
+  }
+  return found;
+}"""
+
+
+# --- what most people do ----------------------------------------------------------------------------------------
+
+
+def test_an_example_in_one_click(visit) -> None:
+    one = visit()
+    keep_screenshot_after_examples(one.page, "page-empty.png")
+    one.page.get_by_role("button", name="Try the example: green ring rising").click()
+    assert one.best() == "green ring rising"
+    assert one.page.locator("#frames canvas").count() == 8
+    assert one.page.locator("#bars button").count() == 10
+    assert one.page.locator("#words li").count() == 3
+    until(one.page, "!document.querySelector('#go').disabled")
+    until(one.page, "document.querySelector('#player').readyState > 2")
+    one.page.evaluate("scrollTo(0, 0)")
+    keep_screenshot(one.page, "page.png")
+
+
+def keep_screenshot_after_examples(page, name: str) -> None:
+    until(page, "document.querySelectorAll('#examples video').length === 6")
+    page.evaluate(
+        "document.querySelectorAll('#examples video').forEach(v => { v.pause(); v.currentTime = 1; })"
+    )
+    until(
+        page, "[...document.querySelectorAll('#examples video')].every(v => !v.seeking && v.readyState > 1)"
+    )
+    keep_screenshot(page, name)
+
+
+def test_upload_labels_and_the_result_of_each(visit, clips) -> None:
+    one = visit()
+    one.page.locator("#file").set_input_files(clips[2])
+    add_labels(one.page, ["purple bar shrinking", "purple bar growing", 'a <b>$5</b> & "x"'])
+    one.recognise()
+    assert one.best() == "purple bar growing"
+    rows = one.page.locator("#bars button").all_inner_texts()
+    assert rows[0].startswith("purple bar growing")
+    assert 'a <b>$5</b> & "x"' in " ".join(rows)
+    shares = [float(re.search(r"([\d.]+) %", row)[1]) for row in rows]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+
+
+def test_the_heat_belongs_to_the_label_and_the_map_that_are_chosen(visit) -> None:
+    one = visit()
+    one.page.get_by_role("button", name="Try the example: cyan cross bouncing").click()
+    one.best()
+    until(one.page, "!document.querySelector('#go').disabled")
+
+    def picture() -> str:
+        return one.page.evaluate("document.querySelector('#frames canvas').toDataURL()")
+
+    seen = {picture()}
+    for kind in ("sensitivity", "none"):
+        one.page.locator(f"#maps [value={kind}]").check()
+        seen.add(picture())
+    assert len(seen) == 3
+    one.page.locator("#maps [value=sensitivity]").check()
+    fifth = one.page.locator("#bars button").nth(4)  # not explained at once
+    name = fifth.locator("span").inner_text()
+    fifth.click()
+    until(one.page, f"document.querySelector('#why-title').textContent.includes({name!r})")
+    assert fifth.get_attribute("aria-pressed") == "true"
+    assert picture() not in seen
+
+
+def test_a_label_set_in_place_of_labels_and_a_closer_look(visit, clips) -> None:
+    one = visit()
+    one.page.locator("#file").set_input_files(clips[0])
+    one.page.locator("#label-set").select_option("hmdb51")
+    assert not one.page.locator("#chip-input").is_visible()
+    one.page.locator("#views").select_option("4x3")
+    one.recognise()
+    one.best()
+    asked = [url for url in one.requests if "/v1/predict" in url]
+    assert len(asked) == 2, "once quickly, then closely"
+
+
+def test_record_with_the_camera(visit) -> None:
+    one = visit(permissions=["camera"])
+    one.page.get_by_role("button", name="Record with the camera").click()
+    stop = one.page.get_by_role("button", name="Stop recording")
+    stop.wait_for(state="visible")
+    one.page.wait_for_timeout(1500)
+    stop.click()
+    until(one.page, "document.querySelector('#file-name').textContent === 'recording.webm'")
+    add_labels(one.page, ["a test picture", "surfing"])
+    one.recognise()
+    assert one.best() in ("a test picture", "surfing")
+
+
+# --- what can go wrong ------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_file_a_large_file_and_nothing_at_all(visit, tmp_path, clips) -> None:
+    one = visit()
+    one.recognise()
+    assert "Choose a video first" in one.error("video")
+    wrong = tmp_path / "notes.mp4"
+    wrong.write_text("these are notes")
+    one.page.locator("#file").set_input_files(wrong)
+    one.recognise()
+    assert "at least two labels" in one.error("labels")
+    add_labels(one.page, ["a", "b"])
+    one.recognise()
+    assert "cannot be read" in one.error("video")
+    large = tmp_path / "large.mp4"
+    large.write_bytes(bytes(2_500_000))
+    one.page.get_by_role("button", name="Another video").click()
+    one.page.locator("#file").set_input_files(large)
+    assert "2.5 MB" in one.error("video")
+    one.page.locator("#file").set_input_files(clips[0])
+    add_labels(one.page, ["c" * 250])
+    one.recognise()
+    assert "250 characters" in one.error("labels")
+    assert one.page.locator("#found").is_hidden()
+
+
+def test_a_server_that_is_gone_is_named(browser, tmp_path, clips) -> None:
+    with running_server(tmp_path / "scratch", "--model", "openxclip-tiny") as server:
+        one = Visit(browser, server.url)
+        one.page.locator("#file").set_input_files(clips[0])
+        add_labels(one.page, ["a", "b"])
+        server.stop()
+        one.recognise()
+        assert "does not answer" in one.error("general")
+        one.close()
+
+
+def test_a_key_is_asked_for_where_the_server_wants_one(browser, tmp_path) -> None:
+    (tmp_path / "keys").write_text("open-sesame\n")
+    with running_server(tmp_path / "scratch", "--api-key-file", str(tmp_path / "keys")) as server:
+        one = Visit(browser, server.url)
+        assert "API key" in one.error("general")
+        one.page.locator("#key").fill("open-sesame")
+        one.page.keyboard.press("Enter")
+        one.page.get_by_role("button", name="Try the example: white star orbiting").click()
+        assert one.best() == "white star orbiting"
+        one.close()
+
+
+# --- for everybody ----------------------------------------------------------------------------------------------
+
+
+def test_by_keyboard_alone(visit, clips) -> None:
+    one = visit()
+    until(one.page, "document.querySelectorAll('#examples video').length === 6")
+
+    def focused(what: str) -> str:
+        return one.page.evaluate(f"document.activeElement.{what}")
+
+    def tab_to(name: str) -> None:
+        for _ in range(40):
+            one.page.keyboard.press("Tab")
+            if focused("id") == name:
+                return
+        raise AssertionError(f"{name} is not reached by Tab")
+
+    one.page.keyboard.press("Tab")
+    assert focused("className") == "skip"
+    tab_to("file")
+    with one.page.expect_file_chooser() as chooser:
+        one.page.keyboard.press("Space")
+    chooser.value.set_files(clips[5])
+    tab_to("chip-input")
+    one.page.keyboard.type("white star zigzagging, white star orbiting, gone,")
+    one.page.keyboard.press("Backspace")
+    tab_to("go")
+    one.page.keyboard.press("Enter")
+    assert one.best() == "white star orbiting"
+    assert one.page.locator("#bars button").count() == 2
+    one.page.locator("#bars button").first.focus()
+    one.page.keyboard.press("Tab")
+    one.page.keyboard.press("Enter")
+    until(one.page, "document.querySelector('#why-title').textContent.includes('zigzagging')")
+    outline = one.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline != "none", "the focus is visible"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_in_both_themes(scheme, visit) -> None:
+    one = visit(viewport=PHONE, color_scheme=scheme, has_touch=True, is_mobile=True)
+    one.page.get_by_role("button", name="Try the example: orange triangle spinning clockwise").click()
+    assert one.best() == "orange triangle spinning clockwise"
+    until(one.page, "!document.querySelector('#go').disabled")
+    width = one.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= PHONE["width"], "nothing has to be scrolled sideways"
+    background = one.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    brightness = np.mean([int(value) for value in re.findall(r"\d+", background)[:3]])
+    assert (brightness < 60) == (scheme == "dark")
+    contrasts = one.page.evaluate(CONTRASTS)
+    assert len(contrasts) > 40
+    assert [text for ratio, text in contrasts if ratio < 4.5] == []
+    one.page.locator("#results").evaluate("element => element.scrollIntoView()")
+    keep_screenshot(one.page, f"page-phone-{scheme}.png")
+
+
+def test_the_theme_can_be_switched(visit) -> None:
+    one = visit(color_scheme="light")
+
+    def background() -> str:
+        return one.page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    light = background()
+    one.page.locator("#theme").click()
+    assert background() != light
+    one.page.locator("#theme").click()
+    assert background() == light
+
+
+def test_every_control_has_a_name(visit) -> None:
+    one = visit()
+    one.page.get_by_role("button", name="Try the example: red circle moving left").click()
+    one.best()
+    nameless = one.page.evaluate("""() => [...document.querySelectorAll("button, input, select, video, canvas")]
+      .filter(e => e.checkVisibility() && !(e.ariaLabel || e.textContent.trim() || (e.labels && e.labels.length)
+        || e.closest("button[aria-label]"))).map(e => e.outerHTML)""")
+    assert nameless == []
+
+
+# --- keeping results --------------------------------------------------------------------------------------------
+
+
+def test_a_result_is_saved_as_a_page_without_links(visit, browser, tmp_path) -> None:
+    one = visit()
+    one.page.get_by_role("button", name="Try the example: white star orbiting").click()
+    one.best()
+    until(one.page, "!document.querySelector('#go').disabled")
+    with one.page.expect_download() as download:
+        one.page.get_by_role("button", name="Save as a page").click()
+    assert download.value.suggested_filename == "white star orbiting.html"
+    path = tmp_path / "saved.html"
+    download.value.save_as(path)
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"<script|<a |https?://|url\(", text)
+    saved = Visit(browser, path.as_uri(), offline=True)
+    assert saved.page.locator("h1").inner_text() == "white star orbiting"
+    widths = saved.page.evaluate("[...document.images].map(image => image.naturalWidth)")
+    assert widths == [256] * 8
+    assert saved.requests[0] == path.as_uri()
+    saved.close()
+
+
+def test_earlier_results_come_back_also_after_a_reload(visit) -> None:
+    one = visit()
+    for name in ("green ring rising", "purple bar growing"):
+        example = one.page.get_by_role("button", name=f"Try the example: {name}")
+        if not example.is_visible():  # the empty state is gone: by a file, as people do it
+            one.page.reload()
+        example.click()
+        assert one.best() == name
+        until(one.page, "!document.querySelector('#go').disabled")
+    one.page.reload()
+    earlier = one.page.locator("#history button")
+    assert earlier.count() == 2
+    earlier.nth(1).click()
+    assert one.best() == "green ring rising"
+    one.page.locator("#bars button").nth(7).click()
+    until(one.page, "document.querySelector('#why-status').textContent.includes('not kept')")
