@@ -16,7 +16,17 @@ from benchmarks.report import Section, write_report
 from openxclip.errors import MissingExtraError, OpenXCLIPError
 
 Suite = Literal[
-    "forward", "text", "end_to_end", "decoding", "loading", "training", "startup", "ceiling", "curves", "gpu"
+    "forward",
+    "text",
+    "end_to_end",
+    "decoding",
+    "loading",
+    "training",
+    "startup",
+    "ceiling",
+    "curves",
+    "serving",
+    "gpu",
 ]
 SUITES: tuple[Suite, ...] = (
     "startup",
@@ -27,6 +37,7 @@ SUITES: tuple[Suite, ...] = (
     "loading",
     "training",
     "curves",
+    "serving",
     "gpu",
     "forward",
 )
@@ -37,6 +48,7 @@ PEERS: dict[Suite, tuple[str, ...]] = {
     "startup": (),
     "loading": (),
     "curves": (),
+    "serving": ("fastapi",),
 }
 """What a suite compares with; where nothing is said, transformers alone."""
 

@@ -23,6 +23,7 @@ def serve(engine: Engine, model_id: str, options: ServeOptions) -> bool:
     """Serve until SIGTERM or Ctrl-C -> whether the address could be listened on."""
     metrics = Metrics()
     service = Service(engine, model_id, options, metrics.on_batch)
+    service.warm_up()
     _log_lines()
     config = uvicorn.Config(
         build_app(service, metrics),

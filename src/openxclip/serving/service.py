@@ -6,9 +6,11 @@ Knows nothing of routes and headers.
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -56,6 +58,17 @@ class Service:
         self.online = Online(engine, num_decoders=options.decoders, on_batch=on_batch)
         self.label_sets = LabelSets(engine.label_set, options.max_label_sets)
         self.limits = VideoLimits(max_seconds=options.max_seconds, max_frame_px=options.max_frame_px)
+
+    def warm_up(self) -> None:
+        """Let the model see batches before a request waits for its first one; compiled, that is when it is compiled.
+
+        Batches come in any size: a second size makes the compiler write code for all of them, apart from one alone.
+        """
+        preprocess, num_frames = self.engine.preprocess, self.engine.model.config.num_frames
+        side = preprocess.input_size_px
+        for size in (1, 2, 3) if self.engine.options.runtime.compile else (1,):
+            pixels = torch.zeros(size, num_frames, 3, side, side, dtype=torch.uint8)
+            self.online.call(partial(self.engine.encode, pixels)).result()
 
     def close(self) -> None:
         """Finish what was taken, then stop."""
