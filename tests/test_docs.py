@@ -13,7 +13,7 @@ from openxclip.recipes import PRETRAIN_RECIPES, RECIPES
 DEFAULT_MODEL = "microsoft/xclip-base-patch32"
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDES = ("moving-shapes", "predicting", "training", "evaluating", "checkpoints")
+GUIDES = ("moving-shapes", "predicting", "explaining", "serving", "training", "evaluating", "checkpoints")
 PAGES = [README, *((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)]
 
 
@@ -33,6 +33,8 @@ COMMANDS = list({" ".join(c): c for page in PAGES for c in commands_of(page)}.va
 def test_a_command_of_the_docs_is_understood(arguments, tmp_path, monkeypatch, capsys) -> None:
     """It ends with one line about what it names. A wrong option would end in the parser, with SystemExit."""
     monkeypatch.chdir(tmp_path)
+    if arguments[0] == "serve" and "--model" not in arguments:
+        arguments = [*arguments, "--model", DEFAULT_MODEL]  # that comes with the package, and would be served
     options = {"--model": DEFAULT_MODEL} | dict(pairwise(arguments))
     Path(options["--model"]).mkdir(parents=True)  # goes before the hub, and holds no model
     if "--output" in options:
@@ -50,7 +52,8 @@ def test_the_commands_are_found() -> None:
     assert len(commands_of(README)) >= 6
     assert len(COMMANDS) >= 16
     assert {arguments[0] for arguments in COMMANDS} == {
-        *("predict", "train", "evaluate", "ablate", "pretrain", "render", "report", "info", "convert")
+        *("predict", "train", "evaluate", "ablate", "pretrain", "render", "report", "info", "convert"),
+        *("explain", "serve"),
     }
 
 

@@ -4,7 +4,10 @@ import concurrent.futures
 import json
 import os
 import re
+import shlex
+import shutil
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -606,6 +609,53 @@ def test_the_client_says_what_is_wrong(server, clips, tmp_path) -> None:
             client.predict(clips[0], "kinetic400")
     with Client("http://127.0.0.1:9") as client, pytest.raises(ServerError, match="is the server running"):
         client.models()
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory, clips):
+    """A server as docs/serving.md asks it, and a folder with its two clips."""
+    folder = tmp_path_factory.mktemp("documented")
+    for name, clip in zip(("clip.mp4", "other.mp4"), clips, strict=False):
+        (folder / name).write_bytes(clip.read_bytes())
+    with running_server(folder / "scratch", *MODEL, "--allow-paths", str(folder)) as server:
+        yield server, folder
+
+
+CURL_LINES = [
+    line
+    for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("curl ")
+]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize("line", CURL_LINES)
+def test_a_curl_line_of_the_docs(line, documented) -> None:
+    server, folder = documented
+    arguments = shlex.split(line.replace("http://127.0.0.1:8000", server.url))
+    command = ["curl", "--silent", "--show-error", "--fail-with-body", *arguments[1:]]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if not line.endswith("/metrics"):
+        assert json.loads(done.stdout)
+
+
+def test_the_curl_lines_are_found() -> None:
+    assert len(CURL_LINES) == 9
+
+
+def test_the_python_of_the_docs(documented, monkeypatch, capsys) -> None:
+    server, folder = documented
+    monkeypatch.chdir(folder)
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    exec("".join(blocks).replace("http://127.0.0.1:8000", server.url), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 4
+    assert printed[-1] == "64"
 
 
 @pytest.mark.parametrize(
