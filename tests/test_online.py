@@ -100,7 +100,12 @@ def test_an_error_is_its_own_callers(engine) -> None:
     with pytest.raises(Exception, match="frame"):
         wrong.result(30)
     assert online.score(lambda: clips(1), labels).result(30).shape == (2,), "the model's thread lives"
-    assert online.after(lambda: 3, lambda value: value + 1).result(30) == 4
+
+    def one_more(value: int):
+        yield
+        return value + 1
+
+    assert online.after(lambda: 3, one_more).result(30) == 4
     online.close()
     assert not online.is_alive
 
@@ -126,3 +131,26 @@ def test_closing_finishes_what_was_taken(engine) -> None:
     futures = [online.score(lambda i=i: clips(i), labels) for i in range(20)]
     online.close()
     assert all(future.done() and future.result().shape == (2,) for future in futures)
+
+
+def test_long_work_lets_others_have_their_turn_and_can_be_left(engine) -> None:
+    online = Online(engine)
+    labels, seen = label_sets(engine)[0], []
+    held = Held(online)
+
+    def long(_: int):
+        for i in range(100):
+            seen.append(i)
+            yield
+
+    left = online.after(lambda: 0, long)
+    wait_for_line(online, 1)
+    quick = online.score(lambda: clips(0), labels)
+    wait_for_line(online, 2)
+    quick.add_done_callback(lambda _: seen.append("quick"))
+    quick.add_done_callback(lambda _: left.cancel())
+    held.go.set()
+    assert quick.result(30).shape == (2,)
+    online.close()
+    assert left.cancelled()
+    assert seen == [0, "quick"]

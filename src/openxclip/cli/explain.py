@@ -12,6 +12,7 @@ from openxclip.inference.options import InferenceOptions, cache_folder
 
 if TYPE_CHECKING:
     from openxclip.inference.explain import Explanation
+    from openxclip.inference.recognizer import Recognizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +68,24 @@ def explain(options: Annotated[ExplainOptions, tyro.conf.OmitArgPrefixes, tyro.c
     from openxclip.inference.recognizer import Recognizer
 
     engine = Engine.load(options.load.source(options.model), options.inference)
-    found = Recognizer(engine, texts, limits).explain(options.video, wanted, top_k=options.top_k)
+    found = _explained(Recognizer(engine, texts, limits), options.video, wanted, options.top_k)
     _write(options.output, found, options.film)
     print(json.dumps(found.numbers()) if options.print_json else _text(found, options.output))
     return 0
+
+
+def _explained(recognizer: "Recognizer", video: Path, wanted: list[str] | None, top_k: int) -> "Explanation":
+    """`Recognizer.explain` with a progress bar."""
+    from openxclip.progress import progress_bar
+
+    steps = recognizer.explain_in_steps(video, wanted, top_k=top_k)
+    with progress_bar() as bar:
+        task = bar.add_task("explaining", total=None, note="")
+        while True:
+            try:
+                bar.update(task, total=next(steps), advance=1)
+            except StopIteration as end:
+                return end.value
 
 
 def _write(folder: Path, explanation: "Explanation", film: str) -> None:

@@ -6,9 +6,9 @@ not saturate. Nothing here is drawn at random: the same video gives the same exp
 Shapes: T frames, S input side in pixels, h x w = N patches of a frame, K labels, E joint embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from openxclip.text.descriptions import texts_of
 from openxclip.text.label_texts import LabelTexts
 from openxclip.text.templates import fill
 from openxclip.wording import nearest
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +83,18 @@ def _rounded(values: Tensor | None) -> Any:
     return None if values is None else torch.round(values.double(), decimals=5).tolist()
 
 
-def explained(
+Explained = tuple[Tensor | None, tuple[LabelExplanation, ...]]
+"""Message attention, and an explanation for each label."""
+
+
+def explain_clip(
     engine: Engine,
     texts: LabelTexts,
     label_set: LabelSet,
     clip: Tensor,
     chosen: Sequence[int] | None,
     top_k: int,
-) -> tuple[Tensor | None, tuple[LabelExplanation, ...]]:
-    """Message attention and the explanations of the chosen labels of a clip uint8 (T, 3, S, S), or of the best."""
-    ids = best_labels(engine, label_set, clip, top_k) if chosen is None else chosen
-    return message_attention(engine, clip), explain_clip(engine, texts, label_set, clip, ids)
-
-
-def explain_clip(
-    engine: Engine, texts: LabelTexts, label_set: LabelSet, clip: Tensor, chosen: Sequence[int]
-) -> tuple[LabelExplanation, ...]:
+) -> Explained:
     """Explain labels for one clip.
 
     Args:
@@ -104,23 +102,61 @@ def explain_clip(
         texts: the labels as text.
         label_set: the same, encoded.
         clip: uint8 (T, 3, S, S).
-        chosen: ids of the labels to explain.
+        chosen: ids of the labels to explain; None for the best.
+        top_k: how many of the best.
     """
+    return finished(explain_in_steps(engine, texts, label_set, clip, chosen, top_k))
+
+
+def explain_in_steps(
+    engine: Engine,
+    texts: LabelTexts,
+    label_set: LabelSet,
+    clip: Tensor,
+    chosen: Sequence[int] | None,
+    top_k: int,
+) -> Generator[int, None, Explained]:
+    """`explain_clip` with pauses after a batch or so, in which others can use the model; yields their number."""
+    ids = best_labels(engine, label_set, clip, top_k) if chosen is None else chosen
+    num_steps = 2 + -(-(len(clip) + 1) // engine.flow.batch_size) + 2 * len(ids)
+    messages = message_attention(engine, clip)
+    yield num_steps
     features = label_set.features.clone()  # made in inference mode, and gradients pass through here
-    scores = _scores_without_frames(engine, label_set, clip)  # (T + 1, K)
+    parts = []
+    for chunk in without_each_frame(clip).split(engine.flow.batch_size):
+        parts.append(_logits(engine, label_set, chunk))
+        yield num_steps
+    scores = torch.cat(parts)  # (T + 1, K)
     probabilities = mean_over_views(scores[:1])
-    attention, sensitivity = _maps(engine, features, clip, chosen)
-    return tuple(
-        LabelExplanation(
-            label=label_set.labels[k],
-            probability=float(probabilities[k]),
-            prompt_attention=None if attention is None else attention[i],
-            sensitivity=sensitivity[i],
-            frame_relevance=log_odds(scores[0], k) - log_odds(scores[1:], k),
-            words=_words(engine, texts, features, clip, k),
+    pixels, video, odds = _forward(engine, features, clip, ids)
+    attention = _attention(engine, features, video, ids)
+    yield num_steps
+    labels = []
+    for i, k in enumerate(ids):
+        sensitivity = _sensitivity(engine, odds[i], pixels)
+        yield num_steps
+        words = _words(engine, texts, features, video, k)
+        yield num_steps
+        labels.append(
+            LabelExplanation(
+                label=label_set.labels[k],
+                probability=float(probabilities[k]),
+                prompt_attention=None if attention is None else attention[i],
+                sensitivity=sensitivity,
+                frame_relevance=log_odds(scores[0], k) - log_odds(scores[1:], k),
+                words=words,
+            )
         )
-        for i, k in enumerate(chosen)
-    )
+    return messages, tuple(labels)
+
+
+def finished(steps: Generator[Any, None, Result]) -> Result:
+    """Take all steps -> what they give at the end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def message_attention(engine: Engine, clip: Tensor) -> Tensor | None:
@@ -175,15 +211,11 @@ def without_each_frame(clip: Tensor) -> Tensor:
     return clip[order]
 
 
-def _scores_without_frames(engine: Engine, label_set: LabelSet, clip: Tensor) -> Tensor:
-    """Logits (T + 1, K) of the clip and of `without_each_frame`, on the CPU in float32."""
-    size = engine.flow.batch_size
+def _logits(engine: Engine, label_set: LabelSet, clips: Tensor) -> Tensor:
+    """Clips uint8 (B, T, 3, S, S) -> logits (B, K) for all labels, on the CPU in float32."""
     with torch.inference_mode():
-        logits = [
-            engine.model.logits(_as_model(engine, engine.encode(chunk)), label_set.features)
-            for chunk in without_each_frame(clip).split(size)
-        ]
-    return torch.cat(logits).float().cpu()
+        video = _as_model(engine, engine.encode(clips))
+        return engine.model.logits(video, label_set.features).float().cpu()
 
 
 def _as_model(engine: Engine, video: VideoFeatures) -> VideoFeatures:
@@ -192,22 +224,24 @@ def _as_model(engine: Engine, video: VideoFeatures) -> VideoFeatures:
     return VideoFeatures(video.video.to(dtype), None if video.patches is None else video.patches.to(dtype))
 
 
-def _maps(
+def _forward(
     engine: Engine, features: Tensor, clip: Tensor, chosen: Sequence[int]
-) -> tuple[Tensor | None, Tensor]:
-    """Of each chosen label: prompt attention (M, h, w), or None, and sensitivity (M, T, h, w)."""
-    model = engine.model
-    patch, grid = model.config.vision.patch_size_px, _grid(engine)
+) -> tuple[Tensor, VideoFeatures, list[Tensor]]:
+    """The model's input, the features and the log-odds of each chosen label, with gradients between them."""
     with torch.enable_grad():
         pixels = _pixels(engine, clip).requires_grad_()
-        video = model.encode_video(pixels)
-        logits = model.logits(video, features)[0]
-        gradients = [torch.autograd.grad(log_odds(logits, k), pixels, retain_graph=True)[0] for k in chosen]
-    change = torch.stack(gradients).float().abs().sum(dim=3)[:, 0]  # (M, T, S, S)
-    change = change[..., : grid * patch, : grid * patch].unflatten(-1, (grid, patch)).sum(dim=-1)
-    change = change.unflatten(-2, (grid, patch)).sum(dim=-2)  # (M, T, h, w)
-    sensitivity = change / change.sum(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(change.dtype).tiny)
-    return _attention(engine, features, video, chosen), sensitivity.cpu()
+        video = engine.model.encode_video(pixels)
+        logits = engine.model.logits(video, features)[0]
+        return pixels, video, [log_odds(logits, k) for k in chosen]
+
+
+def _sensitivity(engine: Engine, odds: Tensor, pixels: Tensor) -> Tensor:
+    """How strongly a score changes with the pixels (1, T, 3, S, S) of each patch -> (T, h, w), sums to 1."""
+    patch, grid = engine.model.config.vision.patch_size_px, _grid(engine)
+    (gradient,) = torch.autograd.grad(odds, pixels, retain_graph=True)
+    change = gradient[0].float().abs().sum(dim=1)[:, : grid * patch, : grid * patch]  # (T, h P, w P)
+    change = change.unflatten(2, (grid, patch)).unflatten(1, (grid, patch)).sum(dim=(2, 4))  # (T, h, w)
+    return (change / change.sum().clamp(min=torch.finfo(change.dtype).tiny)).cpu()
 
 
 def _attention(
@@ -216,7 +250,7 @@ def _attention(
     prompting = engine.model.prompting
     if prompting is None or video.patches is None:
         return None
-    with torch.inference_mode():
+    with torch.no_grad():
         attention = prompting.attention(features[list(chosen)], video.patches)[0]  # (M, N)
     return attention.unflatten(-1, (_grid(engine), _grid(engine))).float().cpu()
 
@@ -227,7 +261,7 @@ def _grid(engine: Engine) -> int:
 
 
 def _words(
-    engine: Engine, texts: LabelTexts, features: Tensor, clip: Tensor, k: int
+    engine: Engine, texts: LabelTexts, features: Tensor, video: VideoFeatures, k: int
 ) -> tuple[tuple[str, float], ...]:
     """What the score of label k loses without each word of its text, the labels around it unchanged."""
     model = engine.model
@@ -239,9 +273,8 @@ def _words(
         [fill(template, text) for text in rest for template in texts.templates] for _, rest in shorter
     ]
     tokens = engine.tokenizer([sentence for variant in sentences for sentence in variant])
-    with torch.inference_mode():
+    with torch.no_grad():
         variants = label_features(model, tokens.to(features.device), [len(variant) for variant in sentences])
-        video = model.encode_video(_pixels(engine, clip))
         logits = model.logits(video, torch.cat([features, variants]))[0].float().cpu()
     logits, changed = logits[: len(features)], logits[len(features) :]
     losses = [

@@ -9,7 +9,7 @@ Shapes: V views, T frames, S input side, K labels, E joint embedding.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -40,9 +40,9 @@ class _Video:
 
 @dataclass(frozen=True)
 class _Work(Generic[Result]):
-    """Something else that needs the model, alone."""
+    """Something else that needs the model, step by step; between its steps others have their turn."""
 
-    run: Callable[[], Result]
+    steps: Generator[Any, None, Result]
     future: Future[Result]
 
 
@@ -89,13 +89,15 @@ class Online:
     def call(self, work: Callable[[], Result]) -> Future[Result]:
         """Run something on the model's thread, between batches."""
         future: Future[Result] = Future()
-        self._put(_Work(work, future))
+        self._put(_Work(_in_one_step(work), future))
         return future
 
-    def after(self, read: Callable[[], Value], work: Callable[[Value], Result]) -> Future[Result]:
-        """Read in a decoder's thread, then work with it on the model's thread."""
+    def after(
+        self, read: Callable[[], Value], work: Callable[[Value], Generator[Any, None, Result]]
+    ) -> Future[Result]:
+        """Read in a decoder's thread, then work on the model's thread; at each `yield` others have their turn."""
         future: Future[Result] = Future()
-        self._decode(read, future, lambda value: _Work(lambda: work(value), future))
+        self._decode(read, future, lambda value: _Work(work(value), future))
         return future
 
     @property
@@ -153,12 +155,25 @@ class Online:
     def _run_model(self) -> None:
         while (taken := self._take()) is not None:
             if isinstance(taken, _Work):
-                if taken.future.set_running_or_notify_cancel():
-                    _finish([taken.future], lambda run=taken.run: [run()])  # type: ignore[misc]
+                self._step(taken)
                 continue
             batch = [video for video in taken if video.future.set_running_or_notify_cancel()]
             if batch:
                 _finish([video.future for video in batch], lambda batch=batch: self._results(batch))  # type: ignore[misc]
+
+    def _step(self, work: _Work[Any]) -> None:
+        """Do the next step; with more to come it goes to the end of the line."""
+        if work.future.cancelled():
+            return
+        try:
+            next(work.steps)
+        except StopIteration as end:
+            if work.future.set_running_or_notify_cancel():
+                work.future.set_result(end.value)
+        except BaseException as error:  # noqa: BLE001 the model's thread goes on, and the caller gets it
+            _fail(work.future, error)
+        else:
+            self._put(work)
 
     def _results(self, batch: Sequence[_Video]) -> list[Tensor]:
         """One result for each video."""
@@ -184,6 +199,11 @@ class Online:
             return parts[0]
         videos, patches = zip(*parts, strict=True)
         return VideoFeatures(torch.cat(videos), None if patches[0] is None else torch.cat(patches))
+
+
+def _in_one_step(work: Callable[[], Result]) -> Generator[Any, None, Result]:
+    return work()
+    yield
 
 
 def _places(batch: Sequence[_Video]) -> list[tuple[int, int]]:

@@ -3,7 +3,7 @@
 Shapes: B videos, V views, T frames, S input side, K labels.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from openxclip.checkpoints.source import ModelSource
 from openxclip.errors import InputError
 from openxclip.inference.engine import Engine
-from openxclip.inference.explain import Explanation, explained, ids_of
+from openxclip.inference.explain import Explanation, explain_in_steps, finished, ids_of
 from openxclip.inference.options import InferenceOptions
 from openxclip.inference.pipeline import Failure
 from openxclip.inference.prediction import Prediction, ranking
@@ -139,11 +139,18 @@ class Recognizer:
             InputError: `top_k` is below 1, or a label is not among the recognizer's.
             VideoError: the video cannot be read.
         """
+        return finished(self.explain_in_steps(video, labels, top_k=top_k))
+
+    def explain_in_steps(
+        self, video: VideoSource, labels: Sequence[str] | None = None, *, top_k: int = 3
+    ) -> Generator[int, None, Explanation]:
+        """`explain` as a generator that yields the number of its steps after each of them, for a progress bar."""
         _check_top_k(top_k)
         chosen = None if labels is None else ids_of(self.labels, labels)
         clip = self.read(video, Views(), num_threads=0)[0]
         shown = read_shown(self.engine, video, self.limits, num_threads=0)
-        messages, of_labels = explained(self.engine, self.texts, self.label_set, clip, chosen, top_k)
+        steps = explain_in_steps(self.engine, self.texts, self.label_set, clip, chosen, top_k)
+        messages, of_labels = yield from steps
         return Explanation(
             path=source_name(video), frames=shown, message_attention=messages, labels=of_labels
         )

@@ -5,7 +5,7 @@ Knows nothing of routes and headers.
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from openxclip.errors import InputError, VideoError
 from openxclip.inference.engine import Engine
-from openxclip.inference.explain import Explanation, explained, ids_of
+from openxclip.inference.explain import Explanation, explain_in_steps, ids_of
 from openxclip.inference.label_set import LabelSet
 from openxclip.inference.online import Online
 from openxclip.inference.prediction import ranking
@@ -118,9 +118,10 @@ class Service:
             def read() -> tuple[Tensor, Tensor]:
                 return self._read(video, Views())[0], read_shown(self.engine, video, self.limits)
 
-            def work(clips: tuple[Tensor, Tensor]) -> Explanation:
+            def work(clips: tuple[Tensor, Tensor]) -> Generator[Any, None, Explanation]:
                 clip, shown = clips
-                messages, of_labels = explained(self.engine, texts, labels, clip, ids, top_k)
+                steps = explain_in_steps(self.engine, texts, labels, clip, ids, top_k)
+                messages, of_labels = yield from steps
                 return Explanation(
                     path=GuardedFile.name, frames=shown, message_attention=messages, labels=of_labels
                 )
