@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import ceiling, end_to_end, forward, gpu, loading, text, training
+from benchmarks import ceiling, end_to_end, forward, gpu, loading, serving, text, training
 from benchmarks.breakdown import REST, kind_of, seconds_by_kind
 from benchmarks.clips import HEIGHT_PX, KINDS, WIDTH_PX, write_clip
 from benchmarks.decoding import Outcome, clip_thumbnails, outcome_of, share_exact
@@ -471,3 +471,14 @@ def test_without_a_gpu_the_suite_is_left_out():
 
 def test_the_help_imports_no_torch():
     assert help_imports_torch() is False
+
+
+@pytest.mark.slow
+@pytest.mark.on_cpu
+def test_servers_under_load_lose_nothing_and_answer_alike():
+    table = serving.measure("tiny", "openxclip-tiny", "float32", "a, b, c", turn_seconds=0.5, num_turns=1)
+    assert len(table.rows) == 5
+    for row in table.rows:
+        answers, wrong, lost = (int(row[table.columns.index(name)]) for name in ("answers", "wrong", "lost"))
+        assert answers > 0
+        assert (wrong, lost) == (0, 0)
