@@ -12,56 +12,45 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from openxclip import Recognizer
-from openxclip.data.moving_shapes import shapes_manifest
 from openxclip.reports.contact_sheet import SheetRow, write_contact_sheet
-from openxclip.shapes.clip import ShapesClip
+from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
 from openxclip.video.decode import read_frames
 from openxclip.video.sampling import centred
 
-CLIPS_BETWEEN = 13 * 8  # of 66 classes with 8 clips each: another pair and another motion each time
 NUM_FRAMES_SHOWN = 8
 CLIPS, SHEET = Path("demo/clips"), Path("demo/contact_sheet.png")
 
-LABELS = (
-    "red circle moving left",
-    "red circle moving right",
-    "green ring rising",
-    "green ring falling",
-    "purple bar growing",
-    "purple bar shrinking",
-    "orange triangle spinning clockwise",
-    "orange triangle spinning anticlockwise",
-    "cyan cross bouncing",
-    "blue cross bouncing",
-    "white star orbiting",
-    "white star zigzagging",
-)
-"""The right name of each clip and a near miss: another motion or another colour. Any other names do, too."""
-
 
 def render_clips(folder: Path) -> dict[Path, str]:
-    """Write a clip of each novel colour-shape pair, not chosen by how they fare -> their right names."""
+    """Write the example clips -> their right names."""
     folder.mkdir(parents=True, exist_ok=True)
-    items = shapes_manifest("test-novel").items
     names = {}
-    for item in items[::CLIPS_BETWEEN]:
-        assert isinstance(item.media, ShapesClip)
-        path = folder / f"{item.media.kind.name.replace(' ', '_')}.mp4"
-        path.write_bytes(item.media.encode())
-        names[path] = item.media.kind.name
+    for clip in example_clips():
+        path = folder / f"{clip.kind.name.replace(' ', '_')}.mp4"
+        path.write_bytes(clip.encode())
+        names[path] = clip.kind.name
     return names
 
 
 def predict(model: str) -> None:
     """Show a command of ours, then run it."""
-    arguments = ["predict", str(CLIPS), "--labels", ", ".join(LABELS), "--model", model, "--top-k", "3"]
+    arguments = [
+        "predict",
+        str(CLIPS),
+        "--labels",
+        ", ".join(EXAMPLE_LABELS),
+        "--model",
+        model,
+        "--top-k",
+        "3",
+    ]
     print(f"$ openxclip {shlex.join(arguments)}", flush=True)
     subprocess.run([sys.executable, "-m", "openxclip", *arguments], check=True)
 
 
 def draw(names: Mapping[Path, str], model: str) -> None:
     """The same from Python, as a picture."""
-    recognizer = Recognizer.from_pretrained(model, LABELS)
+    recognizer = Recognizer.from_pretrained(model, EXAMPLE_LABELS)
     rows = [
         SheetRow(
             title=path.name,

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -690,3 +691,11 @@ def test_defaults_are_for_this_machine_alone() -> None:
     options.check()
     assert options.host == "127.0.0.1"
     assert options.allow_paths is None
+
+
+def test_the_client_loads_no_model_code() -> None:
+    code = (
+        "import openxclip, sys; openxclip.Client(); print('torch' in sys.modules, 'fastapi' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
