@@ -251,7 +251,9 @@ def _attention(
     if prompting is None or video.patches is None:
         return None
     with torch.no_grad():
-        attention = prompting.attention(features[list(chosen)], video.patches)[0]  # (M, N)
+        attention = prompting.attention(torch.stack([features[k] for k in chosen]), video.patches)[
+            0
+        ]  # (M, N)
     return attention.unflatten(-1, (_grid(engine), _grid(engine))).float().cpu()
 
 
