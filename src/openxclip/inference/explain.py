@@ -25,6 +25,8 @@ from openxclip.wording import nearest
 
 Result = TypeVar("Result")
 
+SENTENCES_AT_ONCE = 64  # of shortened labels: longer work would keep others waiting
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelExplanation:
@@ -118,7 +120,9 @@ def explain_in_steps(
 ) -> Generator[int, None, Explained]:
     """`explain_clip` with pauses after a batch or so, in which others can use the model; yields their number."""
     ids = best_labels(engine, label_set, clip, top_k) if chosen is None else chosen
-    num_steps = 2 + -(-(len(clip) + 1) // engine.flow.batch_size) + 2 * len(ids)
+    sentences = {k: _sentences_without_words(engine, texts, k) for k in ids}
+    num_steps = 2 + -(-(len(clip) + 1) // engine.flow.batch_size)
+    num_steps += sum(1 + -(-len(variants) // _variants_at_once(variants)) for variants in sentences.values())
     messages = message_attention(engine, clip)
     yield num_steps
     features = label_set.features.clone()  # made in inference mode, and gradients pass through here
@@ -135,8 +139,11 @@ def explain_in_steps(
     for i, k in enumerate(ids):
         sensitivity = _sensitivity(engine, odds[i], pixels)
         yield num_steps
-        words = _words(engine, texts, features, video, k)
-        yield num_steps
+        words: list[tuple[str, float]] = []
+        size = _variants_at_once(sentences[k])
+        for start in range(0, len(sentences[k]), size):
+            words += _words(engine, sentences[k][start : start + size], features, video, k)
+            yield num_steps
         labels.append(
             LabelExplanation(
                 label=label_set.labels[k],
@@ -144,7 +151,7 @@ def explain_in_steps(
                 prompt_attention=None if attention is None else attention[i],
                 sensitivity=sensitivity,
                 frame_relevance=log_odds(scores[0], k) - log_odds(scores[1:], k),
-                words=words,
+                words=tuple(words),
             )
         )
     return messages, tuple(labels)
@@ -262,28 +269,41 @@ def _grid(engine: Engine) -> int:
     return vision.image_size_px // vision.patch_size_px
 
 
-def _words(
-    engine: Engine, texts: LabelTexts, features: Tensor, video: VideoFeatures, k: int
-) -> tuple[tuple[str, float], ...]:
-    """What the score of label k loses without each word of its text, the labels around it unchanged."""
-    model = engine.model
+Variant = tuple[str, list[str]]
+"""A word, and the sentences of its label without it."""
+
+
+def _sentences_without_words(engine: Engine, texts: LabelTexts, k: int) -> list[Variant]:
+    """The sentences of label k without each of its words in turn."""
+    if engine.model.discrete is not None:
+        return []
     own = texts_of(texts.labels, texts.descriptions)[k]
-    shorter = without_each_word(own)
-    if model.discrete is not None or not shorter:
-        return ()
-    sentences = [
-        [fill(template, text) for text in rest for template in texts.templates] for _, rest in shorter
+    return [
+        (word, [fill(template, text) for text in rest for template in texts.templates])
+        for word, rest in without_each_word(own)
     ]
-    tokens = engine.tokenizer([sentence for variant in sentences for sentence in variant])
+
+
+def _variants_at_once(variants: Sequence[Variant]) -> int:
+    """As many as have about `SENTENCES_AT_ONCE` sentences, at least one."""
+    return max(1, SENTENCES_AT_ONCE // len(variants[0][1])) if variants else 1
+
+
+def _words(
+    engine: Engine, variants: Sequence[Variant], features: Tensor, video: VideoFeatures, k: int
+) -> list[tuple[str, float]]:
+    """What the score of label k loses without each of some words, the labels around it unchanged."""
+    tokens = engine.tokenizer([sentence for _, sentences in variants for sentence in sentences])
+    counts = [len(sentences) for _, sentences in variants]
     with torch.no_grad():
-        variants = label_features(model, tokens.to(features.device), [len(variant) for variant in sentences])
-        logits = model.logits(video, torch.cat([features, variants]))[0].float().cpu()
+        changed_features = label_features(engine.model, tokens.to(features.device), counts)
+        logits = engine.model.logits(video, torch.cat([features, changed_features]))[0].float().cpu()
     logits, changed = logits[: len(features)], logits[len(features) :]
     losses = [
         float(log_odds(logits, k) - log_odds(torch.cat([logits[:k], new[None], logits[k + 1 :]]), k))
         for new in changed
     ]
-    return tuple((word, loss) for (word, _), loss in zip(shorter, losses, strict=True))
+    return [(word, loss) for (word, _), loss in zip(variants, losses, strict=True)]
 
 
 def without_each_word(texts: Sequence[str]) -> list[tuple[str, list[str]]]:

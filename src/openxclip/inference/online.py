@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -67,7 +68,8 @@ class Online:
         """
         self.engine = engine
         self._on_batch = on_batch
-        self._line: deque[_Video | _Work[Any]] = deque()
+        self._videos: deque[_Video] = deque()
+        self._works: deque[_Work[Any]] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
         self._decoders = ThreadPoolExecutor(num_decoders or engine.flow.num_decoders, "online-decode")
@@ -130,41 +132,46 @@ class Online:
 
     def _put(self, item: _Video | _Work[Any]) -> None:
         with self._changed:
-            self._line.append(item)
+            if isinstance(item, _Video):
+                self._videos.append(item)
+            else:
+                self._works.append(item)
             self._changed.notify()
 
-    def _take(self) -> list[_Video] | _Work[Any] | None:
-        """Wait for work: what is decoded by now, up to a batch; or another piece of work; None at the end."""
+    def _run_model(self) -> None:
+        """A batch, a step of other work, a batch, a step, ... as long as there is either."""
+        while self._wait():
+            batch = [video for video in self._batch() if video.future.set_running_or_notify_cancel()]
+            if batch:
+                _finish([video.future for video in batch], partial(self._results, batch))
+            # One work is finished before the next begins: what it holds in memory is held once.
+            if self._works and self._step(self._works[0]):
+                self._works.popleft()
+
+    def _wait(self) -> bool:
+        """Wait for something to do -> False at the end."""
         with self._changed:
-            while not self._line and not self._is_closing:
+            while not (self._videos or self._works or self._is_closing):
                 self._changed.wait()
-            if not self._line:
-                return None
-            if isinstance(self._line[0], _Work):
-                return self._line.popleft()  # type: ignore[return-value]
-            batch: list[_Video] = []
-            num_views = 0
-            while self._line and isinstance(video := self._line[0], _Video):
-                num_views += len(video.pixels)
+            return bool(self._videos or self._works)
+
+    def _batch(self) -> list[_Video]:
+        """What is decoded by now, up to a batch."""
+        batch: list[_Video] = []
+        num_views = 0
+        with self._changed:
+            while self._videos:
+                num_views += len(self._videos[0].pixels)
                 if batch and num_views > self.engine.flow.batch_size:
                     break
-                batch.append(video)
-                self._line.popleft()
-            return batch
+                batch.append(self._videos.popleft())
+        return batch
 
-    def _run_model(self) -> None:
-        while (taken := self._take()) is not None:
-            if isinstance(taken, _Work):
-                self._step(taken)
-                continue
-            batch = [video for video in taken if video.future.set_running_or_notify_cancel()]
-            if batch:
-                _finish([video.future for video in batch], lambda batch=batch: self._results(batch))  # type: ignore[misc]
-
-    def _step(self, work: _Work[Any]) -> None:
-        """Do the next step; with more to come it goes to the end of the line."""
+    def _step(self, work: _Work[Any]) -> bool:
+        """Do the next step of some work -> whether it is done."""
         if work.future.cancelled():
-            return
+            work.steps.close()
+            return True
         try:
             next(work.steps)
         except StopIteration as end:
@@ -173,7 +180,8 @@ class Online:
         except BaseException as error:  # noqa: BLE001 the model's thread goes on, and the caller gets it
             _fail(work.future, error)
         else:
-            self._put(work)
+            return False
+        return True
 
     def _results(self, batch: Sequence[_Video]) -> list[Tensor]:
         """One result for each video."""

@@ -7,7 +7,7 @@ address, and no protocol of its own: a playlist inside an upload can therefore f
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +28,8 @@ class VideoLimits:
 
     max_frame_px: int = 8192 * 4320  # width times height of one frame, as stored and as scaled
     max_seconds: float = 4 * 3600.0
+    is_over: Callable[[], bool] | None = field(default=None, compare=False)
+    """Asked between packets; once it says yes, reading ends with a VideoError."""
 
     def __post_init__(self) -> None:
         for name in ("max_frame_px", "max_seconds"):
@@ -42,6 +44,11 @@ class VideoLimits:
             max_seconds=usual.max_seconds if max_seconds is None else max_seconds,
             max_frame_px=usual.max_frame_px if max_frame_px is None else max_frame_px,
         )
+
+    def check_over(self, name: str) -> None:
+        """Stop reading for somebody who does not wait for it any more."""
+        if self.is_over is not None and self.is_over():
+            raise VideoError(name, "reading it was stopped: nobody waits for it any more")
 
     def check_frame(self, name: str, width: int, height: int, what: str = "a frame") -> None:
         """Refuse a frame of too many pixels."""

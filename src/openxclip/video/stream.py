@@ -121,7 +121,10 @@ class VideoStream:
 
     def _packets(self) -> Iterator[Any]:
         # FFmpeg marks the end of a stream by an empty packet; empty ones inside an AVI hold no frame either.
-        return (packet for packet in self._container.demux(self._stream) if packet.size)
+        for packet in self._container.demux(self._stream):
+            self._limits.check_over(self.name)
+            if packet.size:
+                yield packet
 
     def scan(self) -> list[PacketInfo]:
         """All packets in decode order, undecoded. Call it once, before anything else."""
