@@ -73,7 +73,7 @@ def _part(name: str, content: bytes, more: str = "") -> bytes:
 def _post(
     body: bytes, kind: str = "multipart/form-data; boundary=b", more: str = "", path: str = "/v1/predict"
 ) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\n{more}"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {kind}\r\n{more}"
     return head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -113,7 +113,12 @@ def _known_bad() -> list[bytes]:
         _post(labels + end, path="/v1/predict?" + "a=b&" * 10_000),
         b"GET / HTTP/9.9\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 200,
-        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\nConnection: close\r\n\r\n",
-        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\nConnection: close\r\n\r\n",
-        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\nffffffff\r\n",
+        *(
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + rest
+            for rest in (
+                b"Content-Length: -5\r\n\r\n",
+                b"Content-Length: 99999999999999999999999\r\n\r\n",
+                b"Transfer-Encoding: chunked\r\n\r\nffffffff\r\n",
+            )
+        ),
     ]

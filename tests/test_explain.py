@@ -1,5 +1,6 @@
 """Explanations: the weights that are shown are those that are used, and what they say is true of moving shapes."""
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -14,7 +15,14 @@ from videos import write_video
 import openxclip
 from openxclip.cli.main import run
 from openxclip.errors import InputError, VideoError
-from openxclip.inference.explain import explain_clip, ids_of, log_odds, without_each_frame, without_each_word
+from openxclip.inference.explain import (
+    explain_clip,
+    explain_in_steps,
+    ids_of,
+    log_odds,
+    without_each_frame,
+    without_each_word,
+)
 from openxclip.inference.options import InferenceOptions
 from openxclip.inference.views import Views
 from openxclip.models.config import XCLIPConfig
@@ -174,6 +182,25 @@ def test_descriptions_and_templates_lose_their_words(tmp_path) -> None:
     assert [word for word, _ in explanation.labels[0].words] == ["su", "ki"]
 
 
+@pytest.mark.parametrize(("num_words", "num_templates"), [(2, 1), (40, 1), (40, 30), (3, 100)])
+def test_steps_are_small_and_as_many_as_they_say(num_words, num_templates, clip) -> None:
+    """Words are left out at most 64 sentences at a time, one word at least: others wait no longer."""
+    words = " ".join(f"ba{i}" for i in range(num_words))
+    templates = tuple(f"{'de ' * i}{{}}" for i in range(num_templates))
+    recognizer = recognizer_of(
+        tiny_model(), tiny_tokenizer(), Preprocessor.official(32), [words, "lo"], templates=templates
+    )
+    steps = explain_in_steps(recognizer.engine, recognizer.texts, recognizer.label_set, clip, [0, 1], 0)
+    said = []
+    with contextlib.suppress(StopIteration):
+        while True:
+            said.append(next(steps))
+    assert said == [len(said)] * len(said)
+    at_once = max(1, 64 // num_templates)
+    batches_of_frames = -(-5 // recognizer.engine.flow.batch_size)
+    assert len(said) == 2 + batches_of_frames + 2 + -(-num_words // at_once)
+
+
 def test_a_shortlist_does_not_hide_labels_from_their_explanation(tmp_path) -> None:
     recognizer = tiny_recognizer(options=InferenceOptions(shortlist=1))
     for label in recognizer.explain(write_video(tmp_path / "a.mp4"), labels=LABELS).labels:
@@ -226,7 +253,7 @@ def coverage(clip: ShapesClip, grid: int, num_frames: int) -> np.ndarray:
 
 @pytest.mark.on_cpu
 def test_the_heat_of_the_right_label_falls_on_the_moving_thing(shapes_recognizer) -> None:
-    """docs/results.md has the figures; chance is the share of all patches that the thing touches."""
+    """docs/explaining.md has the figures; chance is the share of all patches that the thing touches."""
     maps = []
     for clip in novel_clips():
         views = shapes_recognizer.engine.read_views(clip.read, Views())

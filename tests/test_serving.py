@@ -18,15 +18,18 @@ import pytest
 import torch
 from hostile import hostile_requests, mutated_videos
 from server import RunningServer, running_server
+from tiny import tiny_model, tiny_tokenizer
 from videos import write_video
 
 import openxclip
+from openxclip.checkpoints.save import save_as
 from openxclip.cli.main import run
 from openxclip.errors import ServerError, VideoError
 from openxclip.serving.client import Client, ServerPath
 from openxclip.serving.options import ServeOptions
 from openxclip.serving.problems import KINDS
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
+from openxclip.video.transforms import Preprocessor
 
 pytestmark = pytest.mark.on_cpu
 
@@ -141,6 +144,12 @@ def test_embeddings_are_the_models(server, clips, recognizer) -> None:
     assert np.allclose(found.video, video.numpy(), atol=1e-5)
     assert only_texts.video is None
     assert len(only_texts.texts) == 1
+    with Client(server.url) as client:
+        as_they_are = client.embed(texts=["hello, world", "hello", "Hello", "hello"]).texts
+        assert len(as_they_are) == 4
+        assert as_they_are[1] == as_they_are[3]
+        with pytest.raises(ServerError, match="at least one character"):
+            client.embed(texts=[" "])
 
 
 def test_an_explanation_is_that_of_a_recognizer(server, clips, recognizer) -> None:
@@ -191,6 +200,7 @@ def test_named_sets_and_templates(http, clips) -> None:
         ({"labels": "a, b", "top_k": "0"}, "invalid-request", ("top_k",)),
         ({"labels": "a, b", "top_k": "many"}, "invalid-request", ("top_k",)),
         ({"labels": "a, b", "path": "a.mp4"}, "invalid-request", ("either",)),
+        ({"labels": [f"label {i}" for i in range(2000)]}, "too-many-labels", ("fewer",)),
     ],
 )
 def test_a_field_that_cannot_be_used(fields, kind, words, http, clips) -> None:
@@ -223,7 +233,7 @@ def test_a_request_that_does_not_say_its_size_is_counted(http) -> None:
 
 def test_a_claimed_size_is_refused_before_anything_is_sent(server) -> None:
     head = (
-        "POST /v1/predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999999\r\n"
+        "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 99999999999\r\n"
         "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
     )
     assert exchange(server, head.encode()).startswith(b"HTTP/1.1 413 ")
@@ -231,7 +241,7 @@ def test_a_claimed_size_is_refused_before_anything_is_sent(server) -> None:
 
 def test_a_slow_body_is_cut_off(server) -> None:
     head = (
-        "POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+        "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
         "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
     )
     started = time.monotonic()
@@ -356,13 +366,13 @@ def test_a_burst_beyond_the_queue_gets_answers_and_503_only(tmp_path, clips) -> 
                 assert int(response.headers["retry-after"]) >= 1
         batch = [upload(clips[0], "videos") for _ in range(4)]
         response = httpx2.post(f"{server.url}/v1/predict/batch", files=[*batch, *form(labels=LABELS)])
-        assert_problem(response, 503, "queue-full")
+        assert_problem(response, 422, "too-many-videos", "3")  # it would never find as many places
         assert metric(server, "openxclip_places_taken") == 0
 
 
 def metric(server: RunningServer, name: str) -> float:
     text = httpx2.get(f"{server.url}/metrics", trust_env=False).text
-    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
     assert found is not None, name
     return float(found[1])
 
@@ -385,6 +395,18 @@ def test_a_deadline_and_a_client_that_leaves(tmp_path, clips) -> None:
             time.sleep(0.05)
         assert metric(server, "openxclip_places_taken") == 0
         assert metric(server, "openxclip_clients_gone_total") == 1
+
+
+def test_a_client_that_leaves_while_it_sends_is_counted(tmp_path) -> None:
+    with running_server(tmp_path / "scratch", *MODEL) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(hostile_post([("labels", "a" * 100)], "/v1/predict")[:-50])
+            time.sleep(0.3)
+        until = time.monotonic() + 10
+        while not metric(server, "openxclip_clients_gone_total") and time.monotonic() < until:
+            time.sleep(0.05)
+        assert metric(server, "openxclip_clients_gone_total") == 1
+        assert metric(server, "openxclip_places_taken") == 0
 
 
 def test_sigterm_under_load_answers_what_was_taken_and_exits_with_0(tmp_path, clips) -> None:
@@ -415,6 +437,121 @@ def test_sigterm_under_load_answers_what_was_taken_and_exits_with_0(tmp_path, cl
         taken = [line for line in server.log() if line["route"] == "/v1/predict"]
         assert len(taken) == len(answers) >= 12
         assert {line["status"] for line in taken} == {200}
+
+
+def test_a_client_that_does_not_read_loses_its_place(tmp_path) -> None:
+    request = hostile_post([("texts", f"text {i}") for i in range(990)], "/v1/embed")
+    with running_server(tmp_path / "scratch", *MODEL, "--max-queue", "2") as server:
+        sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
+        for connection in sockets:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(request * 8)
+        until = time.monotonic() + 60
+        while metric(server, "openxclip_places_taken") < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        while metric(server, "openxclip_places_taken") and time.monotonic() < until:
+            time.sleep(0.2)
+        assert metric(server, "openxclip_places_taken") == 0
+        for connection in sockets:
+            connection.close()
+        assert server.stop(20) == 0
+
+
+def hostile_post(fields: list[tuple[str, str]], path: str) -> bytes:
+    """A request as bytes, whose connection stays open."""
+    parts = [
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields
+    ]
+    body = "".join([*parts, "--b--\r\n"]).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    return head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def test_slow_senders_make_room_for_others(tmp_path, clips) -> None:
+    with running_server(tmp_path / "scratch", *MODEL, "--max-queue", "4") as server:
+        head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\n"
+        head += b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+        sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(4)]
+        for connection in sockets:
+            connection.sendall(head)
+        time.sleep(2.5)
+        with Client(server.url) as client:
+            assert client.predict(clips[0], LABELS).scores[0][0] == "red circle moving left"
+        sockets[0].settimeout(20)  # the slowest made room
+        assert sockets[0].recv(100).startswith(b"HTTP/1.1 408")
+        for connection in sockets[1:]:
+            connection.settimeout(0.1)
+            with pytest.raises(TimeoutError):  # the others keep their places, until their own time is over
+                connection.recv(100)
+        for connection in sockets:
+            connection.close()
+
+
+def test_one_request_does_not_stop_the_others(tmp_path, clips) -> None:
+    """Long paths, wrong labels to explain, long labels in many templates: the server answers others meanwhile."""
+    costly = [
+        ("/v1/predict/batch", form(labels="a, b", paths=["a/" * 200_000])),
+        (
+            "/v1/explain",
+            [upload(clips[0]), *form(labels=["ab" * 90 + str(i) for i in range(300)], explain="ba" * 90)],
+        ),
+        ("/v1/explain", [upload(clips[0]), *form(labels=["w " * 99, "v " * 99], templates="clip-80")]),
+    ]
+    with running_server(tmp_path / "scratch", *MODEL, "--allow-paths", str(clips[0].parent)) as server:
+        for path, files in costly:
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                answer = pool.submit(httpx2.post, server.url + path, files=files, timeout=90, trust_env=False)
+                while not answer.done():
+                    assert httpx2.get(f"{server.url}/healthz", timeout=30, trust_env=False).text == "ok\n"
+                    with Client(server.url) as client:
+                        assert client.predict(clips[0], LABELS).scores[0][0] == LABELS[0]
+                assert answer.result().status_code in (200, 422)
+
+
+def test_an_error_of_ours_is_a_500_with_a_name(tmp_path) -> None:
+    """A model whose scores are not numbers: that is found when it computes."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    model.logit_scale.data.fill_(float("nan"))
+    save_as(tmp_path / "broken", model, tokenizer, Preprocessor.official(32))
+    video = write_video(tmp_path / "a.mp4")
+    with running_server(tmp_path / "scratch", "--model", str(tmp_path / "broken")) as server:
+        response = httpx2.post(f"{server.url}/v1/predict", files=[upload(video), *form(labels="bade, kilo")])
+        assert_problem(response, 500, "internal-error")
+        line = logged(server, response)
+        assert (line["status"], line["route"]) == (500, "/v1/predict")
+        assert metric(server, 'openxclip_requests_total{route="/v1/predict",status="500"}') == 1
+        assert any("not numbers" in text for text in server.lines), "the log says what happened"
+
+
+def test_a_model_without_a_tokenizer_is_refused_at_the_start(tmp_path, capsys) -> None:
+    save_as(tmp_path / "model", tiny_model(), tiny_tokenizer(), Preprocessor.official(32))
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    assert run(["serve", "--model", str(tmp_path / "model"), "--port", "0"]) == 1
+    assert "tokenizer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Host": "evil.example"},
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_pages_of_other_sites_may_not_ask(headers, http, clips) -> None:
+    response = http.post("/v1/predict", files=[upload(clips[0]), *form(labels="a, b")], headers=headers)
+    assert_problem(response, 403, "foreign-origin")
+
+
+def test_names_of_a_proxy_and_frames_can_be_allowed(tmp_path) -> None:
+    allowed = ("--allow-hosts", "videos.example", "--allow-frames", "https://huggingface.co")
+    with running_server(tmp_path / "scratch", *MODEL, *allowed) as server:
+        for name, status in (("videos.example", 200), ("videos.example:443", 200), ("other.example", 403)):
+            assert httpx2.get(f"{server.url}/v1/models", headers={"Host": name}).status_code == status
+        policy = httpx2.get(server.url).headers["content-security-policy"]
+        assert "frame-ancestors https://huggingface.co" in policy
 
 
 # --- what can be seen of it ------------------------------------------------------------------------------------------
@@ -454,15 +591,21 @@ def test_the_log_is_one_line_each_without_contents(server, http, clips) -> None:
         "/v1/predict?secret=1",
         files=[("video", (name, clips[0].read_bytes())), *form(labels="hush one, hush two")],
     )
+    line = logged(server, response)
+    assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/predict", 200)
+    assert line["bytes"] > clips[0].stat().st_size
+    assert not re.search(r"hush|secret|the-name", "".join(server.lines))
+
+
+def logged(server: RunningServer, response) -> dict:
+    """The line of a request, which comes after its answer."""
     wanted, lines = response.headers["x-request-id"], []
-    until = time.monotonic() + 5
+    until = time.monotonic() + 10
     while not lines and time.monotonic() < until:
         time.sleep(0.05)
         lines = [line for line in server.log() if line["id"] == wanted]
     (line,) = lines
-    assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/predict", 200)
-    assert line["bytes"] > clips[0].stat().st_size
-    assert not re.search(r"hush|secret|the-name", json.dumps(line))
+    return line
 
 
 def test_metrics_count_requests_by_route_and_batches(server, http) -> None:
@@ -472,6 +615,9 @@ def test_metrics_count_requests_by_route_and_batches(server, http) -> None:
     assert re.search(r'openxclip_requests_total\{route="/v1/predict",status="200"\} \d', text)
     assert 'route="(none)",status="404"' in text
     assert "made" not in text
+    http.post("/v1/predict", headers={"Origin": "https://evil.example"})
+    refused = 'openxclip_requests_total{route="/v1/predict",status="403"}'
+    assert refused in http.get("/metrics").text, "also where it is refused before it is routed"
     assert "openxclip_batch_views_bucket" in text
     assert "process_resident_memory_bytes" in text
 

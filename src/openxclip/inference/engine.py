@@ -66,9 +66,9 @@ class Engine:
             check_device(resolve_device(source.device))  # fail before a large model is loaded
         return cls(load(source), options)
 
-    def label_set(self, texts: LabelTexts) -> LabelSet:
-        """Encode labels for this model, once."""
-        return encode_label_set(self.model, self.tokenizer, texts, self.options.text_cache)
+    def label_set(self, texts: LabelTexts, check: Callable[[], None] = lambda: None) -> LabelSet:
+        """Encode labels for this model, once; `check` is called between batches of sentences, and may raise."""
+        return encode_label_set(self.model, self.tokenizer, texts, self.options.text_cache, check)
 
     def read_views(self, read: Read, views: Views) -> Tensor:
         """A video's views as this model wants them -> uint8 (V, T, 3, S, S)."""

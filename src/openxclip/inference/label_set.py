@@ -34,9 +34,15 @@ class LabelSet:
 
 @torch.inference_mode()
 def encode_label_set(
-    model: XCLIP, tokenizer: Tokenizer | MissingTokenizer, texts: LabelTexts, cache: Path | None = None
+    model: XCLIP,
+    tokenizer: Tokenizer | MissingTokenizer,
+    texts: LabelTexts,
+    cache: Path | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> LabelSet:
     """Encode labels; the features of many labels are kept below the folder `cache`, if given.
+
+    `check` is called between batches of sentences, and may raise.
 
     Raises:
         InputError: the model has discrete labels, and these are not exactly its own.
@@ -46,12 +52,23 @@ def encode_label_set(
     tokens, counts = _tokens(model, tokenizer, texts)
 
     def compute() -> Tensor:
-        return label_features(model, tokens, counts)
+        return label_features(model, tokens, counts, check=check)
 
     if cache is None or len(tokens) < MIN_CACHED_SENTENCES:
         return LabelSet(tuple(texts.labels), compute())
     features = cached(cache, text_key(model, tokens, tuple(counts)), compute)
     return LabelSet(tuple(texts.labels), features.to(tokens.device))
+
+
+@torch.inference_mode()
+def embed_texts(model: XCLIP, tokenizer: Tokenizer | MissingTokenizer, texts: Sequence[str]) -> Tensor:
+    """Texts as they are, repetitions and all -> their features (K, E), of unit length, in float32 on the CPU.
+
+    Raises:
+        InputError: a text is empty, or the model has discrete labels.
+    """
+    tokens = tokenizer(list(texts)).to(model.logit_scale.device)
+    return F.normalize(label_features(model, tokens, [1] * len(texts)).float(), dim=-1).cpu()
 
 
 def label_encoder(
@@ -84,25 +101,37 @@ def _tokens(
 
 
 def label_features(
-    model: XCLIP, tokens: Tensor, num_sentences: Sequence[int], batch_size: int = BATCH_SIZE
+    model: XCLIP,
+    tokens: Tensor,
+    num_sentences: Sequence[int],
+    batch_size: int = BATCH_SIZE,
+    check: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Text features (K, E) of labels from tokens (N, C), where label k has `num_sentences[k]` rows.
 
     One sentence per label gives the model's own features. Several give the mean of their directions, as CLIP's prompt
     ensembles do, scaled to the mean length of the features: video-specific prompting depends on lengths.
     """
-    features = _encode(model, tokens, batch_size)
+    features = _encode(model, tokens, batch_size, check)
     if len(features) == len(num_sentences):
         return features
     return torch.stack([_mean_direction(own) for own in features.split(list(num_sentences))])
 
 
-def _encode(model: XCLIP, tokens: Tensor, batch_size: int) -> Tensor:
+def _encode(model: XCLIP, tokens: Tensor, batch_size: int, check: Callable[[], None]) -> Tensor:
     """Text features (N, E) of tokens (N, C). Many are sorted by length first: each batch is cut to its longest."""
+
+    def encoded(rows: Tensor) -> Tensor:
+        parts = []
+        for chunk in rows.split(batch_size):
+            check()
+            parts.append(model.encode_text(chunk))
+        return torch.cat(parts)
+
     if len(tokens) <= batch_size or not model.config.text.causal:
-        return torch.cat([model.encode_text(chunk) for chunk in tokens.split(batch_size)])
+        return encoded(tokens)
     order = ends(tokens, model.config.text.end_id).argsort(stable=True)
-    features = torch.cat([model.encode_text(chunk) for chunk in tokens[order].split(batch_size)])
+    features = encoded(tokens[order])
     return features[order.argsort()]
 
 

@@ -5,19 +5,23 @@ import logging
 import time
 import uuid
 
+from h11 import LocalProtocolError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openxclip.serving.metrics import Metrics
+from openxclip.serving.problems import Problem
 
 logger = logging.getLogger("openxclip.access")
+errors = logging.getLogger("openxclip.serving")
 
 
 class AccessLog:
     """Logs and counts every request, and names it: the answer's X-Request-ID stands in the log."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, routes: frozenset[str]) -> None:
         self.app = app
         self.metrics = metrics
+        self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and note what became of it."""
@@ -39,13 +43,22 @@ class AccessLog:
 
         try:
             await self.app(scope, counted_receive, noted_send)
+        except LocalProtocolError:  # the client broke off, or does not speak HTTP; the library has told it so
+            pass
+        except Exception:  # noqa: BLE001 the log has it, and the client gets its answer
+            errors.exception("request %s ended in an error", request.name)
+            if not request.status:
+                detail = "this is a mistake of the server, not of your request; its log tells more"
+                await Problem("internal-error", detail).response()(scope, receive, noted_send)
         finally:
             self._note(scope, request)
 
     def _note(self, scope: Scope, request: "_Request") -> None:
         seconds = time.perf_counter() - request.started
         # The pattern of the address, not the address: metrics must not grow with what clients make up.
-        route = getattr(scope.get("route"), "path", "(none)")
+        route = getattr(scope.get("route"), "path", None)
+        if route is None:  # it was refused before
+            route = scope["path"] if scope["path"] in self.routes else "(none)"
         self.metrics.requests.labels(route, str(request.status)).inc()
         self.metrics.seconds.labels(route).observe(seconds)
         line = {

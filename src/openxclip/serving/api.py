@@ -1,14 +1,16 @@
 """The HTTP API: routes, and which part of the service answers them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
@@ -19,7 +21,7 @@ from openxclip.serving.gate import Gate
 from openxclip.serving.metrics import Metrics
 from openxclip.serving.options import ServeOptions
 from openxclip.serving.places import Places
-from openxclip.serving.problems import Problem, of_status
+from openxclip.serving.problems import ClientGoneError, Problem, of_status
 from openxclip.serving.schemas import (
     PROBLEMS,
     BatchBody,
@@ -32,6 +34,7 @@ from openxclip.serving.schemas import (
     LimitsBody,
     ModelBody,
     ModelsBody,
+    PathField,
     PredictBody,
     ProblemBody,
     ScoreBody,
@@ -40,9 +43,9 @@ from openxclip.serving.schemas import (
     ViewsField,
 )
 from openxclip.serving.service import (
-    ClientGoneError,
     Score,
     Service,
+    check_texts,
     label_texts,
     parse_views,
     pictures_of,
@@ -56,7 +59,8 @@ DESCRIPTION = """Recognise in any video whatever you can name.
 
 Send a video and labels in your own words; get the labels ranked. Errors are problem details (RFC 9457)."""
 
-CLIENT_GONE = 499  # as nginx logs it; nobody reads it
+CLOSE_SECONDS = 3.0  # for what is still computed when every request has been answered
+MAX_EXPLAINED = 10  # labels of one request
 
 
 @dataclass
@@ -88,7 +92,10 @@ def build_app(service: Service, metrics: Metrics) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         house.is_closing = True
-        await asyncio.to_thread(service.close)
+        # In a thread that nobody waits for at the end: what is left may take longer than the process has.
+        closing = threading.Thread(target=service.close, daemon=True)
+        closing.start()
+        await asyncio.to_thread(closing.join, CLOSE_SECONDS)
 
     app = FastAPIOffline(
         docs_url="/docs",
@@ -97,16 +104,26 @@ def build_app(service: Service, metrics: Metrics) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        # Above the limits of our own, which have answers of their own.
+        form_limits={"max_fields": options.max_labels + 200, "max_files": options.max_batch + 50},
     )
     app.state.house = house
     app.include_router(videos)
     app.include_router(information)
-    app.include_router(page.router)
+    app.include_router(page.build_router(options.allow_frames))
     for error, handler in HANDLERS.items():
         app.add_exception_handler(error, handler)
     app.add_middleware(Gate, options=options, places=house.places)
-    app.add_middleware(AccessLog, metrics=metrics)  # the outermost: it counts what the gate refuses
+    routes = frozenset(path for router in (videos, information) for path in paths_of(router))
+    app.add_middleware(
+        AccessLog, metrics=metrics, routes=routes
+    )  # the outermost: it counts what the gate refuses
     return app
+
+
+def paths_of(router: APIRouter) -> list[str]:
+    """Its addresses, as patterns."""
+    return [route.path for route in router.routes if isinstance(route, APIRoute)]
 
 
 def _house(request: Request) -> House:
@@ -129,7 +146,7 @@ async def predict(
 ) -> PredictBody:
     """Rank labels for a video."""
     texts, parsed = label_texts(labels, house.options), parse_views(views, house.options)
-    with opened(house, video) as file:
+    async with opened(house, video) as file:
         scores = await house.service.predict(file, texts, parsed, top_k, request.is_disconnected)
     return PredictBody(model=house.service.model_id, scores=_score_bodies(scores))
 
@@ -140,7 +157,7 @@ async def predict_batch(
     house: HouseOf,
     labels: Annotated[LabelFields, Depends()],
     videos: Annotated[list[UploadFile] | None, File(description="videos as files")] = None,
-    paths: Annotated[list[str] | None, Form(description="and paths of others")] = None,
+    paths: Annotated[list[PathField] | None, Form(description="and paths of others")] = None,
     top_k: TopK = 5,
     views: ViewsField = "1x1",
 ) -> BatchBody:
@@ -149,15 +166,13 @@ async def predict_batch(
     wanted = [VideoFields(video=one) for one in videos or ()] + [VideoFields(path=one) for one in paths or ()]
     if not wanted:
         raise Problem("invalid-request", "send videos, or paths of videos on the server")
-    if len(wanted) > house.options.max_batch:
-        detail = (
-            f"{len(wanted)} videos are more than this server's {house.options.max_batch}; send fewer at once"
-        )
-        raise Problem("too-many-videos", detail, limit=house.options.max_batch)
+    if len(wanted) > (most := house.options.largest_batch):
+        detail = f"{len(wanted)} videos are more than this server's {most}; send fewer at once"
+        raise Problem("too-many-videos", detail, limit=most)
 
     async def one(fields: VideoFields) -> BatchItem:
         try:
-            with opened(house, fields) as file:
+            async with opened(house, fields) as file:
                 found = await house.service.predict(file, texts, parsed, top_k, request.is_disconnected)
         except Problem as problem:
             if problem.status_code >= 500:  # about the server: true of all of them
@@ -182,17 +197,13 @@ async def embed(
 ) -> EmbedBody:
     """Embeddings of a video, of texts, or of both, in one space; each has length 1."""
     parsed = parse_views(views, house.options)
-    service, has_left = house.service, request.is_disconnected
-    body = EmbedBody(model=service.model_id, video=None, texts=None)
-    if texts is not None:
-        label_set = label_texts(LabelFields(labels=texts), house.options, takes_one=True)
-        body.texts = await service.embed_texts(label_set, has_left)
-    if video.video is not None or video.path is not None:
-        with opened(house, video) as file:
-            body.video = await service.embed(file, parsed, has_left)
-    elif texts is None:
+    has_video = video.video is not None or video.path is not None
+    if not has_video and not texts:
         raise Problem("invalid-request", "send a video, its path, or texts")
-    return body
+    check_texts(texts or [], house.options)
+    async with _maybe_opened(house, video if has_video else None) as file:
+        of_video, of_texts = await house.service.embed(file, texts or [], parsed, request.is_disconnected)
+    return EmbedBody(model=house.service.model_id, video=of_video, texts=of_texts)
 
 
 @videos.post("/explain")
@@ -202,13 +213,13 @@ async def explain(
     video: Annotated[VideoFields, Depends()],
     labels: Annotated[LabelFields, Depends()],
     explain: Annotated[list[str] | None, Form(description="which labels; by default the best")] = None,
-    top_k: Annotated[int, Form(ge=1, le=10, description="how many of the best labels")] = 3,
+    top_k: Annotated[int, Form(ge=1, le=MAX_EXPLAINED, description="how many of the best labels")] = 3,
 ) -> ExplainBody:
     """Why labels got their scores: where the model looks, and which frames and words the score depends on."""
     texts = label_texts(labels, house.options)
-    if explain is not None and len(explain) > 10:
-        raise Problem("too-many-labels", f"{len(explain)} labels to explain are more than 10; ask for fewer")
-    with opened(house, video) as file:
+    if explain is not None and len(explain) > MAX_EXPLAINED:
+        raise Problem("too-many-labels", f"{len(explain)} labels to explain are more than {MAX_EXPLAINED}")
+    async with opened(house, video) as file:
         found = await house.service.explain(file, texts, explain, top_k, request.is_disconnected)
     numbers = found.numbers()
     frames = await asyncio.to_thread(pictures_of, found)
@@ -244,7 +255,10 @@ async def models(house: HouseOf) -> ModelsBody:
         ],
         templates=list(BUILT_IN_TEMPLATES),
         accepts_paths=options.allow_paths is not None,
-        limits=LimitsBody(**{name: getattr(options, name) for name in LimitsBody.model_fields}),
+        limits=LimitsBody(
+            **{name: getattr(options, name) for name in LimitsBody.model_fields if name != "max_batch"},
+            max_batch=options.largest_batch,
+        ),
     )
 
 
@@ -294,8 +308,8 @@ async def metrics(house: HouseOf) -> PlainTextResponse:
     return PlainTextResponse(house.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-@contextmanager
-def opened(house: House, fields: VideoFields) -> Iterator[BinaryIO]:
+@asynccontextmanager
+async def opened(house: House, fields: VideoFields) -> AsyncIterator[BinaryIO]:
     """The video of a request, uploaded or below the allowed folder."""
     if (fields.video is None) == (fields.path is None):
         raise Problem("invalid-request", "send either video, a file, or path, that of a video on the server")
@@ -303,7 +317,16 @@ def opened(house: House, fields: VideoFields) -> Iterator[BinaryIO]:
         yield fields.video.file
         return
     assert fields.path is not None
-    with open_allowed(house.options.allow_paths, fields.path) as file:
+    with await asyncio.to_thread(open_allowed, house.options.allow_paths, fields.path) as file:
+        yield file
+
+
+@asynccontextmanager
+async def _maybe_opened(house: House, fields: VideoFields | None) -> AsyncIterator[BinaryIO | None]:
+    if fields is None:
+        yield None
+        return
+    async with opened(house, fields) as file:
         yield file
 
 
@@ -338,12 +361,7 @@ async def _invalid_request(_: Request, error: Any) -> Response:
 
 async def _client_gone(request: Request, _: Any) -> Response:
     _house(request).metrics.gone.inc()
-    return JSONResponse(None, CLIENT_GONE)
-
-
-async def _internal_error(_: Request, __: Any) -> Response:
-    detail = "this is a mistake of the server, not of your request; its log tells more"
-    return Problem("internal-error", detail).response()
+    return JSONResponse(None, ClientGoneError().status_code)
 
 
 HANDLERS: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
@@ -351,5 +369,4 @@ HANDLERS: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
     HTTPException: _framework_error,
     RequestValidationError: _invalid_request,
     ClientGoneError: _client_gone,
-    Exception: _internal_error,
 }

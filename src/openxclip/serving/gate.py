@@ -1,19 +1,22 @@
-"""What every request passes before it is read: key, size, time and a place. Plain ASGI: nothing is buffered here."""
+"""What every request passes before it is read: origin, key, size, time and a place. Plain ASGI: nothing is buffered."""
 
 import asyncio
 import hmac
 import time
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openxclip.serving.options import ServeOptions
-from openxclip.serving.places import Places
-from openxclip.serving.problems import Problem
+from openxclip.serving.places import Place, Places
+from openxclip.serving.problems import ClientGoneError, Problem
 
 # A client that is still sending would not see an answer that closes the connection: what it sends is read for a while.
 DRAIN_SECONDS = 2.0
+
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 class Gate:
@@ -32,24 +35,25 @@ class Gate:
             return
         headers = Headers(scope=scope)
         try:
+            check_origin(self.options, bool(self.keys), headers)
             check_key(self.keys, headers)
             self._check_length(headers)
             if scope["method"] != "POST":
                 await self.app(scope, receive, send)
                 return
-            with self.places.taken():
-                await self._pass_on(scope, receive, send)
+            with self.places.taken() as place:
+                await self._pass_on(scope, receive, send, place)
         except Problem as problem:
             if headers.get("expect", "").lower() != "100-continue":
                 await drain(receive)
             await problem.response({"Connection": "close"})(scope, receive, send)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, place: Place) -> None:
         """Let the application answer; an answer before the end of the body waits for that, for a short while."""
-        body = Body(receive, self.options)
+        body = Body(receive, self.options, place)
 
         async def send_after_body(message: Message) -> None:
-            if message["type"] == "http.response.start" and not body.is_complete:
+            if message["type"] == "http.response.start" and place.is_arriving:
                 await drain(receive)
                 message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
@@ -65,35 +69,51 @@ class Gate:
 class Body:
     """The body of a request as it comes in, with a limit on its bytes and on its time."""
 
-    def __init__(self, receive: Receive, options: ServeOptions) -> None:
+    def __init__(self, receive: Receive, options: ServeOptions, place: Place) -> None:
         self._receive = receive
         self._options = options
+        self._place = place
         self._num_bytes = 0
         self._until = time.monotonic() + options.receive_seconds
-        self.is_complete = False
 
     async def receive(self) -> Message:
         """The next message.
 
         Raises:
-            Problem: the body is too large, or took too long.
+            Problem: the body is too large, took too long, or had to make room.
+            ClientGoneError: the client left before it was complete.
         """
-        if self.is_complete:  # what comes now is the client's leave, at any time
+        if not self._place.is_arriving:  # what comes now is the client's leave, at any time
             return await self._receive()
-        try:
-            async with asyncio.timeout(max(0.0, self._until - time.monotonic())):
-                message = await self._receive()
-        except TimeoutError:
-            raise Problem(
-                "receive-timeout",
-                f"the request was not complete after {self._options.receive_seconds:g} s; send it faster, or less",
-                limit=self._options.receive_seconds,
-            ) from None
+        message = await self._next()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
         self._num_bytes += len(message.get("body", b""))
-        self.is_complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
         if self._num_bytes > self._options.max_bytes:
             raise too_many_bytes(self._options)
+        self._place.is_arriving = message.get("more_body", False)
         return message
+
+    async def _next(self) -> Message:
+        """What comes before the time is over and before others need the place."""
+        arrival = asyncio.ensure_future(self._receive())
+        leave = asyncio.ensure_future(self._place.must_leave.wait())
+        try:
+            seconds = max(0.0, self._until - time.monotonic())
+            await asyncio.wait({arrival, leave}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if arrival.done():
+                return arrival.result()
+        finally:
+            arrival.cancel()
+            leave.cancel()
+        if self._place.must_leave.is_set():
+            detail = (
+                "the request arrived too slowly to keep its place while others wait; send it faster, or less"
+            )
+            raise Problem("receive-timeout", detail)
+        limit = self._options.receive_seconds
+        detail = f"the request was not complete after {limit:g} s; send it faster, or less"
+        raise Problem("receive-timeout", detail, limit=limit)
 
 
 async def drain(receive: Receive) -> None:
@@ -110,6 +130,27 @@ def too_many_bytes(options: ServeOptions) -> Problem:
     """The problem of a request that is too large."""
     detail = f"the request is larger than {options.max_megabytes:g} MB; send a shorter or smaller video"
     return Problem("too-many-bytes", detail, limit=options.max_bytes)
+
+
+def check_origin(options: ServeOptions, has_keys: bool, headers: Headers) -> None:
+    """Refuse what a page of another site asks in its visitor's browser. Other programs send no such headers.
+
+    Without keys, a server for this machine alone also refuses names that are not this machine's: a site could point one
+    of its own names here, and would then be no other site to the browser.
+
+    Raises:
+        Problem: the request comes from another site.
+    """
+    host = headers.get("host", "")
+    origin = headers.get("origin")
+    is_foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+    if is_foreign or headers.get("sec-fetch-site") == "cross-site":
+        raise Problem("foreign-origin", "a page of another site may not ask this server")
+    name = (urlsplit(f"//{host}").hostname or "").lower()
+    if options.host in THIS_MACHINE and not has_keys and name not in (*THIS_MACHINE, *options.allow_hosts):
+        raise Problem(
+            "foreign-origin", "this server is called by another name; allow it with --allow-hosts NAME"
+        )
 
 
 def check_key(keys: Sequence[str], headers: Headers) -> None:

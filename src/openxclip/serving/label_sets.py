@@ -5,11 +5,20 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
 
 from openxclip.inference.label_set import LabelSet
 from openxclip.text.label_texts import LabelTexts
 
 Key = tuple[tuple[str, ...], tuple[str, ...]]
+Encode = Callable[[LabelTexts, Callable[[], None]], LabelSet]
+"""Encodes a set, and calls the second argument between batches of texts."""
+
+
+class _AbandonedError(Exception):
+    """Nobody waits for a set any more, and somebody for another one."""
 
 
 @dataclass
@@ -21,10 +30,11 @@ class _Entry:
 class LabelSets:
     """Encoded label sets by their texts. For one event loop.
 
-    They are encoded in a thread of their own: a long list keeps nobody waiting but those who want it.
+    They are encoded in a thread of their own, one after the other: a long list keeps only other new lists waiting, and
+    none of them once nobody wants the long one any more.
     """
 
-    def __init__(self, encode: Callable[[LabelTexts], LabelSet], max_label_sets: int) -> None:
+    def __init__(self, encode: Encode, max_label_sets: int) -> None:
         self._encode = encode
         self._max_label_sets = max_label_sets
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
@@ -41,32 +51,56 @@ class LabelSets:
         Raises:
             InputError: the model cannot take these labels.
         """
-        key = (tuple(texts.labels), tuple(texts.templates))
-        entry = self._entries.get(key)
-        if entry is None:
-            self.num_misses += 1
-            entry = self._entries[key] = _Entry(self._thread.submit(self._encode, texts))
-            while len(self._entries) > self._max_label_sets:
-                self._entries.popitem(last=False)
-        else:
-            self.num_hits += 1
-            self._entries.move_to_end(key)
-        entry.num_waiting += 1
-        try:
-            return await asyncio.shield(asyncio.wrap_future(entry.future))
-        except BaseException:
-            # Nobody waits for it any more, or it cannot be encoded: the next request tries anew.
-            failed = entry.future.done() and not entry.future.cancelled() and entry.future.exception()
-            if failed or (entry.num_waiting == 1 and entry.future.cancel()):
-                self._forget(key, entry)
-            raise
-        finally:
-            entry.num_waiting -= 1
+        key = tuple(texts.labels), tuple(texts.templates)
+        while True:
+            entry = self._entry(key, texts)
+            entry.num_waiting += 1
+            try:
+                return await asyncio.shield(asyncio.wrap_future(entry.future))
+            except _AbandonedError:  # just before this request came: once more
+                continue
+            except asyncio.CancelledError:
+                if entry.num_waiting == 1 and entry.future.cancel():  # not begun, and nobody else wants it
+                    self._forget(key, entry)
+                raise
+            finally:
+                entry.num_waiting -= 1
+                if _has_failed(entry):
+                    self._forget(key, entry)
+
+    async def features(self, encode: Callable[[], Tensor]) -> Tensor:
+        """Encode something that is not kept, in the same thread."""
+        return await asyncio.wrap_future(self._thread.submit(encode))
 
     def close(self) -> None:
         """Finish what is being encoded, then stop."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
+    def _entry(self, key: Key, texts: LabelTexts) -> _Entry:
+        entry = self._entries.get(key)
+        if entry is not None and not _has_failed(entry):
+            self.num_hits += 1
+            self._entries.move_to_end(key)
+            return entry
+        self.num_misses += 1
+        future = self._thread.submit(self._encode, texts, partial(self._check, key))
+        entry = self._entries[key] = _Entry(future)
+        while len(self._entries) > self._max_label_sets:
+            self._entries.popitem(last=False)
+        return entry
+
+    def _check(self, key: Key) -> None:
+        """Between batches: go on if somebody waits for this set, or nobody for another one."""
+        entries = list(self._entries.items())
+        own = [entry for other, entry in entries if other == key]
+        others = [entry for other, entry in entries if other != key and not entry.future.done()]
+        if own and not own[0].num_waiting and any(entry.num_waiting for entry in others):
+            raise _AbandonedError
+
     def _forget(self, key: Key, entry: _Entry) -> None:
         if self._entries.get(key) is entry:
             del self._entries[key]
+
+
+def _has_failed(entry: _Entry) -> bool:
+    return entry.future.done() and (entry.future.cancelled() or entry.future.exception() is not None)

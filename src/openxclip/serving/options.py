@@ -1,5 +1,6 @@
 """How a server serves, as settings. Imports nothing heavy, so that a command can offer them as options."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,10 @@ class ServeOptions:
     """file with one accepted key a line; without it anybody who reaches the address may ask"""
     allow_paths: Path | None = None
     """folder whose videos requests may name by path; without it videos can only be uploaded"""
+    allow_hosts: tuple[str, ...] = ()
+    """further names of a server for this machine alone, such as that of a proxy before it"""
+    allow_frames: str | None = None
+    """site that may show the page in a frame, such as https://huggingface.co"""
     max_queue: int = 64
     """requests that are received, wait or are computed at the same time; more get 503"""
     max_megabytes: float = 100.0
@@ -46,6 +51,11 @@ class ServeOptions:
     """videos that are decoded at the same time; by default as many as suit the device"""
 
     @property
+    def largest_batch(self) -> int:
+        """Videos of one request: each needs a place."""
+        return min(self.max_batch, self.max_queue)
+
+    @property
     def max_bytes(self) -> int:
         """`max_megabytes` in bytes."""
         return round(self.max_megabytes * 1_000_000)
@@ -61,6 +71,10 @@ class ServeOptions:
         for name, value in vars(self).items():
             if name != "port" and isinstance(value, int | float) and not value > 0:
                 raise InputError(f"--{name.replace('_', '-')} must be greater than 0, got {value}")
+        if self.allow_frames is not None and not re.fullmatch(r"https?://[\w.:*-]+", self.allow_frames):
+            raise InputError(
+                f"--allow-frames must be a site such as https://example.org, got {self.allow_frames!r}"
+            )
         if self.allow_paths is not None and not self.allow_paths.is_dir():
             raise InputError(f"--allow-paths: {self.allow_paths} is no folder; give an existing one")
         self.keys()

@@ -17,6 +17,7 @@ MEDIA_TYPE = "application/problem+json"
 KINDS: dict[str, tuple[int, str]] = {
     "bad-request": (400, "The request cannot be read"),
     "unauthorized": (401, "An API key is needed"),
+    "foreign-origin": (403, "Another site may not ask this server"),
     "path-not-allowed": (403, "This path may not be read"),
     "not-found": (404, "There is nothing here"),
     "no-such-video": (404, "There is no such video"),
@@ -77,6 +78,13 @@ class Problem(HTTPException):
         return JSONResponse(self.body(), self.status_code, own, MEDIA_TYPE)
 
 
+class ClientGoneError(HTTPException):
+    """The client does not wait for its answer any more. An HTTPException for the same reason; nobody reads it."""
+
+    def __init__(self) -> None:
+        super().__init__(499)  # as nginx logs it
+
+
 def of_video(error: VideoError) -> Problem:
     """The problem with a video that cannot be read. The name that an upload came with is not in it."""
     if isinstance(error, VideoLimitError):
@@ -89,6 +97,8 @@ def of_video(error: VideoError) -> Problem:
 def of_status(status: int, detail: str) -> Problem:
     """The problem of a status that the framework gives."""
     kinds = {404: "not-found", 405: "method-not-allowed", 400: "bad-request"}
+    if "Too many fields" in detail:  # the framework's own limit, which lies above ours
+        return Problem("too-many-labels", "the request has too many fields; send fewer labels")
     if status in kinds:
         return Problem(kinds[status], detail)
     kind = "bad-request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal-error"

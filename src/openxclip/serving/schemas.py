@@ -4,9 +4,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import File, Form, UploadFile
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
+
+from openxclip.serving.uploads import MAX_PATH_LETTERS
 
 TopK = Annotated[int, Form(ge=1, le=1000, description="labels to give, best first")]
+
+
+PathField = Annotated[str, StringConstraints(max_length=MAX_PATH_LETTERS)]
 
 
 @dataclass
@@ -15,12 +20,7 @@ class VideoFields:
 
     video: Annotated[UploadFile | None, File(description="the video as a file")] = None
     path: Annotated[
-        str | None,
-        Form(
-            max_length=4096,
-            description="or the path of one in the folder that the server allows",
-            examples=["a.mp4"],
-        ),
+        PathField | None, Form(description="or the path of one in the folder that the server allows")
     ] = None
 
 
@@ -104,7 +104,7 @@ class EmbedBody(BaseModel):
 
 
 class LabelExplanationBody(BaseModel):
-    """Why a label got its score; see docs/serving.md for the members."""
+    """Why a label got its score; see docs/explaining.md for the members."""
 
     label: str
     probability: float

@@ -1,6 +1,8 @@
 """Runs the application until a signal: what was taken by then is finished, and the exit status is 0."""
 
+import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -8,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
-from h11 import LocalProtocolError
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from openxclip.inference.engine import Engine
 from openxclip.serving.api import build_app
@@ -17,10 +19,15 @@ from openxclip.serving.options import ServeOptions
 from openxclip.serving.service import Service
 
 GRACE_SECONDS = 5.0  # beyond what a request may take
+WRITE_SECONDS = 15.0  # without anything being read
 
 
 def serve(engine: Engine, model_id: str, options: ServeOptions) -> bool:
-    """Serve until SIGTERM or Ctrl-C -> whether the address could be listened on."""
+    """Serve until SIGTERM or Ctrl-C -> whether the address could be listened on.
+
+    Raises:
+        TokenizerError: the model has no tokenizer, and so cannot read labels.
+    """
     metrics = Metrics()
     service = Service(engine, model_id, options, metrics.on_batch)
     service.warm_up()
@@ -29,7 +36,7 @@ def serve(engine: Engine, model_id: str, options: ServeOptions) -> bool:
         build_app(service, metrics),
         host=options.host,
         port=options.port,
-        http="h11",
+        http=_ImpatientProtocol,
         ws="none",
         log_config=None,
         access_log=False,
@@ -43,7 +50,27 @@ def serve(engine: Engine, model_id: str, options: ServeOptions) -> bool:
         except SystemExit:  # the address is taken, or is none of this machine; the log has said so
             service.close()
             return False
+    if not service.is_closed:  # something that nobody waits for does not end: every answer has been given
+        sys.stderr.flush()
+        os._exit(0)
     return True
+
+
+class _ImpatientProtocol(H11Protocol):
+    """Hangs up on a client that does not read its answer: it would keep its place for ever."""
+
+    _hang_up: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """The client reads no more for now."""
+        super().pause_writing()
+        self._hang_up = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        if self._hang_up is not None:
+            self._hang_up.cancel()
+        super().resume_writing()
 
 
 class _Server(uvicorn.Server):
@@ -83,11 +110,7 @@ def _log_lines() -> None:
     access.handlers, access.propagate = [handler], False
     access.setLevel(logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    logging.getLogger("uvicorn.error").addFilter(_is_ours)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Not an answer to a client that broke off or does not speak HTTP: the library has told it so already."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, LocalProtocolError)
+    logging.getLogger("openxclip.text").setLevel(
+        logging.ERROR
+    )  # warnings about labels, which are nobody's business

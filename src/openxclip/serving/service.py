@@ -6,18 +6,19 @@ Knows nothing of routes and headers.
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from openxclip.errors import InputError, VideoError
 from openxclip.inference.engine import Engine
-from openxclip.inference.explain import Explanation, explain_in_steps, ids_of
-from openxclip.inference.label_set import LabelSet
+from openxclip.inference.explain import Explanation, explain_in_steps
+from openxclip.inference.label_set import LabelSet, embed_texts
 from openxclip.inference.online import Online
 from openxclip.inference.prediction import ranking
 from openxclip.inference.reading import read_shown, read_video
@@ -25,7 +26,7 @@ from openxclip.inference.views import Views
 from openxclip.reports.pictures import jpeg
 from openxclip.serving.label_sets import LabelSets
 from openxclip.serving.options import ServeOptions
-from openxclip.serving.problems import Problem, of_video
+from openxclip.serving.problems import ClientGoneError, Problem, of_video
 from openxclip.serving.schemas import LabelFields
 from openxclip.serving.uploads import GuardedFile
 from openxclip.text.label_texts import LabelTexts
@@ -35,15 +36,13 @@ from openxclip.video.source import VideoLimits
 
 Result = TypeVar("Result")
 Score = tuple[str, float]
+Embedded = tuple[list[float] | None, list[list[float]] | None]
+"""Of a video, and of each text."""
 HasLeft = Callable[[], Awaitable[bool]]
 """Whether the client of a request has gone away."""
 
 MAX_TEMPLATES = 100
 POLL_SECONDS = 0.25  # between two looks whether the client is still there
-
-
-class ClientGoneError(Exception):
-    """The client does not wait for its answer any more."""
 
 
 class Service:
@@ -57,6 +56,7 @@ class Service:
         self.options = options
         self.online = Online(engine, num_decoders=options.decoders, on_batch=on_batch)
         self.label_sets = LabelSets(engine.label_set, options.max_label_sets)
+        self.is_closed = False
         self.limits = VideoLimits(max_seconds=options.max_seconds, max_frame_px=options.max_frame_px)
 
     def warm_up(self) -> None:
@@ -66,6 +66,10 @@ class Service:
         """
         preprocess, num_frames = self.engine.preprocess, self.engine.model.config.num_frames
         side = preprocess.input_size_px
+        if (
+            self.engine.model.discrete is None
+        ):  # a model without a tokenizer is found out now, not by a request
+            embed_texts(self.engine.model, self.engine.tokenizer, ["a"])
         for size in (1, 2, 3) if self.engine.options.runtime.compile else (1,):
             pixels = torch.zeros(size, num_frames, 3, side, side, dtype=torch.uint8)
             self.online.call(partial(self.engine.encode, pixels)).result()
@@ -74,6 +78,7 @@ class Service:
         """Finish what was taken, then stop."""
         self.label_sets.close()
         self.online.close()
+        self.is_closed = True
 
     async def predict(
         self, file: BinaryIO, texts: LabelTexts, views: Views, top_k: int, has_left: HasLeft
@@ -87,24 +92,34 @@ class Service:
 
         async def answer(video: BinaryIO) -> list[Score]:
             labels = await self._labels(texts)
-            future = self.online.score(lambda: self._read(video, views), labels)
+            future = self.online.score(self._reading(video, views), labels)
             return ranking(labels.labels, (await asyncio.wrap_future(future)).tolist(), top_k)
 
         return await self._with_video(file, answer, has_left)
 
-    async def embed(self, file: BinaryIO, views: Views, has_left: HasLeft) -> list[float]:
-        """The embedding of a video. Raises what `predict` raises."""
+    async def embed(
+        self, file: BinaryIO | None, texts: Sequence[str], views: Views, has_left: HasLeft
+    ) -> Embedded:
+        """The embedding of a video, if there is one, and of each text. Raises what `predict` raises."""
 
-        async def answer(video: BinaryIO) -> list[float]:
-            future = self.online.embed(lambda: self._read(video, views))
-            return (await asyncio.wrap_future(future)).tolist()
+        async def answer(video: BinaryIO) -> Embedded:
+            vectors = await self._embed_texts(texts) if texts else None
+            if file is None:
+                return None, vectors
+            future = self.online.embed(self._reading(video, views))
+            return (await asyncio.wrap_future(future)).tolist(), vectors
 
-        return await self._with_video(file, answer, has_left)
+        return await self._with_video(file or BytesIO(), answer, has_left)
 
-    async def embed_texts(self, texts: LabelTexts, has_left: HasLeft) -> list[list[float]]:
-        """The embeddings of texts. Raises what `predict` raises."""
-        labels = await self._in_time(self._labels(texts), has_left)
-        return normalize(labels.features.float(), dim=-1).tolist()
+    async def _embed_texts(self, texts: Sequence[str]) -> list[list[float]]:
+        """Unit-length embeddings of texts as they are."""
+        try:
+            features = await self.label_sets.features(
+                partial(embed_texts, self.engine.model, self.engine.tokenizer, texts)
+            )
+        except InputError as error:
+            raise Problem("invalid-labels", str(error)) from error
+        return features.tolist()
 
     async def explain(
         self, file: BinaryIO, texts: LabelTexts, chosen: Sequence[str] | None, top_k: int, has_left: HasLeft
@@ -116,7 +131,9 @@ class Service:
             labels = await self._labels(texts)
 
             def read() -> tuple[Tensor, Tensor]:
-                return self._read(video, Views())[0], read_shown(self.engine, video, self.limits)
+                limits = self._limits_of(video)
+                clip = read_video(self.engine, video, Views(), limits)[0]
+                return clip, read_shown(self.engine, video, limits)
 
             def work(clips: tuple[Tensor, Tensor]) -> Generator[Any, None, Explanation]:
                 clip, shown = clips
@@ -130,8 +147,12 @@ class Service:
 
         return await self._with_video(file, answer, has_left)
 
-    def _read(self, video: BinaryIO, views: Views) -> Tensor:
-        return read_video(self.engine, video, views, self.limits)
+    def _reading(self, video: BinaryIO, views: Views) -> Callable[[], Tensor]:
+        return partial(read_video, self.engine, video, views, self._limits_of(video))
+
+    def _limits_of(self, video: BinaryIO) -> VideoLimits:
+        """Those of the server, and the end of the request."""
+        return replace(self.limits, is_over=cast(GuardedFile, video).is_over)
 
     async def _labels(self, texts: LabelTexts) -> LabelSet:
         try:
@@ -168,7 +189,7 @@ class Service:
             task.cancel()
 
 
-def label_texts(fields: LabelFields, options: ServeOptions, *, takes_one: bool = False) -> LabelTexts:
+def label_texts(fields: LabelFields, options: ServeOptions) -> LabelTexts:
     """The label set that a request asks for, within the limits.
 
     Raises:
@@ -176,22 +197,10 @@ def label_texts(fields: LabelFields, options: ServeOptions, *, takes_one: bool =
     """
     labels = _labels_of(fields)
     templates = _templates_of(fields.templates)
-    if len(labels) == 1 and not takes_one:
+    if len(labels) == 1:
         raise Problem("invalid-labels", "a single label has nothing to tell it from; send two or more")
-    if len(labels) > options.max_labels:
-        raise Problem(
-            "too-many-labels",
-            f"{len(labels)} labels are more than this server's {options.max_labels}; send fewer",
-            limit=options.max_labels,
-        )
-    longest = max((*labels, *templates), key=len)
-    if len(longest) > options.max_label_letters:
-        raise Problem(
-            "label-too-long",
-            f"a label or template of {len(longest)} characters is over this server's limit of "
-            f"{options.max_label_letters}; shorten it",
-            limit=options.max_label_letters,
-        )
+    check_texts(labels, options)
+    _check_lengths(templates, options)
     if len(labels) * len(templates) > options.max_sentences:
         raise Problem(
             "too-many-labels",
@@ -203,6 +212,29 @@ def label_texts(fields: LabelFields, options: ServeOptions, *, takes_one: bool =
         return LabelTexts(labels=labels, templates=templates)
     except InputError as error:
         raise Problem("invalid-labels", str(error)) from error
+
+
+def check_texts(texts: Sequence[str], options: ServeOptions) -> None:
+    """Refuse more or longer labels, templates or other texts than are allowed.
+
+    Raises:
+        Problem: there are too many, or one is too long.
+    """
+    if len(texts) > options.max_labels:
+        detail = f"{len(texts)} labels or texts are more than this server's {options.max_labels}; send fewer"
+        raise Problem("too-many-labels", detail, limit=options.max_labels)
+    _check_lengths(texts, options)
+
+
+def _check_lengths(texts: Sequence[str], options: ServeOptions) -> None:
+    longest = max(map(len, texts), default=0)
+    if longest > options.max_label_letters:
+        raise Problem(
+            "label-too-long",
+            f"a label, text or template of {longest} characters is over this server's limit of "
+            f"{options.max_label_letters}; shorten it",
+            limit=options.max_label_letters,
+        )
 
 
 def _labels_of(fields: LabelFields) -> list[str]:
@@ -263,7 +295,11 @@ def model_name(source: str) -> str:
 
 
 def _ids(texts: LabelTexts, chosen: Sequence[str]) -> list[int]:
-    try:
-        return ids_of(list(texts.labels), chosen)
-    except InputError as error:
-        raise Problem("invalid-labels", str(error)) from error
+    places = {label.casefold(): k for k, label in enumerate(texts.labels)}
+    wanted = [label.strip().casefold() for label in chosen]
+    if unknown := [i for i, label in enumerate(wanted) if label not in places]:
+        raise Problem(
+            "invalid-labels",
+            f"explain, number {unknown[0] + 1}: this is none of the labels; send one of them",
+        )
+    return [places[label] for label in wanted]

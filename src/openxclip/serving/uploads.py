@@ -9,6 +9,8 @@ from typing import BinaryIO
 from openxclip.errors import VideoError
 from openxclip.serving.problems import Problem
 
+MAX_PATH_LETTERS = 4096
+
 
 class GuardedFile:
     """A seekable binary file that stops being readable when its request is over: so does the decoder that reads it."""
@@ -22,6 +24,10 @@ class GuardedFile:
     def end(self) -> None:
         """The request is over."""
         self._over.set()
+
+    def is_over(self) -> bool:
+        """Whether it is."""
+        return self._over.is_set()
 
     def read(self, size: int = -1) -> bytes:
         """Bytes from the present position.
@@ -65,6 +71,8 @@ def open_allowed(folder: Path | None, path: str) -> BinaryIO:
         raise Problem(
             "path-not-allowed", "this server reads no paths: upload the video, or start it with --allow-paths"
         )
+    if len(path) > MAX_PATH_LETTERS:
+        raise Problem("path-not-allowed", f"a path may have {MAX_PATH_LETTERS} characters")
     root = folder.resolve()
     try:
         found = (root / path).resolve()

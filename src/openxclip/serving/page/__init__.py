@@ -9,10 +9,9 @@ from openxclip.serving.problems import Problem
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors {frames}"
 )
 HEADERS = {
-    "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "camera=(self), microphone=()",
@@ -26,24 +25,28 @@ KINDS = {
 }
 """What a browser is told; other files of the folder are not served."""
 
-router = APIRouter(include_in_schema=False)
+
+def build_router(allow_frames: str | None) -> APIRouter:
+    """The page at /; `allow_frames` is the site that may show it in a frame."""
+    router = APIRouter(include_in_schema=False)
+    policy = POLICY.format(frames=allow_frames or "'none'")
+
+    @router.get("/")
+    async def index() -> Response:
+        return _file("index.html", policy)
+
+    @router.get("/page/{name}")
+    async def page_file(name: str) -> Response:
+        return _file(name, policy)
+
+    return router
 
 
-@router.get("/")
-async def index() -> Response:
-    """The page."""
-    return _file("index.html")
-
-
-@router.get("/page/{name}")
-async def page_file(name: str) -> Response:
-    """A file that belongs to the page."""
-    return _file(name)
-
-
-def _file(name: str) -> Response:
+def _file(name: str, policy: str) -> Response:
+    """A file of this folder."""
     folder = resources.files(__name__)
     kind = KINDS.get(Path(name).suffix)
     if kind is None or name not in {file.name for file in folder.iterdir()}:
         raise Problem("not-found", "the page has no such file")
-    return Response(folder.joinpath(name).read_bytes(), media_type=kind, headers=HEADERS)
+    headers = HEADERS | {"Content-Security-Policy": policy}
+    return Response(folder.joinpath(name).read_bytes(), media_type=kind, headers=headers)
