@@ -170,6 +170,19 @@ CONTRASTS = """() => {
 }"""
 
 
+EDGES = """() => {
+  const channel = value => (value /= 255) <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const numbers = text => text.match(/[\\d.]+/g).map(Number);
+  return [...document.querySelectorAll("select, .button, .chips, .drop, main button:not(li li button)")]
+    .filter(element => element.checkVisibility() && !element.disabled && !element.closest(".chips li")).map(element => {
+      const edge = light(numbers(getComputedStyle(element).borderTopColor));
+      const around = light(numbers(getComputedStyle(element.closest(".card")).backgroundColor));
+      return [(Math.max(edge, around) + 0.05) / (Math.min(edge, around) + 0.05), element.outerHTML.slice(0, 60)];
+    });
+}"""
+
+
 # --- what most people do ----------------------------------------------------------------------------------------
 
 
@@ -178,6 +191,7 @@ def test_an_example_in_one_click(visit) -> None:
     keep_screenshot_after_examples(one.page, "page-empty.png")
     one.page.get_by_role("button", name="Try the example: green ring rising").click()
     assert one.best() == "green ring rising"
+    until(one.page, "document.activeElement.id === 'results'")  # the example's button is gone
     assert one.page.locator("#frames canvas").count() == 8
     assert one.page.locator("#bars button").count() == 10
     assert one.page.locator("#words li").count() == 3
@@ -232,6 +246,7 @@ def test_the_heat_belongs_to_the_label_and_the_map_that_are_chosen(visit) -> Non
     fifth.click()
     until(one.page, f"document.querySelector('#why-title').textContent.includes({name!r})")
     assert fifth.get_attribute("aria-pressed") == "true"
+    until(one.page, "document.querySelector('#frames canvas') !== null")
     assert picture() not in seen
 
 
@@ -258,6 +273,17 @@ def test_record_with_the_camera(visit) -> None:
     add_labels(one.page, ["a test picture", "surfing"])
     one.recognise()
     assert one.best() in ("a test picture", "surfing")
+
+
+def test_a_chip_is_removed_while_another_is_being_typed(visit) -> None:
+    one = visit()
+    add_labels(one.page, ["one", "two"])
+    one.page.locator("#chip-input").fill("three")
+    one.page.get_by_role("button", name="Remove one").click()
+    one.page.locator("#label-set").focus()
+    assert one.page.locator("#chip-list li").count() == 2
+    labels = [text.split("\n")[0] for text in one.page.locator("#chip-list li").all_inner_texts()]
+    assert labels == ["two", "three"]
 
 
 # --- what can go wrong ------------------------------------------------------------------------------------------
@@ -303,6 +329,9 @@ def test_a_key_is_asked_for_where_the_server_wants_one(browser, tmp_path) -> Non
     with running_server(tmp_path / "scratch", "--api-key-file", str(tmp_path / "keys")) as server:
         one = Visit(browser, server.url)
         assert "API key" in one.error("general")
+        one.page.locator("#key").fill("сезам")
+        one.page.keyboard.press("Tab")
+        assert "ASCII" in one.error("general")
         one.page.locator("#key").fill("open-sesame")
         one.page.keyboard.press("Enter")
         one.page.get_by_role("button", name="Try the example: white star orbiting").click()
@@ -338,6 +367,8 @@ def test_by_keyboard_alone(visit, clips) -> None:
     one.page.keyboard.press("Enter")
     assert one.best() == "white star orbiting"
     assert one.page.locator("#bars button").count() == 2
+    until(one.page, "!document.querySelector('#go').disabled")
+    assert "white star orbiting" in one.page.locator("#status").inner_text(), "said by a screen reader"
     one.page.locator("#bars button").first.focus()
     one.page.keyboard.press("Tab")
     one.page.keyboard.press("Enter")
@@ -360,6 +391,9 @@ def test_on_a_phone_in_both_themes(scheme, visit) -> None:
     contrasts = one.page.evaluate(CONTRASTS)
     assert len(contrasts) > 40
     assert [text for ratio, text in contrasts if ratio < 4.5] == []
+    edges = one.page.evaluate(EDGES)
+    assert len(edges) > 10
+    assert [control for ratio, control in edges if ratio < 3] == []
     one.page.locator("#results").evaluate("element => element.scrollIntoView()")
     keep_screenshot(one.page, f"page-phone-{scheme}.png")
 
@@ -395,6 +429,9 @@ def test_a_result_is_saved_as_a_page_without_links(visit, browser, tmp_path) -> 
     one.page.get_by_role("button", name="Try the example: white star orbiting").click()
     one.best()
     until(one.page, "!document.querySelector('#go').disabled")
+    one.page.locator("#bars button").nth(1).click()  # explained as well, and what is saved
+    second = one.page.locator("#bars button").nth(1).locator("span").inner_text()
+    until(one.page, f"document.querySelector('#why-title').textContent.includes({second!r})")
     with one.page.expect_download() as download:
         one.page.get_by_role("button", name="Save as a page").click()
     assert download.value.suggested_filename == "white star orbiting.html"
@@ -404,6 +441,7 @@ def test_a_result_is_saved_as_a_page_without_links(visit, browser, tmp_path) -> 
     assert not re.search(r"<script|<a |https?://|url\(", text)
     saved = Visit(browser, path.as_uri(), offline=True)
     assert saved.page.locator("h1").inner_text() == "white star orbiting"
+    assert saved.page.locator("h2").inner_text() == f"What the prompt reads: {second}"
     widths = saved.page.evaluate("[...document.images].map(image => image.naturalWidth)")
     assert widths == [256] * 8
     assert saved.requests[0] == path.as_uri()
@@ -426,3 +464,6 @@ def test_earlier_results_come_back_also_after_a_reload(visit) -> None:
     assert one.best() == "green ring rising"
     one.page.locator("#bars button").nth(7).click()
     until(one.page, "document.querySelector('#why-status').textContent.includes('not kept')")
+    assert one.page.locator("#frames canvas").count() == 0, "nothing of another label is left"
+    last = one.page.locator("#bars button").nth(7).locator("span").inner_text()
+    assert last in one.page.locator("#why-title").inner_text()

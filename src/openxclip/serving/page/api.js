@@ -9,7 +9,11 @@ export class Problem extends Error {
 
 const KEY = "openxclip-key";
 export const apiKey = () => sessionStorage.getItem(KEY) || "";
-export const setApiKey = (key) => sessionStorage.setItem(KEY, key);
+
+export function setApiKey(key) {
+  if (!/^[\x21-\x7e]*$/.test(key)) throw new Problem("unauthorized", "An API key has no spaces and no letters beyond ASCII.");
+  sessionStorage.setItem(KEY, key);
+}
 
 const UNREACHABLE = "The server does not answer. Is it still running?";
 

@@ -10,7 +10,7 @@ const $ = (id) => document.getElementById(id);
 const TOP_K = 10, NUM_EXPLAINED = 3, MAX_HISTORY = 12;
 const HISTORY = "openxclip-history";
 
-const state = { file: null, limits: null, model: "", isBusy: false, history: [] };
+const state = { file: null, limits: null, model: "", isBusy: false, history: [], news: "" };
 const chips = new Chips($("chip-list"), $("chip-input"), () => showError("labels", ""));
 const results = new Results(explainMore);
 
@@ -123,7 +123,6 @@ function labelFields() {
 async function recognise() {
   if (state.isBusy) return;
   clearErrors();
-  if ($("key").value) setApiKey($("key").value);
   if (!state.file) {
     showError("video", "Choose a video first.");
     $("file").focus();
@@ -133,6 +132,7 @@ async function recognise() {
   if (!labels) return;
   setBusy(true);
   try {
+    if ($("key").value) setApiKey($("key").value);
     await ask(state.file, labels);
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
@@ -146,7 +146,8 @@ function setBusy(isBusy) {
   state.isBusy = isBusy;
   $("go").disabled = isBusy;
   $("results").setAttribute("aria-busy", String(isBusy));
-  if (!isBusy) showProgress(null, "");
+  if (!isBusy) showProgress(null, state.news);
+  state.news = "";
 }
 
 // First one view, which is quick, then more if they are wanted, then the reasons.
@@ -167,6 +168,7 @@ async function ask(file, labels) {
   result.explanation = why;
   await results.show(result);
   remember(result);
+  state.news = `It looks like ${result.scores[0].label}, ${(100 * result.scores[0].probability).toFixed(1)} percent.`;
   $("results").scrollIntoView({ block: "nearest" });
 }
 
@@ -261,7 +263,7 @@ async function showExamples() {
       $("label-set").value = "";
       updateLabelSet();
       chips.set(example.labels);
-      recognise();
+      recognise().then(() => $("results").focus());
     };
     $("examples").append(button);
   }
@@ -294,10 +296,7 @@ async function begin() {
   $("theme").onclick = switchTheme;
   $("share").onclick = share;
   $("label-set").addEventListener("change", updateLabelSet);
-  $("key").addEventListener("change", () => {
-    setApiKey($("key").value);
-    start();
-  });
+  $("key").addEventListener("change", start);
   acceptDrops();
   state.history = JSON.parse(sessionStorage.getItem(HISTORY) || "[]");
   drawHistory();
@@ -307,6 +306,7 @@ async function begin() {
 async function start() {
   clearErrors();
   try {
+    if ($("key").value) setApiKey($("key").value);
     if (!state.limits) await showServer();
     if (!$("examples").childElementCount) await showExamples();
   } catch (problem) {

@@ -57,6 +57,7 @@ export class Chips {
     remove.type = "button";
     remove.textContent = "×";
     remove.setAttribute("aria-label", `Remove ${label}`);
+    remove.onmousedown = (event) => event.preventDefault(); // leaving the field would draw the chips anew, under the pointer
     remove.onclick = () => {
       this.set(this.labels.filter((other) => other !== label));
       this.input.focus();

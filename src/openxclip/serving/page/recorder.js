@@ -12,6 +12,15 @@ export async function record(player, onStarted) {
   } catch (error) {
     throw new Error(`The camera cannot be used (${error.name}). Allow it, or choose a file.`);
   }
+  try {
+    return await recorded(stream, player, onStarted);
+  } finally {
+    player.srcObject = null;
+    for (const track of stream.getTracks()) track.stop();
+  }
+}
+
+async function recorded(stream, player, onStarted) {
   const recorder = new MediaRecorder(stream);
   const parts = [];
   recorder.ondataavailable = (event) => parts.push(event.data);
@@ -25,7 +34,5 @@ export async function record(player, onStarted) {
   const timer = setTimeout(stop, 1000 * MAX_SECONDS);
   await done;
   clearTimeout(timer);
-  player.srcObject = null;
-  for (const track of stream.getTracks()) track.stop();
   return new File(parts, "recording.webm", { type: recorder.mimeType.split(";")[0] });
 }

@@ -29,7 +29,9 @@ export class Results {
   }
 
   drawBars() {
+    const focused = $("bars").contains(document.activeElement) ? document.activeElement.dataset.label : null;
     $("bars").replaceChildren(...this.result.scores.map((score) => this.bar(score)));
+    if (focused) $("bars").querySelector(`[data-label="${CSS.escape(focused)}"]`)?.focus();
   }
 
   bar({ label, probability }) {
@@ -64,6 +66,9 @@ export class Results {
     $("why").hidden = !this.result.explanation;
     if (!this.result.explanation) return;
     if (!label) {
+      $("why-title").textContent = `Why “${this.chosen}”`;
+      $("frames").replaceChildren();
+      $("words").replaceChildren();
       $("why-status").textContent = `Looking for the reasons of “${this.chosen}” …`;
       this.onWanted(this.chosen);
       return;
@@ -128,8 +133,8 @@ export class Results {
   }
 
   why() {
-    const kinds = { prompt_attention: "What its prompt reads", sensitivity: "What its score depends on", none: "Frames" };
-    return kinds[this.mapKind()];
+    const kinds = { prompt_attention: "What the prompt reads", sensitivity: "What the score depends on", none: "Frames" };
+    return `${kinds[this.mapKind()]}: ${this.chosen}`;
   }
 }
 

@@ -21,7 +21,7 @@ export function sharedPage(result, pictures, why) {
 <h1>${escaped(result.scores[0].label)}</h1>
 <p class="quiet">${escaped(result.name)}, recognised by ${escaped(result.model)} on ${escaped(result.when)}</p>
 <ol>${rows.join("\n")}</ol>
-<h2>${escaped(why)}</h2><p>${images.join("")}</p>
+${images.length ? `<h2>${escaped(why)}</h2><p>${images.join("")}</p>` : ""}
 <p class="quiet">Made with OpenXCLIP.</p></body></html>`;
 }
 
