@@ -63,17 +63,19 @@ class ServerError(OpenXCLIPError, RuntimeError):
 class VideoError(OpenXCLIPError, OSError):
     """A video cannot be decoded."""
 
-    def __init__(self, source: str, reason: str) -> None:
+    def __init__(self, source: str, reason: str, kind: str = "unreadable") -> None:
         super().__init__(f"{source}: {reason}")
         self.source = source
         self.reason = reason
+        self.kind = kind
+        """One word for tables: unreadable, missing, too-long, too-large, crashed, too-slow."""
 
 
 class VideoLimitError(VideoError):
     """A video is larger or longer than is allowed."""
 
     def __init__(self, source: str, reason: str, *, limit: str, found: str, allowed: float) -> None:
-        super().__init__(source, reason)
+        super().__init__(source, reason, "too-long" if limit == "max_seconds" else "too-large")
         self.limit = limit
         self.found = found
         self.allowed = allowed

@@ -21,12 +21,14 @@ from openxclip.cli.pretrain import pretrain
 from openxclip.cli.render import render
 from openxclip.cli.report import report
 from openxclip.cli.serve import serve
+from openxclip.cli.tag import tag
 from openxclip.cli.train import train
 from openxclip.errors import ConfigError, InputError, OpenXCLIPError
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "explain": explain,
+    "tag": tag,
     "serve": serve,
     "train": train,
     "evaluate": evaluate,

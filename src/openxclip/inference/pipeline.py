@@ -46,6 +46,8 @@ class Failure(Generic[Item]):
 
     item: Item
     reason: str
+    kind: str = "unreadable"
+    """That of the VideoError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +150,7 @@ def _outcome(item: Item, future: Future[Tensor]) -> Decoded[Item] | Failure[Item
     try:
         return Decoded(item, future.result())
     except VideoError as error:
-        return Failure(item, error.reason)
+        return Failure(item, error.reason, error.kind)
 
 
 def batches(

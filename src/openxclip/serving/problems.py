@@ -88,9 +88,8 @@ class ClientGoneError(HTTPException):
 def of_video(error: VideoError) -> Problem:
     """The problem with a video that cannot be read. The name that an upload came with is not in it."""
     if isinstance(error, VideoLimitError):
-        kind = "video-too-long" if error.limit == "max_seconds" else "video-too-large"
         detail = f"{error.found} is over this server's limit of {error.allowed:g}; send a smaller video"
-        return Problem(kind, detail, limit=error.allowed)
+        return Problem(f"video-{error.kind}", detail, limit=error.allowed)
     return Problem("video-unreadable", error.reason)
 
 

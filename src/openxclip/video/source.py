@@ -116,7 +116,9 @@ def open_file(source: VideoSource) -> tuple[BinaryIO, bool]:
 def _open_path(source: str | Path) -> BinaryIO:
     path = Path(source)
     if not path.exists():
-        raise VideoError(str(source), "there is no such file. Give the path of a file on this machine")
+        raise VideoError(
+            str(source), "there is no such file. Give the path of a file on this machine", "missing"
+        )
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "not a regular file"
         raise VideoError(str(source), f"this is {kind}. Give the path of one video file")

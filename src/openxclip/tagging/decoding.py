@@ -1,0 +1,133 @@
+"""One video becomes the pixels of its rows, and facts about it. What a decoder's process does.
+
+Shapes: W windows, V views, T frames, S input side.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+
+from openxclip.inference.views import Views
+from openxclip.tagging.sources import Source
+from openxclip.video.decode import VideoReader
+from openxclip.video.source import VideoLimits
+from openxclip.video.transforms import Preprocessor
+
+WINDOWS_AT_ONCE = 64  # of one video; a long one is opened again for the next ones
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is looked at in each video."""
+
+    preprocess: Preprocessor
+    num_frames: int
+    views: Views
+    window_seconds: float | None
+    stride_seconds: float | None
+    content_hash: bool
+    limits: VideoLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Some windows of an input: the first of them, and those that follow up to `WINDOWS_AT_ONCE`."""
+
+    number: int
+    """Of the input in its part."""
+    source: Source
+    first_window: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """About a video, for the columns of its rows."""
+
+    duration_seconds: float
+    fps: float
+    width: int
+    height: int
+    codec: str
+    content_hash: str | None
+    windows: tuple[tuple[float, float], ...]
+    """Start and end in seconds of each window of this piece; of a whole video 0 and its length."""
+    num_windows: int
+    """Of the whole video."""
+
+
+def decode(piece: Piece, plan: Plan) -> tuple[np.ndarray, Facts]:
+    """Pixels uint8 (W, V, T, 3, S, S) of the windows of a piece, and facts about the video.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
+    with piece.source.open() as file:
+        digest = _hash(file) if plan.content_hash else None
+        with VideoReader(file, num_threads=1, limits=plan.limits) as reader:
+            length, seconds = reader.num_frames, reader.duration_seconds
+            spans = spans_of(plan, length, seconds)
+            wanted = spans[piece.first_window : piece.first_window + WINDOWS_AT_ONCE]
+            facts = Facts(
+                duration_seconds=seconds,
+                fps=length / seconds if seconds else 0.0,
+                width=reader.width,
+                height=reader.height,
+                codec=reader.codec,
+                content_hash=digest,
+                windows=tuple(_seconds_of(span, plan, length, seconds) for span in wanted),
+                num_windows=len(spans),
+            )
+            return _pixels(reader, plan, wanted), facts
+
+
+def spans_of(plan: Plan, length: int, seconds: float) -> list[tuple[int, int]]:
+    """The frames of each window, from and to; of a whole video all of them.
+
+    The last window that reaches beyond the end stops there; one that would hold less than half of a window's frames
+    is left out, but for the only one.
+    """
+    if plan.window_seconds is None or plan.stride_seconds is None or not seconds:
+        return [(0, length)]
+    per_second = length / seconds
+    size, step = plan.window_seconds * per_second, plan.stride_seconds * per_second
+    spans: list[tuple[int, int]] = []
+    while (start := len(spans) * step) < length:
+        begin, end = round(start), min(length, max(round(start) + 1, round(start + size)))
+        if spans and end - begin < size / 2:
+            break
+        spans.append((begin, end))
+    return spans
+
+
+def _seconds_of(span: tuple[int, int], plan: Plan, length: int, seconds: float) -> tuple[float, float]:
+    if plan.window_seconds is None:
+        return 0.0, seconds
+    return span[0] / length * seconds, span[1] / length * seconds
+
+
+def _pixels(reader: VideoReader, plan: Plan, spans: list[tuple[int, int]]) -> np.ndarray:
+    """All frames of all windows in one read, each decoded once."""
+
+    def choose(length: int) -> np.ndarray:
+        del length
+        return np.concatenate(
+            [first + plan.views.indices(end - first, plan.num_frames).reshape(-1) for first, end in spans]
+        )
+
+    frames = reader.read_chosen(choose, plan.preprocess.frame_size(plan.views.num_crops)).data
+    crops = plan.preprocess.crops(frames, plan.views.num_crops).numpy()  # (crops, W * clips * T, 3, S, S)
+    crops = crops.reshape(len(crops), len(spans), plan.views.num_clips, plan.num_frames, *crops.shape[2:])
+    windows = np.moveaxis(crops, 0, 2)  # (W, clips, crops, T, 3, S, S)
+    return np.ascontiguousarray(windows.reshape(len(spans), -1, *windows.shape[3:]))
+
+
+def _hash(file: BinaryIO) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    read: Callable[[int], bytes] = file.read
+    while block := read(1 << 20):
+        digest.update(block)
+    file.seek(0)
+    return digest.hexdigest()

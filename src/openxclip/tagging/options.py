@@ -1,0 +1,92 @@
+"""What a tagging job computes and how, as settings. Imports nothing heavy: a command offers them as options."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from openxclip.errors import InputError
+
+Seconds = Annotated[str, tyro.conf.arg(metavar="SECONDS")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOptions:
+    """What a row holds. A job that goes on must be asked for the same."""
+
+    top_k: int = 5
+    """best labels of a row"""
+    views: str = "1x1"
+    """temporal clips x spatial crops; with --windows, of each window"""
+    windows: Seconds | None = None
+    """a row for each window of so many seconds, such as 4s, in place of one for each video"""
+    stride: Seconds | None = None
+    """seconds from one window to the next; by default as long as a window"""
+    all_scores: bool = False
+    """also the scores of all labels"""
+    embedding: bool = False
+    """also the embedding, as 16-bit floats"""
+    content_hash: bool = False
+    """also a hash of each file's contents"""
+
+    def check(self) -> None:
+        """Refuse values that mean nothing. Not on construction: a command line reports its own errors.
+
+        Raises:
+            InputError: a number cannot be read, or is not greater than 0.
+        """
+        if self.top_k < 1:
+            raise InputError(f"--top-k must be at least 1, got {self.top_k}")
+        if self.windows is None and self.stride is not None:
+            raise InputError("--stride needs --windows")
+        _ = self.window_seconds, self.stride_seconds
+
+    @property
+    def window_seconds(self) -> float | None:
+        """Length of a window; None for whole videos."""
+        return None if self.windows is None else seconds_of("--windows", self.windows)
+
+    @property
+    def stride_seconds(self) -> float | None:
+        """From one window to the next."""
+        return self.window_seconds if self.stride is None else seconds_of("--stride", self.stride)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a job runs. None of these changes a row, but for the parts they stand in."""
+
+    decoders: int | None = None
+    """processes that decode; by default one for each core"""
+    decode_seconds: float = 300.0
+    """longest that a video may take to decode; then its process is ended"""
+    part_size: int = 256
+    """inputs of a part: what an interrupted job computes again at most"""
+    retry_errors: bool = False
+    """try inputs again that ended in an error"""
+    overwrite: bool = False
+    """begin anew, and drop what an earlier job wrote"""
+
+    def check(self) -> None:
+        """Refuse values that mean nothing.
+
+        Raises:
+            InputError: a number is not greater than 0.
+        """
+        for name in ("decoders", "decode_seconds", "part_size"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"--{name.replace('_', '-')} must be greater than 0, got {value}")
+
+
+def seconds_of(option: str, text: str) -> float:
+    """From "4s", "4", "0.5s" or "2m".
+
+    Raises:
+        InputError: it is something else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m)?", text.strip())
+    if not match or not float(match[1]) > 0:
+        raise InputError(f"{option} must be a length such as 4s or 0.5s, got {text!r}")
+    return float(match[1]) * (60 if match[2] == "m" else 1)

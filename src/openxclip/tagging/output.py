@@ -1,0 +1,178 @@
+"""The output of a job: a Parquet data set in parts, and beside them what the job is.
+
+    OUT/part-00000000.parquet   rows of the inputs of a part, in their order
+    OUT/_job/job.json           what was asked for; another question is refused
+    OUT/_job/inputs.parquet     the inputs and their parts; further inputs get further parts
+
+A part is there whole or not at all, and holds its inputs' rows once: the parts that are there tell what is done.
+Readers of data sets pass over names that begin with _. Needs fsspec and pyarrow.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from openxclip.errors import InputError, MissingExtraError
+from openxclip.tagging.sources import Source
+
+try:
+    import fsspec
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as error:
+    raise MissingExtraError(str(error.name), "tag") from error
+
+JOB, INPUTS = "_job/job.json", "_job/inputs.parquet"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Inputs whose rows lie in one file."""
+
+    number: int
+    sources: tuple[Source, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return f"part-{self.number:08d}.parquet"
+
+
+class Output:
+    """A folder, on this machine or in an object store."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        self._system, self._root = fsspec.core.url_to_fs(self.address)
+        self._is_local = "file" in self._system.protocol
+
+    def begin(self, question: dict[str, Any], *, overwrite: bool) -> None:
+        """Begin a job, or go on with it.
+
+        Raises:
+            InputError: the folder holds another job, or something that is no job.
+        """
+        if overwrite and self._system.exists(self._path(JOB)):
+            self._system.rm(self._root, recursive=True)
+        if self._system.exists(self._path(JOB)):
+            self._check_same(question)
+            return
+        self._system.invalidate_cache()
+        if self._system.exists(self._root) and self._system.ls(self._root):
+            raise InputError(f"{self.address} is not empty and holds no job; give another output")
+        self._write(JOB, (json.dumps(question, indent=1) + "\n").encode())
+
+    def _check_same(self, question: dict[str, Any]) -> None:
+        with self._system.open(self._path(JOB), "rb") as file:
+            before = json.load(file)
+        for name in sorted(question.keys() | before.keys()):
+            if question.get(name) != before.get(name):
+                raise InputError(
+                    f"{self.address} holds another job: its {name} is {_short(before.get(name))}, now it is "
+                    f"{_short(question.get(name))}. Give another output, or --overwrite to begin anew"
+                )
+
+    def parts(self, sources: Sequence[Source], part_size: int) -> list[Part]:
+        """The inputs in parts. Those of before keep theirs; new ones, by path and how often, get parts behind them."""
+        known = self._known_inputs()
+        seen: dict[str, int] = {}
+        for _, source in known:
+            seen[source.path] = seen.get(source.path, 0) + 1
+        new = []
+        for source in sources:
+            if seen.get(source.path, 0):
+                seen[source.path] -= 1
+            else:
+                new.append(source)
+        first = max((number for number, _ in known), default=-1) + 1
+        everything = [*known, *((first + i // part_size, source) for i, source in enumerate(new))]
+        if new:
+            self._write_inputs(everything)
+        by_part: dict[int, list[Source]] = {}
+        for number, source in everything:
+            by_part.setdefault(number, []).append(source)
+        return [Part(number, tuple(members)) for number, members in by_part.items()]
+
+    def done(self) -> set[str]:
+        """Names of the parts that are there."""
+        self._system.invalidate_cache()
+        return {name.rpartition("/")[2] for name in self._system.glob(self._path("part-*.parquet"))}
+
+    def write(self, part: Part, table: Any) -> None:
+        """Write a part, whole or not at all."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self._write(part.name, sink.getvalue().to_pybytes())
+
+    def with_errors(self, names: Iterable[str]) -> list[str]:
+        """Those of the parts that hold errors."""
+        return [name for name in names if self.count([name])[1]]
+
+    def count(self, names: Iterable[str]) -> tuple[int, int]:
+        """Rows and errors of these parts, from their ends alone."""
+        num_rows = num_errors = 0
+        for name in names:
+            with self._system.open(self._path(name), "rb") as file:
+                meta = pq.ParquetFile(file).metadata
+            num_rows += meta.num_rows
+            num_errors += sum(_num_errors(meta.row_group(i)) for i in range(meta.num_row_groups))
+        return num_rows, num_errors
+
+    def read(self, part: Part) -> Any:
+        """The table of a part."""
+        with self._system.open(self._path(part.name), "rb") as file:
+            return pq.read_table(file)
+
+    def _known_inputs(self) -> list[tuple[int, Source]]:
+        if not self._system.exists(self._path(INPUTS)):
+            return []
+        with self._system.open(self._path(INPUTS), "rb") as file:
+            rows = pq.read_table(file).to_pylist()
+        return [
+            (row["part"], Source(row["path"], row["offset"], row["size"], json.loads(row["extra"])))
+            for row in rows
+        ]
+
+    def _write_inputs(self, inputs: Sequence[tuple[int, Source]]) -> None:
+        columns = {
+            "part": pa.array([number for number, _ in inputs], pa.int64()),
+            "path": pa.array([source.path for _, source in inputs], pa.string()),
+            "offset": pa.array([source.offset_bytes for _, source in inputs], pa.int64()),
+            "size": pa.array([source.size_bytes for _, source in inputs], pa.int64()),
+            "extra": pa.array([json.dumps(source.extra) for _, source in inputs], pa.string()),
+        }
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), sink, compression="zstd")
+        self._write(INPUTS, sink.getvalue().to_pybytes())
+
+    def _write(self, name: str, data: bytes) -> None:
+        """An object store shows an object once it is whole; here it is renamed."""
+        path = self._path(name)
+        if not self._is_local:
+            self._system.pipe_file(path, data)
+            return
+        folder, _, last = path.rpartition("/")
+        temporary = f"{folder}/.{last}.{uuid.uuid4().hex[:8]}"
+        self._system.makedirs(folder, exist_ok=True)
+        try:
+            self._system.pipe_file(temporary, data)
+            self._system.mv(temporary, path)
+        finally:
+            if self._system.exists(temporary):
+                self._system.rm(temporary)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+
+def _num_errors(group: Any) -> int:
+    columns = [group.column(i) for i in range(group.num_columns)]
+    (column,) = [column for column in columns if column.path_in_schema == "error_kind"]
+    return group.num_rows - column.statistics.null_count
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

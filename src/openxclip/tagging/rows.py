@@ -1,0 +1,144 @@
+"""The rows of a tagging job: their schema, which docs/scale.md documents, and how they are made. Needs pyarrow.
+
+A change of the schema is a change of `SCHEMA_VERSION`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from openxclip.errors import InputError, MissingExtraError
+from openxclip.tagging.decoding import Facts
+from openxclip.tagging.sources import Source
+
+try:
+    import pyarrow as pa
+except ImportError as error:
+    raise MissingExtraError("pyarrow", "tag") from error
+
+SCHEMA_VERSION = 1
+
+_COLUMNS: tuple[tuple[str, Any], ...] = (
+    ("path", pa.string()),
+    ("start_seconds", pa.float64()),
+    ("end_seconds", pa.float64()),
+    ("duration_seconds", pa.float64()),
+    ("fps", pa.float64()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("codec", pa.string()),
+    ("labels", pa.list_(pa.string())),
+    ("scores", pa.list_(pa.float32())),
+    ("error_kind", pa.string()),
+    ("error", pa.string()),
+    ("model_id", pa.string()),
+    ("label_set_id", pa.string()),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What the rows of one job hold."""
+
+    labels: tuple[str, ...]
+    model_id: str
+    label_set_id: str
+    top_k: int
+    embed_dim: int | None
+    """Of the embedding; None without."""
+    all_scores: bool
+    content_hash: bool
+    extra: tuple[tuple[str, str], ...]
+    """Further columns of the manifest: name, and type as Arrow writes it."""
+
+    def schema(self) -> Any:
+        """Of the Parquet files; `path` comes first, the manifest's own columns last."""
+        fields = [pa.field(name, kind) for name, kind in _COLUMNS]
+        if self.all_scores:
+            fields.append(pa.field("all_scores", pa.list_(pa.float32(), len(self.labels))))
+        if self.embed_dim is not None:
+            fields.append(pa.field("embedding", pa.list_(pa.float16(), self.embed_dim)))
+        if self.content_hash:
+            fields.append(pa.field("content_hash", pa.string()))
+        fields += [pa.field(name, pa.type_for_alias(kind)) for name, kind in self.extra]
+        return pa.schema(fields, metadata={"openxclip_schema_version": str(SCHEMA_VERSION)})
+
+
+def extra_columns(sources: Sequence[Source]) -> tuple[tuple[str, str], ...]:
+    """Name and type of the manifest's own columns.
+
+    Raises:
+        InputError: one has the name of a column of ours, or values of different types.
+    """
+    names = list(dict.fromkeys(name for source in sources for name in source.extra))
+    taken = {name for name, _ in _COLUMNS} | {"all_scores", "embedding", "content_hash"}
+    if clash := [name for name in names if name in taken]:
+        raise InputError(
+            f"the manifest's column {clash[0]!r} has the name of a column of the output; rename it"
+        )
+    return tuple((name, _type_of(name, sources)) for name in names)
+
+
+def _type_of(name: str, sources: Sequence[Source]) -> str:
+    values = [source.extra.get(name) for source in sources]
+    try:
+        kind = pa.array(values).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"the manifest's column {name!r} has values of several types: {error}") from error
+    simple = {"null": "string", "int64": "int64", "double": "float64", "bool": "bool", "string": "string"}
+    if str(kind) not in simple:
+        raise InputError(
+            f"the manifest's column {name!r} holds {kind}; numbers, texts and truth values can be kept"
+        )
+    return simple[str(kind)]
+
+
+def scored_row(
+    layout: Layout,
+    source: Source,
+    facts: Facts,
+    window: int,
+    scores: np.ndarray,
+    embedding: np.ndarray | None,
+) -> dict[str, Any]:
+    """A row of a window, from probabilities (K,)."""
+    best = np.argsort(-scores, kind="stable")[: layout.top_k]
+    start, end = facts.windows[window]
+    row: dict[str, Any] = {
+        "path": source.path,
+        "start_seconds": start,
+        "end_seconds": end,
+        "duration_seconds": facts.duration_seconds,
+        "fps": facts.fps,
+        "width": facts.width,
+        "height": facts.height,
+        "codec": facts.codec,
+        "labels": [layout.labels[k] for k in best],
+        "scores": scores[best].tolist(),
+        **_ids(layout),
+        **source.extra,
+    }
+    if layout.all_scores:
+        row["all_scores"] = scores.tolist()
+    if embedding is not None:
+        row["embedding"] = embedding.astype(np.float16)
+    if layout.content_hash:
+        row["content_hash"] = facts.content_hash
+    return row
+
+
+def error_row(layout: Layout, source: Source, kind: str, text: str) -> dict[str, Any]:
+    """The one row of an input that cannot be read."""
+    return {"path": source.path, "error_kind": kind, "error": text, **_ids(layout), **source.extra}
+
+
+def _ids(layout: Layout) -> Mapping[str, str]:
+    return {"model_id": layout.model_id, "label_set_id": layout.label_set_id}
+
+
+def table(layout: Layout, rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Rows as an Arrow table of the job's schema."""
+    schema = layout.schema()
+    return pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)

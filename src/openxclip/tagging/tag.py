@@ -1,0 +1,271 @@
+"""A whole job: list the inputs, compute what is not done, write it part by part."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from openxclip.checkpoints.source import ModelSource
+from openxclip.errors import InputError
+from openxclip.inference.engine import Engine
+from openxclip.inference.options import InferenceOptions
+from openxclip.inference.views import Views
+from openxclip.tagging.decoding import Plan
+from openxclip.tagging.identity import label_set_id, model_id
+from openxclip.tagging.local import Finished, Tagger
+from openxclip.tagging.options import RowOptions, RunOptions
+from openxclip.tagging.output import Output, Part
+from openxclip.tagging.rows import SCHEMA_VERSION, Layout, extra_columns, table
+from openxclip.tagging.sources import Source, list_sources
+from openxclip.tagging.workers import Decoders
+from openxclip.text.label_texts import LabelTexts
+from openxclip.video.source import VideoLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a job stands, after each input."""
+
+    num_done: int
+    """Inputs that are done, those of earlier runs among them."""
+    num_inputs: int
+    num_errors: int
+    """Of this run."""
+    videos_per_second: float
+    """Of this run."""
+    video_hours_per_hour: float
+    """Of this run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a job came to."""
+
+    output: str
+    num_inputs: int
+    num_rows: int
+    num_errors: int
+    """Of all inputs."""
+    errors: dict[str, int]
+    """Kind -> how many, of this run."""
+    num_computed: int
+    """Inputs of this run."""
+    seconds: float
+    """Of this run."""
+    videos_per_second: float
+    video_hours_per_hour: float
+
+
+@dataclass
+class _Tally:
+    started: float = field(default_factory=time.perf_counter)
+    num_computed: int = 0
+    num_rows: int = 0
+    video_seconds: float = 0.0
+    errors: dict[str, int] = field(default_factory=dict)
+
+    def add(self, finished: Finished) -> None:
+        self.num_computed += 1
+        self.video_seconds += finished.seconds
+        if finished.error_kind is not None:
+            self.errors[finished.error_kind] = self.errors.get(finished.error_kind, 0) + 1
+
+    @property
+    def seconds(self) -> float:
+        return max(1e-9, time.perf_counter() - self.started)
+
+    @property
+    def num_errors(self) -> int:
+        return sum(self.errors.values())
+
+
+class Job:
+    """A tagging job: inputs, a question and an output. Iterate over `run`, then ask for the `summary`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        model_name: str,
+        texts: LabelTexts,
+        output: str,
+        rows: RowOptions | None = None,
+        run: RunOptions | None = None,
+        limits: VideoLimits | None = None,
+    ) -> None:
+        self.engine, self.texts = engine, texts
+        self.rows, self.options = rows or RowOptions(), run or RunOptions()
+        self.rows.check()
+        self.options.check()
+        self.output = Output(output)
+        self.limits = limits or VideoLimits()
+        self._model_id = model_id(model_name, engine.model)
+        self._tally = _Tally()
+        self._parts: list[Part] = []
+
+    def run(self, inputs: str | Sequence[Source]) -> Iterator[Progress]:
+        """Compute what is not done.
+
+        Args:
+            inputs: an address (see `list_sources`), or sources.
+
+        Raises:
+            InputError: there are no inputs, or the output holds another job.
+        """
+        sources = list_sources(inputs) if isinstance(inputs, str) else list(inputs)
+        layout = self._layout(sources)
+        self.output.begin(self._question(layout), overwrite=self.options.overwrite)
+        self._parts = self.output.parts(sources, self.options.part_size)
+        done = self.output.done()
+        to_do = [part for part in self._parts if part.name not in done]
+        if self.options.retry_errors:
+            failed = set(self.output.with_errors(sorted(done)))
+            to_do += [part for part in self._parts if part.name in failed]
+        num_before = sum(len(part.sources) for part in self._parts if part.name in done)
+        self._tally = _Tally()
+        if not to_do:
+            return
+        num_decoders = self.options.decoders or os.cpu_count() or 1
+        label_set = self.engine.label_set(self.texts)
+        with Decoders(self._plan(), num_decoders, self.options.decode_seconds) as decoders:
+            tagger = Tagger(
+                engine=self.engine,
+                label_set=label_set,
+                layout=layout,
+                decoders=decoders,
+                num_decoders=num_decoders,
+            )
+            for part in to_do:
+                yield from self._run_part(tagger, part, num_before, is_retry=part.name in done)
+
+    def _run_part(self, tagger: Tagger, part: Part, num_before: int, *, is_retry: bool) -> Iterator[Progress]:
+        """Compute a part, or only the errors of one that is there, and write it."""
+        kept = self._kept_rows(part) if is_retry else {}
+        missing = [i for i in range(len(part.sources)) if i not in kept]
+        rows: dict[int, Sequence[dict[str, Any]]] = dict(kept)
+        for finished in tagger.run([part.sources[i] for i in missing]):
+            rows[missing[finished.number]] = finished.rows
+            self._tally.add(finished)
+            yield self._progress(num_before)
+        self.output.write(part, table(tagger.layout, [row for i in sorted(rows) for row in rows[i]]))
+
+    def _kept_rows(self, part: Part) -> dict[int, list[dict[str, Any]]]:
+        """Rows of a part's inputs that are no errors, by the number of the input."""
+        rows = self.output.read(part).to_pylist()
+        kept: dict[int, list[dict[str, Any]]] = {}
+        position = -1
+        for row in (
+            rows
+        ):  # they stand in the order of the inputs; an input begins where its path or its time begins anew
+            is_first = row["start_seconds"] is None or row["start_seconds"] == 0
+            position += is_first
+            if row["error_kind"] is None:
+                kept.setdefault(position, []).append(row)
+        return kept
+
+    def _progress(self, num_before: int) -> Progress:
+        tally = self._tally
+        return Progress(
+            num_done=min(self.num_inputs, num_before + tally.num_computed),
+            num_inputs=self.num_inputs,
+            num_errors=tally.num_errors,
+            videos_per_second=tally.num_computed / tally.seconds,
+            video_hours_per_hour=tally.video_seconds / tally.seconds,
+        )
+
+    @property
+    def num_inputs(self) -> int:
+        """Inputs of the job, those of earlier runs among them."""
+        return sum(len(part.sources) for part in self._parts)
+
+    def summary(self) -> Summary:
+        """What the job came to, from what it wrote."""
+        tally = self._tally
+        names = [part.name for part in self._parts if part.name in self.output.done()]
+        num_rows, num_errors = self.output.count(names)
+        return Summary(
+            output=self.output.address,
+            num_inputs=self.num_inputs,
+            num_rows=num_rows,
+            num_errors=num_errors,
+            errors=tally.errors,
+            num_computed=tally.num_computed,
+            seconds=tally.seconds,
+            videos_per_second=tally.num_computed / tally.seconds,
+            video_hours_per_hour=tally.video_seconds / tally.seconds,
+        )
+
+    def _layout(self, sources: Sequence[Source]) -> Layout:
+        rows = self.rows
+        return Layout(
+            labels=tuple(self.texts.labels),
+            model_id=self._model_id,
+            label_set_id=label_set_id(self.texts),
+            top_k=rows.top_k,
+            embed_dim=self.engine.model.config.embed_dim if rows.embedding else None,
+            all_scores=rows.all_scores,
+            content_hash=rows.content_hash,
+            extra=extra_columns(sources),
+        )
+
+    def _question(self, layout: Layout) -> dict[str, Any]:
+        """What another run must ask as well. Its names are shown where it does not."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model": layout.model_id,
+            "label_set": layout.label_set_id,
+            "labels": list(layout.labels),
+            "precision": str(self.engine.model.logit_scale.dtype).removeprefix("torch."),
+            "frames": self.engine.model.config.num_frames,
+            "columns": [list(column) for column in layout.extra],
+            **asdict(self.rows),
+        }
+
+    def _plan(self) -> Plan:
+        return Plan(
+            preprocess=self.engine.preprocess,
+            num_frames=self.engine.model.config.num_frames,
+            views=Views.parse(self.rows.views),
+            window_seconds=self.rows.window_seconds,
+            stride_seconds=self.rows.stride_seconds,
+            content_hash=self.rows.content_hash,
+            limits=self.limits,
+        )
+
+
+def tag(
+    inputs: str,
+    labels: LabelTexts | Sequence[str],
+    output: str,
+    model: str | ModelSource = "microsoft/xclip-base-patch32",
+    *,
+    rows: RowOptions | None = None,
+    run: RunOptions | None = None,
+    inference: InferenceOptions | None = None,
+    limits: VideoLimits | None = None,
+) -> Summary:
+    """Tag every video of `inputs`, or go on with it, and write the rows as a Parquet data set.
+
+    Decoders are processes that import the main module: call this below `if __name__ == "__main__":`.
+
+    Args:
+        inputs: a folder, a manifest, tar shards; a path or an address such as s3://bucket/videos.
+        labels: class names, or `LabelTexts` for templates and descriptions.
+        output: a folder or an address.
+        model: what `openxclip.load` takes.
+        rows: what a row holds.
+        run: how the job runs.
+        inference: how the model runs.
+        limits: videos beyond them become error rows.
+
+    Raises:
+        InputError: there are no inputs, or the output holds another job.
+    """
+    source = model if isinstance(model, ModelSource) else ModelSource(source=str(model))
+    texts = labels if isinstance(labels, LabelTexts) else LabelTexts(labels=labels)
+    if isinstance(labels, str):
+        raise InputError(f"labels must be a list, got {labels!r}")
+    job = Job(Engine.load(source, inference), source.source, texts, output, rows, run, limits)
+    for _ in job.run(inputs):
+        pass
+    return job.summary()

@@ -1,0 +1,168 @@
+"""Processes that decode: one that dies or hangs takes one video with it, and no other.
+
+Each works on one video at a time, so that it is known which video ended it.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import threading
+from multiprocessing.connection import Connection
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openxclip.errors import VideoError
+from openxclip.tagging.decoding import Facts, Piece, Plan, decode
+
+TRIES = 2  # of a video whose decoder dies: the second is alone in a new process
+START_SECONDS = 120.0
+
+CRASH_HOOK = "OPENXCLIP_TEST_CRASH"
+"""Names a file whose decoder calls os.abort, for tests."""
+
+
+class Decoders:
+    """Some processes and the plan that they follow. Use it in a `with` statement."""
+
+    def __init__(self, plan: Plan, num_decoders: int, max_seconds: float) -> None:
+        self._plan = plan
+        self._max_seconds = max_seconds
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._workers: list[_Worker] = []
+        self._facts: dict[tuple[int, int], Facts] = {}
+        self._lock = threading.Lock()
+        for _ in range(num_decoders):
+            self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for worker in self._workers:
+            worker.end()
+
+    def read(self, piece: Piece) -> Tensor:
+        """Views uint8 (W * V, T, 3, S, S) of a piece; its facts are kept for `facts_of`. For many threads.
+
+        Raises:
+            VideoError: the video cannot be read; or its decoder died twice, or took too long.
+        """
+        for attempt in range(TRIES):
+            worker = self._idle.get()
+            try:
+                pixels, facts = worker.decode(piece, self._max_seconds)
+            except EOFError:
+                self._replace(worker)
+                if attempt == TRIES - 1:
+                    raise VideoError(
+                        piece.source.path, "the process that decoded it died, twice", kind="crashed"
+                    ) from None
+                continue
+            except TimeoutError:
+                self._replace(worker)
+                raise VideoError(
+                    piece.source.path, f"decoding took longer than {self._max_seconds:g} s", kind="too-slow"
+                ) from None
+            except BaseException:
+                self._idle.put(worker)
+                raise
+            self._idle.put(worker)
+            with self._lock:
+                self._facts[piece.number, piece.first_window] = facts
+            return torch.from_numpy(pixels).flatten(0, 1)
+        raise AssertionError("every try returns or raises")
+
+    def facts_of(self, piece: Piece) -> Facts:
+        """The facts about a piece that was read; once."""
+        with self._lock:
+            return self._facts.pop((piece.number, piece.first_window))
+
+    def _start(self) -> None:
+        worker = _Worker(self._plan)
+        self._workers.append(worker)
+        self._idle.put(worker)
+
+    def _replace(self, worker: "_Worker") -> None:
+        worker.end()
+        with self._lock:
+            self._workers.remove(worker)
+            self._start()
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self, plan: Plan) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, plan), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def decode(self, piece: Piece, max_seconds: float) -> tuple[np.ndarray, Facts]:
+        """Let the process decode a piece.
+
+        Raises:
+            VideoError: the video cannot be read.
+            EOFError: the process died.
+            TimeoutError: it took too long.
+        """
+        try:
+            self._ours.send(piece)
+            if not self._ours.poll(max_seconds):
+                raise TimeoutError
+            answer = self._ours.recv()
+            if isinstance(answer, Exception):
+                raise answer
+            shape, facts = answer
+            pixels = np.empty(shape, np.uint8)
+            self._ours.recv_bytes_into(pixels.data.cast("B"))
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise EOFError from error
+        return pixels, facts
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self._ours.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(connection: Connection, plan: Plan) -> None:
+    """The loop of a process: a piece comes in; the shape of its pixels and its facts, then the pixels go out."""
+    torch.set_num_threads(1)
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
+        while True:
+            piece: Piece = connection.recv()
+            if os.environ.get(CRASH_HOOK) and piece.source.path.endswith(os.environ[CRASH_HOOK]):
+                os.abort()
+            try:
+                pixels, facts = decode(piece, plan)
+            except VideoError as error:
+                connection.send(_PlainError(error))
+                continue
+            except (MemoryError, RuntimeError, ValueError, OSError) as error:
+                reason = f"it cannot be decoded ({type(error).__name__}: {error})"
+                connection.send(_PlainError(VideoError(piece.source.path, reason)))
+                continue
+            connection.send((pixels.shape, facts))
+            connection.send_bytes(pixels.data.cast("B"))
+
+
+def _video_error(source: str, reason: str, kind: str) -> VideoError:
+    return VideoError(source, reason, kind)
+
+
+class _PlainError(Exception):
+    """A VideoError on its way between processes: exceptions with several arguments do not survive pickling."""
+
+    def __init__(self, error: VideoError) -> None:
+        super().__init__()
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _video_error, (self.error.source, self.error.reason, self.error.kind)
