@@ -13,7 +13,16 @@ from openxclip.recipes import PRETRAIN_RECIPES, RECIPES
 DEFAULT_MODEL = "microsoft/xclip-base-patch32"
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDES = ("moving-shapes", "predicting", "explaining", "serving", "training", "evaluating", "checkpoints")
+GUIDES = (
+    "moving-shapes",
+    "predicting",
+    "explaining",
+    "serving",
+    "scale",
+    "training",
+    "evaluating",
+    "checkpoints",
+)
 PAGES = [README, *((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)]
 
 
@@ -53,7 +62,7 @@ def test_the_commands_are_found() -> None:
     assert len(COMMANDS) >= 16
     assert {arguments[0] for arguments in COMMANDS} == {
         *("predict", "train", "evaluate", "ablate", "pretrain", "render", "report", "info", "convert"),
-        *("explain", "serve"),
+        *("explain", "serve", "tag"),
     }
 
 

@@ -21,6 +21,7 @@ PUBLIC = {
     "XCLIPConfig": "openxclip.models",
     "load": "openxclip.checkpoints.load",
     "save_as": "openxclip.checkpoints.save",
+    "tag": "openxclip.tagging.tag",
 }
 
 
@@ -68,6 +69,9 @@ def test_arguments_that_users_name():
     assert arguments(openxclip.Recognizer) == ["engine", "labels", "limits"]
     assert arguments(openxclip.InferenceOptions) == ["runtime", "batch_size", "shortlist", "text_cache"]
     assert arguments(openxclip.Recognizer.explain) == ["video", "labels", "top_k"]
+    assert arguments(openxclip.tag) == [
+        "inputs", "labels", "output", "model", "rows", "run", "inference", "limits",
+    ]  # fmt: skip
     assert arguments(openxclip.Client) == ["url", "api_key", "timeout_seconds"]
     assert arguments(openxclip.Recognizer.predict) == ["videos", "top_k", "views"]
     assert arguments(openxclip.Recognizer.predict_each) == ["videos", "top_k", "views", "ordered"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from openxclip.inference.recognizer import Prediction, Recognizer
     from openxclip.models import XCLIP, XCLIPConfig
     from openxclip.serving.client import Client
+    from openxclip.tagging.tag import tag
     from openxclip.text.label_texts import LabelTexts
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ _HOME = {
     "XCLIPConfig": "openxclip.models",
     "load": "openxclip.checkpoints.load",
     "save_as": "openxclip.checkpoints.save",
+    "tag": "openxclip.tagging.tag",
 }
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "XCLIPConfig",
     "load",
     "save_as",
+    "tag",
 ]
 
 

@@ -68,7 +68,7 @@ class VideoError(OpenXCLIPError, OSError):
         self.source = source
         self.reason = reason
         self.kind = kind
-        """One word for tables: unreadable, missing, too-long, too-large, crashed, too-slow."""
+        """One word for tables, such as unreadable or too-long."""
 
 
 class VideoLimitError(VideoError):

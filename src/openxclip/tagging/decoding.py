@@ -86,8 +86,7 @@ def decode(piece: Piece, plan: Plan) -> tuple[np.ndarray, Facts]:
 def spans_of(plan: Plan, length: int, seconds: float) -> list[tuple[int, int]]:
     """The frames of each window, from and to; of a whole video all of them.
 
-    The last window that reaches beyond the end stops there; one that would hold less than half of a window's frames
-    is left out, but for the only one.
+    The last window is the one that reaches the end, and stops there.
     """
     if plan.window_seconds is None or plan.stride_seconds is None or not seconds:
         return [(0, length)]
@@ -96,9 +95,9 @@ def spans_of(plan: Plan, length: int, seconds: float) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     while (start := len(spans) * step) < length:
         begin, end = round(start), min(length, max(round(start) + 1, round(start + size)))
-        if spans and end - begin < size / 2:
-            break
         spans.append((begin, end))
+        if end == length:
+            break
     return spans
 
 

@@ -163,10 +163,10 @@ def _rows(system: Any, name: str, address: str, suffix: str) -> Iterator[Source]
 def _table(file: BinaryIO, suffix: str) -> Iterable[dict[str, Any]]:
     if suffix == ".parquet":
         return pq.read_table(file).to_pylist()
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    text = file.read().decode("utf-8-sig")
     if suffix in (".jsonl", ".ndjson"):
-        return [json.loads(line) for line in text if line.strip()]
-    return list(csv.DictReader(text, delimiter="\t" if suffix == ".tsv" else ","))
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    return list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ","))
 
 
 def _numbered(sources: list[Source]) -> list[Source]:

@@ -1,0 +1,488 @@
+"""Tagging many videos: every input exactly once, whatever happens on the way."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from paths import DATA, needs_data
+from videos import write_video
+
+import openxclip
+from openxclip.cli.main import run
+from openxclip.errors import InputError, VideoError
+from openxclip.inference.views import Views
+from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
+from openxclip.tagging.decoding import Piece, Plan, decode, spans_of
+from openxclip.tagging.options import RowOptions, RunOptions, seconds_of
+from openxclip.tagging.output import Output
+from openxclip.tagging.sources import Source, list_sources
+from openxclip.tagging.workers import CRASH_HOOK, Decoders
+from openxclip.video.source import VideoLimits
+from openxclip.video.transforms import Preprocessor
+
+pytestmark = pytest.mark.on_cpu
+
+LABELS = ", ".join(EXAMPLE_LABELS)
+MODEL = ["--model", "openxclip-tiny", "--dtype", "float32"]
+NUM_BROKEN = 4
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Twelve clips in two folders, and four files that are none."""
+    folder = tmp_path_factory.mktemp("inputs") / "videos"
+    for copy in ("a", "b"):
+        (folder / copy).mkdir(parents=True)
+        for clip in example_clips():
+            (folder / copy / f"{clip.kind.name}.mp4").write_bytes(clip.encode())
+    good = (folder / "a" / "green ring rising.mp4").read_bytes()
+    for number, content in enumerate((b"", b"no video", good[:700], bytes(5000))):
+        (folder / f"broken {number}.mp4").write_bytes(content)
+    (folder / "notes.txt").write_text("not a video")
+    (folder / ".hidden.mp4").write_text("not a video")
+    return folder
+
+
+def arguments(inputs: object, output: object, *more: str) -> list[str]:
+    return [
+        "tag",
+        str(inputs),
+        "--labels",
+        LABELS,
+        *MODEL,
+        "--output",
+        str(output),
+        "--part-size",
+        "3",
+        *more,
+    ]
+
+
+def rows_of(output: Path) -> list[dict]:
+    """All rows in the order of the parts."""
+    return [row for path in sorted(output.glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def tag(*words: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
+    command = [sys.executable, "-m", "openxclip", *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | (environment or {})
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(videos, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("outputs") / "undisturbed"
+    assert run(arguments(videos, output)) == 1, "some inputs are broken"
+    return output
+
+
+# --- what is written ----------------------------------------------------------------------------------------------
+
+
+def test_every_input_is_one_row_with_what_predict_says(videos, undisturbed) -> None:
+    rows = rows_of(undisturbed)
+    files = sorted(str(path) for path in videos.rglob("[!.]*.mp4"))
+    assert [row["path"] for row in rows] == files
+    source = openxclip.ModelSource(source="openxclip-tiny", dtype="float32")
+    recognizer = openxclip.Recognizer.from_pretrained(source, EXAMPLE_LABELS)
+    for row, expected in zip(rows, recognizer.predict(files), strict=True):
+        if expected.error:
+            assert (row["error_kind"], row["labels"]) == ("unreadable", None)
+            assert row["error"]
+            continue
+        assert row["labels"] == [label for label, _ in expected.scores]
+        assert np.allclose(row["scores"], [score for _, score in expected.scores], atol=1e-6)
+        assert (row["width"], row["height"], row["codec"], row["fps"]) == (128, 128, "h264", 16)
+        assert (row["start_seconds"], row["end_seconds"], row["duration_seconds"]) == (0, 2, 2)
+        assert row["error_kind"] is None
+    assert sum(row["error_kind"] is not None for row in rows) == NUM_BROKEN
+    assert len({row["model_id"] for row in rows}) == len({row["label_set_id"] for row in rows}) == 1
+
+
+def test_columns_on_request(videos, tmp_path) -> None:
+    output = tmp_path / "out"
+    assert (
+        run(arguments(videos / "a", output, "--embedding", "--all-scores", "--content-hash", "--top-k", "2"))
+        == 0
+    )
+    table = pa.concat_tables([pq.read_table(path) for path in sorted(output.glob("part-*"))])
+    assert table.schema.field("embedding").type == pa.list_(pa.float16(), 64)
+    assert table.schema.field("all_scores").type == pa.list_(pa.float32(), 12)
+    assert table.schema.metadata[b"openxclip_schema_version"] == b"1"
+    rows = table.to_pylist()
+    assert all(len(row["labels"]) == 2 for row in rows)
+    assert len({row["content_hash"] for row in rows}) == 6
+    lengths = [np.linalg.norm(np.array(row["embedding"], float)) for row in rows]
+    assert np.allclose(lengths, 1, atol=1e-3)
+    for row in rows:
+        assert sum(row["all_scores"]) == pytest.approx(1, abs=1e-5)
+        assert row["scores"] == sorted(row["all_scores"], reverse=True)[:2]
+
+
+def test_common_readers_read_it(videos, tmp_path, undisturbed) -> None:
+    duckdb, pandas, polars = (pytest.importorskip(name) for name in ("duckdb", "pandas", "polars"))
+    expected = [row["path"] for row in rows_of(undisturbed)]
+    pattern = str(undisturbed / "*.parquet")
+    assert pandas.read_parquet(undisturbed)["path"].tolist() == expected
+    assert polars.read_parquet(pattern)["path"].to_list() == expected
+    found = duckdb.sql(f"select path, labels[1] as best from '{pattern}' order by path").fetchall()
+    assert [path for path, _ in found] == sorted(expected)
+    count = duckdb.sql(f"select count(*) from '{pattern}' where error_kind is null").fetchall()
+    assert count == [(12,)]
+
+
+# --- inputs ------------------------------------------------------------------------------------------------------
+
+
+def test_manifests_keep_their_columns(videos, tmp_path) -> None:
+    paths = sorted((videos / "a").glob("*.mp4"))[:3]
+    records = [{"path": str(path), "camera": f"cam{i}", "day": i} for i, path in enumerate(paths)]
+    with (tmp_path / "list.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["path", "camera", "day"])
+        writer.writeheader()
+        writer.writerows(records)
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "list.parquet")
+    for name, kind in (("list.csv", str), ("list.jsonl", int), ("list.parquet", int)):
+        output = tmp_path / f"{name}.out"
+        assert run(arguments(tmp_path / name, output)) == 0
+        rows = rows_of(output)
+        assert [row["camera"] for row in rows] == ["cam0", "cam1", "cam2"]
+        assert [row["day"] for row in rows] == [kind(i) for i in range(3)]
+
+
+def test_paths_of_a_manifest_are_relative_to_it_and_may_repeat(videos, tmp_path) -> None:
+    (videos.parent / "list.csv").write_text(
+        "video\nvideos/a/green ring rising.mp4\nvideos/a/green ring rising.mp4\n"
+    )
+    assert run(arguments(videos.parent / "list.csv", tmp_path / "out")) == 0
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 2
+    assert rows[0] == rows[1]
+
+
+def test_tar_shards(videos, tmp_path) -> None:
+    for shard, folder in enumerate(("a", "b")):
+        with tarfile.open(tmp_path / f"{shard:03d}.tar", "w") as tar:
+            for path in sorted((videos / folder).glob("*.mp4")):
+                tar.add(path, path.name)
+                (tmp_path / "meta.json").write_text("{}")
+                tar.add(tmp_path / "meta.json", path.stem + ".json")
+    assert run(arguments(tmp_path / "*.tar", tmp_path / "out")) == 0
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 12
+    assert rows[0]["path"] == f"{tmp_path}/000.tar::{sorted(p.name for p in (videos / 'a').glob('*'))[0]}"
+    best = {row["path"].rpartition("::")[2]: row["labels"][0] for row in rows}
+    assert best["green ring rising.mp4"] == "green ring rising"
+
+
+@pytest.fixture(scope="module")
+def store():
+    """A real S3-compatible server on loopback."""
+    moto = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        import fsspec
+
+        fsspec.filesystem("s3").mkdir("bucket")
+        yield "s3://bucket"
+    server.stop()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_object_store_holds_inputs_and_output(store, videos, undisturbed) -> None:
+    import fsspec
+
+    system = fsspec.filesystem("s3")
+    system.put(f"{videos}/a", "bucket/videos/a", recursive=True)
+    system.pipe_file("bucket/videos/broken.mp4", b"no video")
+    first = tag(*arguments(f"{store}/videos", f"{store}/out"))
+    assert first.wait(120) == 1, first.stderr.read()
+    names = sorted(name.rpartition("/")[2] for name in system.glob("bucket/out/*.parquet"))
+    assert names == ["part-00000000.parquet", "part-00000001.parquet", "part-00000002.parquet"]
+    rows = [row for name in names for row in pq.read_table(system.open(f"bucket/out/{name}")).to_pylist()]
+    assert [row["path"] for row in rows][:1] == [f"{store}/videos/a/cyan cross bouncing.mp4"]
+    local = {Path(row["path"]).name: row["scores"] for row in rows_of(undisturbed)}
+    for row in rows[:-1]:
+        assert np.allclose(row["scores"], local[row["path"].rpartition("/")[2]], atol=1e-6)
+    assert rows[-1]["error_kind"] == "unreadable"
+    again = tag(*arguments(f"{store}/videos", f"{store}/out"), "--json")
+    assert again.wait(120) == 1
+    assert json.loads(again.stdout.read())["num_computed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("name\na\n", "path, video, file"),
+        ("path,error\na.mp4,x\n", "'error'"),
+        ("", "no rows"),
+        ("path,n\n,1\n", "row 1"),
+    ],
+)
+def test_a_wrong_manifest_is_one_line(content, words, tmp_path, capsys) -> None:
+    (tmp_path / "list.csv").write_text(content)
+    assert run(arguments(tmp_path / "list.csv", tmp_path / "out")) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_tag_is_one_line(tmp_path, capsys) -> None:
+    (tmp_path / "empty").mkdir()
+    for inputs in (tmp_path / "none", tmp_path / "empty", "nothing://x/y"):
+        assert run(arguments(inputs, tmp_path / "out")) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+# --- exactly once ---------------------------------------------------------------------------------------------------
+
+
+def killed_and_finished(inputs: Path, output: Path, num_kills: int, *more: str) -> int:
+    """Kill the job at random moments, then let it finish -> how often it was killed before it was done."""
+    moments, killed = random.Random(0), 0
+    for _ in range(num_kills):
+        process = tag(*arguments(inputs, output, *more))
+        time.sleep(moments.uniform(1.5, 6))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait(60)
+        process.stdout.close()
+        process.stderr.close()
+    last = tag(*arguments(inputs, output, *more))
+    _, error = last.communicate(timeout=600)
+    assert last.returncode == 1, error.decode()
+    return killed
+
+
+def test_killed_at_random_moments_it_goes_on(videos, undisturbed, tmp_path) -> None:
+    output = tmp_path / "out"
+    assert killed_and_finished(videos, output, 3) >= 1
+    assert rows_of(output) == rows_of(undisturbed)
+    assert not [path.name for path in output.rglob(".*")], "nothing half-written is left under any name"
+
+
+@pytest.mark.slow
+@needs_data("ucf8/videos")
+def test_real_clips_killed_ten_times(tmp_path) -> None:
+    """The clips of ucf8 and 20 broken files: rows equal those of an undisturbed run, and 20 errors are named."""
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    for path in (DATA / "ucf8" / "videos").rglob("*.*"):
+        (inputs / path.name).symlink_to(path)
+    whole = next(iter(sorted(inputs.iterdir()))).read_bytes()
+    for number in range(20):
+        (inputs / f"broken_{number}.avi").write_bytes(whole[: 40 * number])
+    more = ("--part-size", "16")
+    assert run(arguments(inputs, tmp_path / "undisturbed", *more)) == 1
+    killed = killed_and_finished(inputs, tmp_path / "out", 10, *more)
+    rows = rows_of(tmp_path / "out")
+    assert rows == rows_of(tmp_path / "undisturbed")
+    assert sum(row["error_kind"] is not None for row in rows) == 20
+    print(f"{len(rows)} rows, killed {killed} times")
+
+
+def test_another_question_is_refused_and_overwrite_begins_anew(videos, tmp_path, capsys) -> None:
+    output = tmp_path / "out"
+    assert run(arguments(videos / "a", output)) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
+    for change, word in ((["--top-k", "2"], "top_k"), (["--templates", "video"], "label_set"),
+                         (["--frames", "4"], "frames"), (["--windows", "1s"], "windows")):  # fmt: skip
+        assert run(arguments(videos / "a", output, *change)) == 2
+        error = capsys.readouterr().err
+        assert word in error
+        assert "--overwrite" in error
+    assert {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")} == before
+    assert run(arguments(videos / "a", output, "--top-k", "2", "--overwrite")) == 0
+    assert all(len(row["labels"]) == 2 for row in rows_of(output))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("not a job")
+    assert run(arguments(videos / "a", tmp_path / "mine", "--overwrite")) == 2
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "not a job"
+
+
+def test_new_files_are_added_and_errors_tried_again(tmp_path, capsys) -> None:
+    folder, output = tmp_path / "videos", tmp_path / "out"
+    folder.mkdir()
+    clips = [clip.encode() for clip in example_clips()]
+    for i in range(4):
+        (folder / f"{i}.mp4").write_bytes(clips[i] if i != 2 else b"still being copied")
+    assert run(arguments(folder, output)) == 1
+    before = rows_of(output)
+    (folder / "0a.mp4").write_bytes(clips[4])  # sorts among the others, and still comes behind them
+    (folder / "2.mp4").write_bytes(clips[2])
+    assert run(arguments(folder, output)) == 1
+    rows = rows_of(output)
+    assert rows[:4] == before
+    assert [Path(row["path"]).name for row in rows] == ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "0a.mp4"]
+    capsys.readouterr()
+    assert run([*arguments(folder, output), "--retry-errors", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["num_computed"], summary["num_rows"], summary["num_errors"]) == (1, 5, 0)
+    healed = rows_of(output)
+    assert [row for row in healed if not row["path"].endswith("2.mp4")] == [
+        row for row in rows if not row["path"].endswith("2.mp4")
+    ]
+    assert healed[2]["labels"][0] == "purple bar growing"
+
+
+# --- decoders that die ----------------------------------------------------------------------------------------------
+
+
+def test_a_video_that_kills_its_decoder_is_one_error_row(videos, undisturbed, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(CRASH_HOOK, "a/green ring rising.mp4")
+    assert run(arguments(videos, tmp_path / "out")) == 1
+    rows, expected = rows_of(tmp_path / "out"), rows_of(undisturbed)
+    (crashed,) = [i for i, row in enumerate(rows) if row["error_kind"] == "crashed"]
+    assert rows[crashed]["path"].endswith("a/green ring rising.mp4")
+    for i, (row, right) in enumerate(zip(rows, expected, strict=True)):
+        if i == crashed:
+            continue
+        assert (row["path"], row["labels"], row["error_kind"]) == (
+            right["path"],
+            right["labels"],
+            right["error_kind"],
+        )
+        if row["scores"] is not None:  # another batch: the last bits may differ
+            assert np.allclose(row["scores"], right["scores"], atol=1e-6)
+
+
+PLAN = Plan(
+    preprocess=Preprocessor.official(32),
+    num_frames=4,
+    views=Views(2, 3),
+    window_seconds=None,
+    stride_seconds=None,
+    content_hash=False,
+    limits=VideoLimits(),
+)
+
+
+def test_a_decoder_that_hangs_is_ended(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")  # opening it waits for a writer that never comes
+    good = Piece(number=1, source=Source(str(write_video(tmp_path / "good.mp4"))))
+    with Decoders(PLAN, 1, max_seconds=20) as decoders:
+        assert decoders.read(good).shape == (6, 4, 3, 32, 32)
+        decoders._max_seconds = 1
+        with pytest.raises(VideoError, match="longer than 1 s") as caught:
+            decoders.read(Piece(number=0, source=Source(str(tmp_path / "pipe.mp4"))))
+        assert caught.value.kind == "too-slow"
+        decoders._max_seconds = 20
+        assert decoders.read(good).shape == (6, 4, 3, 32, 32)
+        with pytest.raises(VideoError) as caught:
+            decoders.read(Piece(number=2, source=Source(str(tmp_path / "none.mp4"))))
+        assert caught.value.kind == "missing"
+
+
+# --- windows ---------------------------------------------------------------------------------------------------------
+
+
+def test_windows_are_rows_with_the_scores_of_their_stretch(tmp_path) -> None:
+    """Two clips in one file: the first half shows one, the second the other."""
+    rising, growing = (example_clips()[i].frames(np.arange, 128) for i in (1, 2))
+    video = write_video(tmp_path / "both.mp4", frames=[*rising, *growing], fps=16, bit_rate=4_000_000)
+    assert run(arguments(video, tmp_path / "out", "--windows", "2s", "--stride", "1s")) == 0
+    rows = rows_of(tmp_path / "out")
+    assert [(row["start_seconds"], row["end_seconds"]) for row in rows] == [(0, 2), (1, 3), (2, 4)]
+    assert rows[0]["labels"][0] == "green ring rising"
+    assert rows[2]["labels"][0] == "purple bar growing"
+    assert {row["duration_seconds"] for row in rows} == {4}
+
+
+def test_a_long_video_is_read_in_pieces_and_comes_out_in_order(tmp_path) -> None:
+    video = write_video(tmp_path / "long.mp4", num_frames=400, fps=20, width=64, height=48)
+    short = write_video(tmp_path / "short.mp4", num_frames=20, fps=20)
+    (tmp_path / "list.csv").write_text(f"path\n{video}\n{short}\n")
+    assert (
+        run(arguments(tmp_path / "list.csv", tmp_path / "out", "--windows", "0.2s", "--stride", "0.1s")) == 0
+    )
+    rows = rows_of(tmp_path / "out")
+    starts = [row["start_seconds"] for row in rows if row["path"] == str(video)]
+    assert len(starts) == 199
+    assert starts == sorted(starts)
+    assert [row["path"] for row in rows] == [str(video)] * 199 + [str(short)] * 9
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "expected"),
+    [
+        (4.0, 2.0, [(0, 40), (20, 60), (40, 80), (60, 100)]),
+        (20.0, 20.0, [(0, 100)]),
+        (3.0, 3.0, [(0, 30), (30, 60), (60, 90), (90, 100)]),
+        (0.05, 5.0, [(0, 1), (50, 51)]),
+    ],
+)
+def test_spans(window, stride, expected) -> None:
+    plan = replace(PLAN, window_seconds=window, stride_seconds=stride)
+    assert spans_of(plan, 100, 10.0) == expected
+
+
+def test_each_window_decodes_the_frames_that_its_own_video_would(tmp_path) -> None:
+    video = write_video(tmp_path / "a.mp4", num_frames=40, fps=10)
+    plan = replace(PLAN, window_seconds=2.0, stride_seconds=1.0)
+    pixels, facts = decode(Piece(number=0, source=Source(str(video))), plan)
+    whole, _ = decode(Piece(number=0, source=Source(str(video))), replace(PLAN, num_frames=40, views=Views()))
+    assert pixels.shape == (3, 6, 4, 3, 32, 32)
+    assert facts.windows == ((0.0, 2.0), (1.0, 3.0), (2.0, 4.0))
+    indices = 10 + Views(2, 3).indices(20, 4)
+    plain, _ = decode(Piece(number=0, source=Source(str(video))), replace(plan, views=Views(2, 1)))
+    assert np.array_equal(plain[1], whole[0, 0][indices])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("4s", 4), ("0.5", 0.5), ("2m", 120), (" 3 s ", 3)])
+def test_lengths(text, seconds) -> None:
+    assert seconds_of("--windows", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1s", "0s", "1h", "4 seconds"])
+def test_wrong_lengths(text) -> None:
+    with pytest.raises(InputError, match="--windows"):
+        RowOptions(windows=text).check()
+
+
+def test_wrong_settings() -> None:
+    for options in (
+        RowOptions(top_k=0),
+        RowOptions(stride="1s"),
+        RunOptions(part_size=0),
+        RunOptions(decoders=0),
+    ):
+        with pytest.raises(InputError):
+            options.check()
+
+
+# --- in Python ---
+
+
+def test_inputs_and_parts_are_listed_the_same_each_time(videos, tmp_path) -> None:
+    sources = list_sources(str(videos))
+    assert sources == list_sources(str(videos))
+    output = Output(str(tmp_path / "out"))
+    output.begin({"a": 1}, overwrite=False)
+    parts = output.parts(sources, 5)
+    assert [len(part.sources) for part in parts] == [5, 5, 5, 1]
+    assert output.parts(sources, 7) == parts
+    assert [source for part in parts for source in part.sources] == sources
