@@ -13,10 +13,11 @@ from openxclip.inference.options import InferenceOptions
 from openxclip.inference.views import Views
 from openxclip.tagging.decoding import Plan
 from openxclip.tagging.identity import label_set_id, model_id
-from openxclip.tagging.local import Finished, Tagger
+from openxclip.tagging.local import TagRow, tag_runner
 from openxclip.tagging.options import RowOptions, RunOptions
 from openxclip.tagging.output import Output, Part
 from openxclip.tagging.rows import SCHEMA_VERSION, Layout, extra_columns, table
+from openxclip.tagging.runner import Finished, Runner
 from openxclip.tagging.sources import Source, list_sources
 from openxclip.tagging.workers import Decoders
 from openxclip.text.label_texts import LabelTexts
@@ -65,7 +66,7 @@ class _Tally:
     video_seconds: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
 
-    def add(self, finished: Finished) -> None:
+    def add(self, finished: Finished[TagRow]) -> None:
         self.num_computed += 1
         self.video_seconds += finished.seconds
         if finished.error_kind is not None:
@@ -128,26 +129,22 @@ class Job:
         num_decoders = self.options.decoders or os.cpu_count() or 1
         label_set = self.engine.label_set(self.texts)
         with Decoders(self._plan(), num_decoders, self.options.decode_seconds) as decoders:
-            tagger = Tagger(
-                engine=self.engine,
-                label_set=label_set,
-                layout=layout,
-                decoders=decoders,
-                num_decoders=num_decoders,
-            )
+            runner = tag_runner(self.engine, label_set, layout, decoders)
             for part in to_do:
-                yield from self._run_part(tagger, part, num_before, is_retry=part.name in done)
+                yield from self._run_part(runner, layout, part, num_before, is_retry=part.name in done)
 
-    def _run_part(self, tagger: Tagger, part: Part, num_before: int, *, is_retry: bool) -> Iterator[Progress]:
+    def _run_part(
+        self, runner: Runner[TagRow], layout: Layout, part: Part, num_before: int, *, is_retry: bool
+    ) -> Iterator[Progress]:
         """Compute a part, or only the errors of one that is there, and write it."""
         kept = self._kept_rows(part) if is_retry else {}
         missing = [i for i in range(len(part.sources)) if i not in kept]
-        rows: dict[int, Sequence[dict[str, Any]]] = dict(kept)
-        for finished in tagger.run([part.sources[i] for i in missing]):
+        rows: dict[int, Sequence[TagRow]] = dict(kept)
+        for finished in runner.run([part.sources[i] for i in missing]):
             rows[missing[finished.number]] = finished.rows
             self._tally.add(finished)
             yield self._progress(num_before)
-        self.output.write(part, table(tagger.layout, [row for i in sorted(rows) for row in rows[i]]))
+        self.output.write(part, table(layout, [row for i in sorted(rows) for row in rows[i]]))
 
     def _kept_rows(self, part: Part) -> dict[int, list[dict[str, Any]]]:
         """Rows of a part's inputs that are no errors, by the number of the input."""

@@ -29,6 +29,7 @@ class Decoders:
     """Some processes and the plan that they follow. Use it in a `with` statement."""
 
     def __init__(self, plan: Plan, num_decoders: int, max_seconds: float) -> None:
+        self.num_decoders = num_decoders
         self._plan = plan
         self._max_seconds = max_seconds
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
