@@ -15,11 +15,11 @@ $(RUN_STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	# torch first and pinned, so that no dependency pulls in another build of it
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,serve,tag]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,serve,tag,search]'
 	touch $(RUN_STAMP)
 
 $(STAMP): $(RUN_STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,serve,tag,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,serve,tag,search,dev]'
 	touch $(STAMP)
 
 $(BENCH_STAMP): $(RUN_STAMP)

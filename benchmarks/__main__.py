@@ -26,6 +26,8 @@ Suite = Literal[
     "ceiling",
     "curves",
     "serving",
+    "search",
+    "tagging",
     "gpu",
 ]
 SUITES: tuple[Suite, ...] = (
@@ -38,6 +40,8 @@ SUITES: tuple[Suite, ...] = (
     "training",
     "curves",
     "serving",
+    "search",
+    "tagging",
     "gpu",
     "forward",
 )
@@ -49,6 +53,7 @@ PEERS: dict[Suite, tuple[str, ...]] = {
     "loading": (),
     "curves": (),
     "serving": ("fastapi",),
+    "search": ("lancedb",),
 }
 """What a suite compares with; where nothing is said, transformers alone."""
 

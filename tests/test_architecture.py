@@ -41,6 +41,7 @@ ROOMS = {
 }
 for app in ("tagging", "serving"):
     ROOMS[app] = {*ORDER[: ORDER.index("reports") + 1]}
+ROOMS["search"] = {*ROOMS["tagging"], "tagging"}
 # On top stand the public surface and the command, which no room may import.
 ROOMS["(public)"] = set(ROOMS)
 ROOMS["cli"] = set(ROOMS)

@@ -10,6 +10,7 @@ import openxclip
 PUBLIC = {
     "Client": "openxclip.serving.client",
     "Engine": "openxclip.inference.engine",
+    "Index": "openxclip.search.index",
     "InferenceOptions": "openxclip.inference.options",
     "LabelTexts": "openxclip.text.label_texts",
     "ModelSource": "openxclip.checkpoints.source",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from openxclip.inference.options import InferenceOptions
     from openxclip.inference.recognizer import Prediction, Recognizer
     from openxclip.models import XCLIP, XCLIPConfig
+    from openxclip.search.index import Index
     from openxclip.serving.client import Client
     from openxclip.tagging.tag import tag
     from openxclip.text.label_texts import LabelTexts
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Client": "openxclip.serving.client",
     "Engine": "openxclip.inference.engine",
+    "Index": "openxclip.search.index",
     "InferenceOptions": "openxclip.inference.options",
     "LabelTexts": "openxclip.text.label_texts",
     "ModelSource": "openxclip.checkpoints.source",
@@ -49,6 +51,7 @@ __all__ = [
     "XCLIP",
     "Client",
     "Engine",
+    "Index",
     "InferenceOptions",
     "LabelTexts",
     "ModelSource",

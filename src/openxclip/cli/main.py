@@ -14,12 +14,14 @@ from openxclip.cli.ablate import ablate
 from openxclip.cli.convert import convert
 from openxclip.cli.evaluate import evaluate
 from openxclip.cli.explain import explain
+from openxclip.cli.index import index
 from openxclip.cli.info import info
 from openxclip.cli.models import models
 from openxclip.cli.predict import predict
 from openxclip.cli.pretrain import pretrain
 from openxclip.cli.render import render
 from openxclip.cli.report import report
+from openxclip.cli.search import search
 from openxclip.cli.serve import serve
 from openxclip.cli.tag import tag
 from openxclip.cli.train import train
@@ -29,6 +31,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "explain": explain,
     "tag": tag,
+    "index": index,
+    "search": search,
     "serve": serve,
     "train": train,
     "evaluate": evaluate,

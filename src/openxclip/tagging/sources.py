@@ -66,6 +66,25 @@ class Source:
             raise VideoError(self.path, f"it cannot be opened ({type(error).__name__}: {error})") from error
 
 
+def source_at(path: str) -> Source:
+    """The source of a path as it stands in an output; of a shard's member where it lies there.
+
+    Raises:
+        VideoError: there is no such shard or member.
+    """
+    shard, sign, member = path.rpartition("::")
+    if not sign:
+        return Source(path)
+    try:
+        system, name = fsspec.core.url_to_fs(shard)
+        found = next((source for source in _members(system, name, shard) if source.path == path), None)
+    except (OSError, tarfile.TarError) as error:
+        raise VideoError(path, f"its shard cannot be read ({error})", kind="missing") from error
+    if found is None:
+        raise VideoError(path, f"its shard holds no {member}", kind="missing")
+    return found
+
+
 def is_remote(address: str) -> bool:
     """Whether an address names another file system than this machine's."""
     return "://" in address and not address.startswith(("file://", "local://"))
