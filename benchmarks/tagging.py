@@ -93,7 +93,7 @@ def throughput(model: Path, paths: Sequence[str], folder: Path, num_turns: int =
 
 def _tag(engine: Engine, name: str, labels: Sequence[str], paths: Sequence[str], output: Path) -> float:
     started = time.perf_counter()
-    job = Job(engine, name, LabelTexts(labels=labels), str(output))
+    job = Job(engine, ModelSource(source=name), LabelTexts(labels=labels), str(output))
     for _ in job.run([Source(path) for path in paths]):
         pass
     return time.perf_counter() - started
@@ -132,10 +132,8 @@ def decoding(paths: Sequence[str], num_turns: int = NUM_TURNS) -> Table:
 
 def memory(paths: Sequence[str], folder: Path, num_inputs: int = NUM_INPUTS) -> Table:
     """Resident memory of a job over repeated files, with the shipped model."""
-    engine = Engine.load(ModelSource(source="openxclip-tiny"))
-    job = Job(
-        engine, "tiny", LabelTexts(labels=["a", "b"]), str(folder / "memory"), run=RunOptions(part_size=256)
-    )
+    source, texts = ModelSource(source="openxclip-tiny"), LabelTexts(labels=["a", "b"])
+    job = Job(Engine.load(source), source, texts, str(folder / "memory"), run=RunOptions(part_size=256))
     sources = [Source(paths[i % len(paths)]) for i in range(num_inputs)]
     marks = {1000: 0.0, num_inputs: 0.0}
     started = time.perf_counter()
@@ -143,6 +141,7 @@ def memory(paths: Sequence[str], folder: Path, num_inputs: int = NUM_INPUTS) -> 
         if state.num_done in marks:
             marks[state.num_done] = _resident_mib()
     first, last = marks.values()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Table(
         title=f"Memory over {num_inputs:,} inputs, openxclip-tiny",
         command=f"python -m benchmarks {SUITE}",
@@ -150,7 +149,7 @@ def memory(paths: Sequence[str], folder: Path, num_inputs: int = NUM_INPUTS) -> 
         rows=tuple((f"{number:,}", f"{mib:.0f}") for number, mib in marks.items()),
         notes=(
             f"{100 * (last / first - 1):+.1f} %; {num_inputs / (time.perf_counter() - started):.1f} videos a "
-            f"second. Peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB, of the suites before it as well.",
+            f"second. Peak {peak:.0f} MiB, of what ran before as well.",
         ),
     )
 

@@ -64,8 +64,16 @@ def tag(options: Annotated[TagOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(
     from openxclip.inference.engine import Engine
     from openxclip.tagging.tag import Job
 
-    engine = Engine.load(options.load.source(options.model), options.inference)
-    job = Job(engine, options.model, texts, options.output, options.rows, options.run, limits)
+    source = options.load.source(options.model)
+    job = Job(
+        Engine.load(source, options.inference),
+        source,
+        texts,
+        options.output,
+        options.rows,
+        options.run,
+        limits,
+    )
     _show_progress(job, sources)
     summary = job.summary()
     print(json.dumps(asdict(summary)) if options.print_json else _text(summary))

@@ -317,15 +317,12 @@ class Index:
             InputError: a number or the condition cannot be used.
         """
         feature = self._text_feature(text)
-        rows = self._nearest(feature[0].numpy(), max(top_k, rerank), where, with_context=rerank > 0)
-        if not rows:
-            return []
-        if rerank and self.engine.model.prompting is not None:
-            scores = self._prompted(rows, feature)
+        found = self._nearest(feature[0].numpy(), max(top_k, rerank), where, with_context=rerank > 0)
+        if rerank and len(found) and self.engine.model.prompting is not None:
+            scores = self._prompted(found, feature)
         else:
-            scores = [1 - row["_distance"] for row in rows]
-        best = sorted(zip(rows, scores, strict=True), key=lambda pair: -pair[1])[:top_k]
-        return [_hit(row, score) for row, score in best]
+            scores = 1 - found["_distance"].to_numpy()
+        return _hits(found, scores, top_k)
 
     def similar(self, video: str, *, top_k: int = 10, where: str | None = None) -> list[Hit]:
         """Windows that look like a video, best first.
@@ -334,11 +331,9 @@ class Index:
             VideoError: the video cannot be read.
             InputError: the condition cannot be used.
         """
-        rows = self._nearest(
-            self._read(source_at(video), None)["embedding"], top_k, where, with_context=False
-        )
-        scores = [1 - row["_distance"] for row in rows]
-        return [_hit(row, score, score >= NEAR_DUPLICATE) for row, score in zip(rows, scores, strict=True)]
+        feature = self._read(source_at(video), None)["embedding"]
+        found = self._nearest(feature, top_k, where, with_context=False)
+        return _hits(found, 1 - found["_distance"].to_numpy(), top_k, near_duplicate=NEAR_DUPLICATE)
 
     @torch.inference_mode()
     def _text_feature(self, text: str) -> Tensor:
@@ -347,16 +342,15 @@ class Index:
         tokens = self.engine.tokenizer([text]).to(model.logit_scale.device)
         return label_features(model, tokens, [1]).float().cpu()
 
-    def _nearest(
-        self, vector: np.ndarray, count: int, where: str | None, *, with_context: bool
-    ) -> list[IndexRow]:
+    def _nearest(self, vector: np.ndarray, count: int, where: str | None, *, with_context: bool) -> Any:
+        """Rows as an Arrow table, nearest first."""
         if count < 1:
             raise InputError(f"top_k must be at least 1, got {count}")
         columns = [*FACTS, "embedding", *(["context"] if with_context and self.settings.num_context else [])]
         query = self._table.search(np.asarray(vector, np.float32), vector_column_name="embedding")
         query = query.distance_type("cosine").nprobes(20).select([*columns, "_distance"]).limit(count)
         try:
-            return (query if where is None else query.where(where, prefilter=True)).to_arrow().to_pylist()
+            return (query if where is None else query.where(where, prefilter=True)).to_arrow()
         except (ValueError, RuntimeError, OSError) as error:
             if where is None:
                 raise
@@ -364,18 +358,21 @@ class Index:
             raise InputError(f"the filter {where!r} cannot be used: {error}. Columns are {known}") from error
 
     @torch.inference_mode()
-    def _prompted(self, rows: Sequence[IndexRow], text: Tensor) -> list[float]:
+    def _prompted(self, found: Any, text: Tensor) -> np.ndarray:
         """Cosine of each candidate with the text as it sees it."""
-        if not self.settings.num_context:
-            rows = [self._read(source_at(row["path"]), row["start_seconds"]) for row in rows]
+        if self.settings.num_context:
+            embedding, context = (_matrix(found[name]) for name in ("embedding", "context"))
+        else:
+            places = zip(found["path"].to_pylist(), found["start_seconds"].to_pylist(), strict=True)
+            rows = [self._read(source_at(path), start) for path, start in places]
+            embedding, context = (np.stack([row[name] for row in rows]) for name in ("embedding", "context"))
         model = self.engine.model
         dtype, device = model.logit_scale.dtype, model.logit_scale.device
-        videos = torch.from_numpy(np.array([row["embedding"] for row in rows], np.float32)).to(device, dtype)
-        context = torch.from_numpy(np.array([row["context"] for row in rows], np.float32)).to(device, dtype)
-        patches = context.unflatten(1, (-1, self.settings.embed_dim))  # (M, N, E)
+        videos, flat = (torch.from_numpy(values).to(device, dtype) for values in (embedding, context))
+        patches = flat.unflatten(1, (-1, self.settings.embed_dim))  # (M, N, E)
         logits = model.logits(VideoFeatures(videos, patches), text.to(device, dtype))[:, 0].float()
         bias = 0.0 if model.logit_bias is None else float(model.logit_bias)
-        return ((logits - bias) / model.logit_scale.float().exp()).tolist()
+        return ((logits - bias) / model.logit_scale.float().exp()).cpu().numpy()
 
     def _read(self, source: Source, start_seconds: float | None) -> IndexRow:
         """A window of a video, computed now; None for the whole video."""
@@ -484,15 +481,20 @@ def _fingerprint(source: Source) -> str:
     return f"{facts.get('size')} {when} {source.offset_bytes} {source.size_bytes}"
 
 
-def _hit(row: IndexRow, score: float, is_near_duplicate: bool = False) -> Hit:
-    return Hit(
-        path=row["path"],
-        start_seconds=row["start_seconds"],
-        end_seconds=row["end_seconds"],
-        duration_seconds=row["duration_seconds"],
-        score=float(score),
-        is_near_duplicate=is_near_duplicate,
-    )
+def _matrix(column: Any) -> np.ndarray:
+    """A column of lists of equal length -> (M, length)."""
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), -1).astype(np.float32)
+
+
+def _hits(found: Any, scores: np.ndarray, top_k: int, near_duplicate: float = np.inf) -> list[Hit]:
+    """The best rows; a score from `near_duplicate` on says that they are."""
+    best = np.argsort(-scores, kind="stable")[:top_k]
+    facts = found.select(["path", "start_seconds", "end_seconds", "duration_seconds"]).take(best).to_pylist()
+    return [
+        Hit(**row, score=float(score), is_near_duplicate=bool(score >= near_duplicate))
+        for row, score in zip(facts, scores[best], strict=True)
+    ]
 
 
 def _quoted(text: str) -> str:

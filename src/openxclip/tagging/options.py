@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -67,6 +67,16 @@ class RunOptions:
     """try inputs again that ended in an error"""
     overwrite: bool = False
     """begin anew, and drop what an earlier job wrote"""
+    engine: Literal["local", "ray"] = "local"
+    """where: this machine, or a Ray cluster"""
+    address: str | None = None
+    """of a Ray cluster, such as auto or ray://host:10001; by default one is started on this machine"""
+    models: str = "1"
+    """with Ray: copies of the model, such as 4, or 1-8 for as many as there is work for"""
+    model_cpus: float = 1.0
+    """with Ray: cores that a copy is counted with"""
+    model_gpus: float = 0.0
+    """with Ray: GPUs of a copy; 0.25 lets four share one"""
 
     def check(self) -> None:
         """Refuse values that mean nothing.
@@ -74,10 +84,30 @@ class RunOptions:
         Raises:
             InputError: a number is not greater than 0.
         """
-        for name in ("decoders", "decode_seconds", "part_size"):
+        _ = self.num_models
+        if self.engine == "local" and self.address is not None:
+            raise InputError("--address is that of a Ray cluster; add --engine ray")
+        if self.model_gpus < 0:
+            raise InputError(f"--model-gpus must not be negative, got {self.model_gpus}")
+        for name in ("decoders", "decode_seconds", "part_size", "model_cpus"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"--{name.replace('_', '-')} must be greater than 0, got {value}")
+
+    @property
+    def num_models(self) -> tuple[int, int]:
+        """Least and most copies of the model.
+
+        Raises:
+            InputError: `models` is neither a number nor a range.
+        """
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", self.models.strip())
+        least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= least <= most:
+            raise InputError(
+                f"--models must be a number such as 4, or a range such as 1-8, got {self.models!r}"
+            )
+        return least, most
 
 
 def seconds_of(option: str, text: str) -> float:

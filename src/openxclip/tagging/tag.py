@@ -72,6 +72,12 @@ class _Tally:
         if finished.error_kind is not None:
             self.errors[finished.error_kind] = self.errors.get(finished.error_kind, 0) + 1
 
+    def add_part(self, num_inputs: int, video_seconds: float, errors: dict[str, int]) -> None:
+        self.num_computed += num_inputs
+        self.video_seconds += video_seconds
+        for kind, count in errors.items():
+            self.errors[kind] = self.errors.get(kind, 0) + count
+
     @property
     def seconds(self) -> float:
         return max(1e-9, time.perf_counter() - self.started)
@@ -87,20 +93,20 @@ class Job:
     def __init__(
         self,
         engine: Engine,
-        model_name: str,
+        source: ModelSource,
         texts: LabelTexts,
         output: str,
         rows: RowOptions | None = None,
         run: RunOptions | None = None,
         limits: VideoLimits | None = None,
     ) -> None:
-        self.engine, self.texts = engine, texts
+        self.engine, self.source, self.texts = engine, source, texts
         self.rows, self.options = rows or RowOptions(), run or RunOptions()
         self.rows.check()
         self.options.check()
         self.output = Output(output)
         self.limits = limits or VideoLimits()
-        self._model_id = model_id(model_name, engine.model)
+        self._model_id = model_id(source.source, engine.model)
         self._tally = _Tally()
         self._parts: list[Part] = []
 
@@ -126,12 +132,41 @@ class Job:
         self._tally = _Tally()
         if not to_do:
             return
+        if self.options.engine == "ray":
+            yield from self._run_on_ray(to_do, layout, num_before)
+            return
         num_decoders = self.options.decoders or os.cpu_count() or 1
         label_set = self.engine.label_set(self.texts)
         with Decoders(self._plan(), num_decoders, self.options.decode_seconds) as decoders:
             runner = tag_runner(self.engine, label_set, layout, decoders)
             for part in to_do:
                 yield from self._run_part(runner, layout, part, num_before, is_retry=part.name in done)
+
+    def _run_on_ray(self, parts: Sequence[Part], layout: Layout, num_before: int) -> Iterator[Progress]:
+        from openxclip.tagging.ray_engine import Cluster, Work, run_parts
+
+        options = self.options
+        least, most = options.num_models
+        work = Work(
+            model=self.source,
+            inference=self.engine.options,
+            texts=self.texts,
+            layout=layout,
+            plan=self._plan(),
+            output=self.output.address,
+            decode_seconds=options.decode_seconds,
+        )
+        cluster = Cluster(
+            address=options.address,
+            min_models=least,
+            max_models=most,
+            model_cpus=options.model_cpus,
+            model_gpus=options.model_gpus,
+            num_decoders=options.decoders,
+        )
+        for done in run_parts(parts, work, cluster):
+            self._tally.add_part(done.num_inputs, done.video_seconds, done.errors)
+            yield self._progress(num_before)
 
     def _run_part(
         self, runner: Runner[TagRow], layout: Layout, part: Part, num_before: int, *, is_retry: bool
@@ -262,7 +297,7 @@ def tag(
     texts = labels if isinstance(labels, LabelTexts) else LabelTexts(labels=labels)
     if isinstance(labels, str):
         raise InputError(f"labels must be a list, got {labels!r}")
-    job = Job(Engine.load(source, inference), source.source, texts, output, rows, run, limits)
+    job = Job(Engine.load(source, inference), source, texts, output, rows, run, limits)
     for _ in job.run(inputs):
         pass
     return job.summary()

@@ -1,0 +1,169 @@
+"""The same stages on Ray Data: CPU tasks decode parts, actors that hold the model compute and write them. Needs ray.
+
+A part is what travels. Ray tries a task again when its process or node dies; a part that is computed twice is the same
+both times and replaces itself. Decoding happens in processes of its own here as well, so that a video that kills its
+decoder takes no Ray worker with it. Ray Data bounds what lies between the stages.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openxclip.checkpoints.source import ModelSource
+from openxclip.errors import MissingExtraError, VideoError
+from openxclip.inference.engine import Engine
+from openxclip.inference.options import InferenceOptions
+from openxclip.tagging.decoding import WINDOWS_AT_ONCE, Facts, Piece, Plan
+from openxclip.tagging.local import TagRow, tag_runner
+from openxclip.tagging.output import Output, Part
+from openxclip.tagging.rows import Layout, table
+from openxclip.tagging.workers import Decoders
+from openxclip.text.label_texts import LabelTexts
+
+try:
+    import ray
+    import ray.data
+except ImportError as error:
+    raise MissingExtraError("ray[data]", "ray") from error
+
+RETRIES = 5  # of a part whose task or actor dies with its process or node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where a job runs, and what it may take there."""
+
+    address: str | None = None
+    """Of a cluster, such as "auto" or ray://host:10001; None starts one on this machine."""
+    min_models: int = 1
+    max_models: int = 1
+    """Actors that hold the model: as many as there is work for, between these."""
+    model_cpus: float = 1.0
+    """Cores that an actor is counted with; may be a fraction."""
+    model_gpus: float = 0.0
+    """GPUs of an actor; a fraction lets several share one."""
+    num_decoders: int | None = None
+    """Decoding tasks at the same time; None for what the cluster has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What every actor needs to know."""
+
+    model: ModelSource
+    inference: InferenceOptions
+    texts: LabelTexts
+    layout: Layout
+    plan: Plan
+    output: str
+    decode_seconds: float
+
+
+@dataclass(frozen=True)
+class PartDone:
+    """A part that was written."""
+
+    number: int
+    num_inputs: int
+    video_seconds: float
+    errors: dict[str, int]
+
+
+@dataclass
+class _Decoded:
+    """Pieces that were decoded elsewhere, for a `Runner` in place of `Decoders`."""
+
+    pixels: dict[tuple[int, int], Any] = field(default_factory=dict)
+    """Piece -> uint8 (W * V, T, 3, S, S), or (reason, kind)."""
+    facts: dict[tuple[int, int], Facts] = field(default_factory=dict)
+    num_decoders: int = 1
+
+    def read(self, piece: Piece) -> Tensor:
+        found = self.pixels.pop((piece.number, piece.first_window))
+        if isinstance(found, tuple):
+            raise VideoError(piece.source.path, *found)
+        return torch.from_numpy(found)
+
+    def facts_of(self, piece: Piece) -> Facts:
+        return self.facts.pop((piece.number, piece.first_window))
+
+
+def run_parts(parts: Sequence[Part], work: Work, cluster: Cluster) -> Iterator[PartDone]:
+    """Compute and write parts, in any order."""
+    if not ray.is_initialized():
+        ray.init(address=cluster.address, log_to_driver=False, include_dashboard=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    shared = ray.put(work)
+    items = [{"part": part} for part in parts]
+    data: Any = ray.data.from_items(items, override_num_blocks=len(items))
+    decoded = data.map(
+        _decode_part,
+        fn_kwargs={"work": shared},
+        num_cpus=1,
+        concurrency=cluster.num_decoders,
+        max_retries=RETRIES,
+    )
+    done = decoded.map(
+        _Model,
+        fn_constructor_kwargs={"work": shared},
+        concurrency=(cluster.min_models, cluster.max_models),
+        num_cpus=cluster.model_cpus,
+        num_gpus=cluster.model_gpus,
+        max_restarts=RETRIES,
+        max_task_retries=RETRIES,
+    )
+    for row in done.iter_rows():
+        yield row["done"]
+
+
+def _decode_part(row: dict[str, Any], work: Any) -> dict[str, Any]:
+    """All pieces of a part, decoded one after the other; other parts are decoded elsewhere meanwhile."""
+    work = ray.get(work) if isinstance(work, ray.ObjectRef) else work
+    part, decoded = row["part"], _Decoded()
+    with Decoders(work.plan, 1, work.decode_seconds) as decoders:
+        for number, source in enumerate(part.sources):
+            _decode_input(decoders, decoded, Piece(number=number, source=source))
+    return {"part": part, "decoded": decoded}
+
+
+def _decode_input(decoders: Decoders, decoded: _Decoded, piece: Piece) -> None:
+    first = piece
+    while True:
+        key = piece.number, piece.first_window
+        try:
+            decoded.pixels[key] = decoders.read(piece).numpy()
+        except VideoError as error:
+            decoded.pixels[key] = (error.reason, error.kind)
+            return
+        decoded.facts[key] = decoders.facts_of(piece)
+        following = piece.first_window + WINDOWS_AT_ONCE
+        if following >= decoded.facts[key].num_windows:
+            return
+        piece = Piece(number=first.number, source=first.source, first_window=following)
+
+
+class _Model:
+    """An actor: loads the model once, then computes and writes parts."""
+
+    def __init__(self, work: Any) -> None:
+        self.work: Work = ray.get(work) if isinstance(work, ray.ObjectRef) else work
+        self.engine = Engine.load(self.work.model, self.work.inference)
+        self.label_set = self.engine.label_set(self.work.texts)
+        self.output = Output(self.work.output)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        part, layout = row["part"], self.work.layout
+        runner = tag_runner(self.engine, self.label_set, layout, row["decoded"])
+        rows: list[TagRow] = []
+        seconds, errors = 0.0, dict[str, int]()
+        finished = sorted(runner.run(part.sources), key=lambda one: one.number)
+        for one in finished:
+            rows += one.rows
+            seconds += one.seconds
+            if one.error_kind is not None:
+                errors[one.error_kind] = errors.get(one.error_kind, 0) + 1
+        self.output.write(part, table(layout, rows))
+        return {"done": PartDone(part.number, len(part.sources), seconds, errors)}
