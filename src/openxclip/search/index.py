@@ -40,7 +40,10 @@ except ImportError as error:
 
 TABLE, META = "windows", "index.json"
 INPUTS_AT_ONCE = 64  # inputs whose rows are added together: what an interrupted update does again at most
-MIN_ROWS_OF_ANN = 200_000  # below this, comparing with every row is as fast as an index of vectors
+MIN_ROWS_OF_ANN = (
+    2_000_000  # below this, comparing with every row takes no second; an index of vectors misses some
+)
+NUM_PROMPTERS = 16  # videos that a text is prompted by for the first stage
 NEAR_DUPLICATE = 0.99  # cosine from which two windows are called near duplicates
 
 FACTS = ("path", "start_seconds", "end_seconds", "duration_seconds", "fps", "width", "height", "codec")
@@ -291,6 +294,10 @@ class Index:
         if self.num_rows >= MIN_ROWS_OF_ANN and not self._table.list_indices():
             self.build_ann()
 
+    def _num_probes(self) -> int:
+        """Partitions that a search looks into, where there is an index of vectors: a tenth of them."""
+        return max(20, round(self.num_rows**0.5 / 10))
+
     def build_ann(self) -> None:
         """Build an index of vectors, so that a search need not look at every row."""
         partitions = max(1, round(self.num_rows**0.5))
@@ -317,7 +324,8 @@ class Index:
             InputError: a number or the condition cannot be used.
         """
         feature = self._text_feature(text)
-        found = self._nearest(feature[0].numpy(), max(top_k, rerank), where, with_context=rerank > 0)
+        query = self._query(feature) if rerank else feature[0].numpy()
+        found = self._nearest(query, max(top_k, rerank), where, with_context=rerank > 0)
         if rerank and len(found) and self.engine.model.prompting is not None:
             scores = self._prompted(found, feature)
         else:
@@ -342,13 +350,36 @@ class Index:
         tokens = self.engine.tokenizer([text]).to(model.logit_scale.device)
         return label_features(model, tokens, [1]).float().cpu()
 
+    @torch.inference_mode()
+    def _query(self, text: Tensor) -> np.ndarray:
+        """What the first stage looks for (E,): the mean direction of the text as some videos of the index see it.
+
+        A model with prompting learned to compare videos with prompted texts; the bare text lies elsewhere. Without
+        context the bare text has to do.
+        """
+        if not self.settings.num_context or self.engine.model.prompting is None:
+            return text[0].numpy()
+        some = self._table.search().select(["context"]).limit(NUM_PROMPTERS).to_arrow()
+        if not len(some):
+            return text[0].numpy()
+        weight = self.engine.model.logit_scale
+        patches = torch.from_numpy(_matrix(some["context"])).to(weight.device, weight.dtype)
+        patches = patches.unflatten(1, (-1, self.settings.embed_dim))
+        prompted = self.engine.model.prompting(text.to(weight.device, weight.dtype), patches)[:, 0]  # (M, E)
+        return torch.nn.functional.normalize(prompted.float(), dim=-1).mean(dim=0).cpu().numpy()
+
     def _nearest(self, vector: np.ndarray, count: int, where: str | None, *, with_context: bool) -> Any:
         """Rows as an Arrow table, nearest first."""
         if count < 1:
             raise InputError(f"top_k must be at least 1, got {count}")
         columns = [*FACTS, "embedding", *(["context"] if with_context and self.settings.num_context else [])]
         query = self._table.search(np.asarray(vector, np.float32), vector_column_name="embedding")
-        query = query.distance_type("cosine").nprobes(20).select([*columns, "_distance"]).limit(count)
+        query = (
+            query.distance_type("cosine")
+            .nprobes(self._num_probes())
+            .select([*columns, "_distance"])
+            .limit(count)
+        )
         try:
             return (query if where is None else query.where(where, prefilter=True)).to_arrow()
         except (ValueError, RuntimeError, OSError) as error:

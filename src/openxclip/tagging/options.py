@@ -75,6 +75,8 @@ class RunOptions:
     """with Ray: copies of the model, such as 4, or 1-8 for as many as there is work for"""
     model_cpus: float = 1.0
     """with Ray: cores that a copy is counted with"""
+    model_threads: int | None = None
+    """with Ray: threads of a copy; by default as many as its cores"""
     model_gpus: float = 0.0
     """with Ray: GPUs of a copy; 0.25 lets four share one"""
 
@@ -89,7 +91,7 @@ class RunOptions:
             raise InputError("--address is that of a Ray cluster; add --engine ray")
         if self.model_gpus < 0:
             raise InputError(f"--model-gpus must not be negative, got {self.model_gpus}")
-        for name in ("decoders", "decode_seconds", "part_size", "model_cpus"):
+        for name in ("decoders", "decode_seconds", "part_size", "model_cpus", "model_threads"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"--{name.replace('_', '-')} must be greater than 0, got {value}")

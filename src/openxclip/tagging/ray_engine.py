@@ -5,6 +5,8 @@ both times and replaces itself. Decoding happens in processes of its own here as
 decoder takes no Ray worker with it. Ray Data bounds what lies between the stages.
 """
 
+import logging
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from openxclip.checkpoints.source import ModelSource
-from openxclip.errors import MissingExtraError, VideoError
+from openxclip.errors import InputError, MissingExtraError, VideoError
 from openxclip.inference.engine import Engine
 from openxclip.inference.options import InferenceOptions
 from openxclip.tagging.decoding import WINDOWS_AT_ONCE, Facts, Piece, Plan
@@ -29,7 +31,10 @@ try:
 except ImportError as error:
     raise MissingExtraError("ray[data]", "ray") from error
 
-RETRIES = 5  # of a part whose task or actor dies with its process or node
+
+DECODER_CPUS = (
+    0.999  # not that of a model: Ray Data runs stages as one that ask for the same, one after the other
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,8 @@ class Work:
     plan: Plan
     output: str
     decode_seconds: float
+    num_threads: int
+    """Of a copy of the model."""
 
 
 @dataclass(frozen=True)
@@ -94,39 +101,56 @@ class _Decoded:
 def run_parts(parts: Sequence[Part], work: Work, cluster: Cluster) -> Iterator[PartDone]:
     """Compute and write parts, in any order."""
     if not ray.is_initialized():
-        ray.init(address=cluster.address, log_to_driver=False, include_dashboard=False)
+        ray.init(
+            address=cluster.address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR
+        )
+    num_decoders = cluster.num_decoders or _free_cores(cluster)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the job has a progress bar of its own
     ray.data.DataContext.get_current().enable_progress_bars = False
-    shared = ray.put(work)
-    items = [{"part": part} for part in parts]
+    # Values of ours travel as bytes: Arrow knows no such types.
+    items = [{"part": pickle.dumps(part)} for part in parts]
     data: Any = ray.data.from_items(items, override_num_blocks=len(items))
+    # Ray Data tries tasks and actors again whose process or node dies.
     decoded = data.map(
         _decode_part,
-        fn_kwargs={"work": shared},
-        num_cpus=1,
-        concurrency=cluster.num_decoders,
-        max_retries=RETRIES,
+        fn_kwargs={"work": work},
+        num_cpus=DECODER_CPUS,
+        compute=ray.data.TaskPoolStrategy(size=num_decoders),
     )
     done = decoded.map(
         _Model,
-        fn_constructor_kwargs={"work": shared},
-        concurrency=(cluster.min_models, cluster.max_models),
+        fn_constructor_kwargs={"work": work},
+        compute=ray.data.ActorPoolStrategy(min_size=cluster.min_models, max_size=cluster.max_models),
         num_cpus=cluster.model_cpus,
         num_gpus=cluster.model_gpus,
-        max_restarts=RETRIES,
-        max_task_retries=RETRIES,
     )
     for row in done.iter_rows():
-        yield row["done"]
+        yield pickle.loads(row["done"])
 
 
-def _decode_part(row: dict[str, Any], work: Any) -> dict[str, Any]:
+def _free_cores(cluster: Cluster) -> int:
+    """Cores that the models leave for decoding.
+
+    Raises:
+        InputError: none: the job would wait for ever.
+    """
+    cores = ray.cluster_resources().get("CPU", 0.0)
+    free = int(cores - cluster.min_models * cluster.model_cpus)
+    if free < 1:
+        raise InputError(
+            f"the cluster has {cores:g} cores; {cluster.min_models} models of {cluster.model_cpus:g} leave none for "
+            "decoding. Lower --models or --model-cpus"
+        )
+    return free
+
+
+def _decode_part(row: dict[str, Any], work: Work) -> dict[str, Any]:
     """All pieces of a part, decoded one after the other; other parts are decoded elsewhere meanwhile."""
-    work = ray.get(work) if isinstance(work, ray.ObjectRef) else work
-    part, decoded = row["part"], _Decoded()
+    part, decoded = pickle.loads(row["part"]), _Decoded()
     with Decoders(work.plan, 1, work.decode_seconds) as decoders:
         for number, source in enumerate(part.sources):
             _decode_input(decoders, decoded, Piece(number=number, source=source))
-    return {"part": part, "decoded": decoded}
+    return {"part": row["part"], "decoded": pickle.dumps(decoded)}
 
 
 def _decode_input(decoders: Decoders, decoded: _Decoded, piece: Piece) -> None:
@@ -148,15 +172,18 @@ def _decode_input(decoders: Decoders, decoded: _Decoded, piece: Piece) -> None:
 class _Model:
     """An actor: loads the model once, then computes and writes parts."""
 
-    def __init__(self, work: Any) -> None:
-        self.work: Work = ray.get(work) if isinstance(work, ray.ObjectRef) else work
+    def __init__(self, work: Work) -> None:
+        # Ray counts cores, and gives a process one thread for each; sums of other numbers of threads differ in the
+        # last bits.
+        torch.set_num_threads(work.num_threads)
+        self.work = work
         self.engine = Engine.load(self.work.model, self.work.inference)
         self.label_set = self.engine.label_set(self.work.texts)
         self.output = Output(self.work.output)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        part, layout = row["part"], self.work.layout
-        runner = tag_runner(self.engine, self.label_set, layout, row["decoded"])
+        part, layout = pickle.loads(row["part"]), self.work.layout
+        runner = tag_runner(self.engine, self.label_set, layout, pickle.loads(row["decoded"]))
         rows: list[TagRow] = []
         seconds, errors = 0.0, dict[str, int]()
         finished = sorted(runner.run(part.sources), key=lambda one: one.number)
@@ -166,4 +193,4 @@ class _Model:
             if one.error_kind is not None:
                 errors[one.error_kind] = errors.get(one.error_kind, 0) + 1
         self.output.write(part, table(layout, rows))
-        return {"done": PartDone(part.number, len(part.sources), seconds, errors)}
+        return {"done": pickle.dumps(PartDone(part.number, len(part.sources), seconds, errors))}

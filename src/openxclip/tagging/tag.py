@@ -1,5 +1,6 @@
 """A whole job: list the inputs, compute what is not done, write it part by part."""
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -155,6 +156,7 @@ class Job:
             plan=self._plan(),
             output=self.output.address,
             decode_seconds=options.decode_seconds,
+            num_threads=options.model_threads or max(1, math.ceil(options.model_cpus)),
         )
         cluster = Cluster(
             address=options.address,
