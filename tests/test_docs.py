@@ -62,7 +62,7 @@ def test_the_commands_are_found() -> None:
     assert len(COMMANDS) >= 16
     assert {arguments[0] for arguments in COMMANDS} == {
         *("predict", "train", "evaluate", "ablate", "pretrain", "render", "report", "info", "convert"),
-        *("explain", "serve", "tag"),
+        *("explain", "serve", "tag", "index", "search"),
     }
 
 
