@@ -57,6 +57,16 @@ def test_what_is_run_is_understood(name, tmp_path, monkeypatch, capsys) -> None:
     assert re.fullmatch(r"openxclip: .*\n", capsys.readouterr().err)
 
 
+def test_the_job_for_ray_is_understood(tmp_path, capsys) -> None:
+    script = (DEPLOY / "ray" / "job.sh").read_text(encoding="utf-8")
+    command = script[script.index("exec openxclip ") :].replace("\\\n", " ")
+    filled = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", command)
+    for number, value in (("1", str(tmp_path / "none")), ("2", "a, b"), ("3", str(tmp_path / "out"))):
+        filled = filled.replace(f"${number}", value)
+    assert run(shlex.split(filled)[2:]) == 2
+    assert "none" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
 def test_images_run_without_rights_and_copy_what_exists(path) -> None:
     found = instructions(path)
