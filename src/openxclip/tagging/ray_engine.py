@@ -1,8 +1,8 @@
-"""The same stages on Ray Data: CPU tasks decode parts, actors that hold the model compute and write them. Needs ray.
+"""The same stages on Ray Data: actors on CPUs decode parts, actors that hold the model compute and write them.
 
-A part is what travels. Ray tries a task again when its process or node dies; a part that is computed twice is the same
-both times and replaces itself. Decoding happens in processes of its own here as well, so that a video that kills its
-decoder takes no Ray worker with it. Ray Data bounds what lies between the stages.
+Needs ray. A part is what travels. Ray tries it again when its process or node dies; a part that is computed twice is
+the same both times and replaces itself. Decoding happens in processes of its own here as well, so that a video that
+kills its decoder takes no Ray worker with it. Ray Data bounds what lies between the stages.
 """
 
 import logging
@@ -51,7 +51,7 @@ class Cluster:
     model_gpus: float = 0.0
     """GPUs of an actor; a fraction lets several share one."""
     num_decoders: int | None = None
-    """Decoding tasks at the same time; None for what the cluster has."""
+    """Decoding actors; None for the cores that the models leave."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +112,10 @@ def run_parts(parts: Sequence[Part], work: Work, cluster: Cluster) -> Iterator[P
     data: Any = ray.data.from_items(items, override_num_blocks=len(items))
     # Ray Data tries tasks and actors again whose process or node dies.
     decoded = data.map(
-        _decode_part,
-        fn_kwargs={"work": work},
+        _Decoder,
+        fn_constructor_kwargs={"work": work},
         num_cpus=DECODER_CPUS,
-        compute=ray.data.TaskPoolStrategy(size=num_decoders),
+        compute=ray.data.ActorPoolStrategy(size=num_decoders),
     )
     done = decoded.map(
         _Model,
@@ -144,13 +144,17 @@ def _free_cores(cluster: Cluster) -> int:
     return free
 
 
-def _decode_part(row: dict[str, Any], work: Work) -> dict[str, Any]:
-    """All pieces of a part, decoded one after the other; other parts are decoded elsewhere meanwhile."""
-    part, decoded = pickle.loads(row["part"]), _Decoded()
-    with Decoders(work.plan, 1, work.decode_seconds) as decoders:
+class _Decoder:
+    """An actor: decodes all pieces of a part, one after the other, in a process of its own that it keeps."""
+
+    def __init__(self, work: Work) -> None:
+        self.decoders = Decoders(work.plan, 1, work.decode_seconds)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        part, decoded = pickle.loads(row["part"]), _Decoded()
         for number, source in enumerate(part.sources):
-            _decode_input(decoders, decoded, Piece(number=number, source=source))
-    return {"part": row["part"], "decoded": pickle.dumps(decoded)}
+            _decode_input(self.decoders, decoded, Piece(number=number, source=source))
+        return {"part": row["part"], "decoded": pickle.dumps(decoded)}
 
 
 def _decode_input(decoders: Decoders, decoded: _Decoded, piece: Piece) -> None:
