@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_tagging import CRASH_HOOK, arguments, rows_of, tag
+from paths import needs_data
+from test_tagging import CRASH_HOOK, arguments, real_clips_and_broken_files, rows_of, tag
 
 from openxclip.cli.main import run
 from openxclip.errors import InputError
@@ -61,20 +62,36 @@ def test_a_video_that_kills_its_decoder_is_one_error_row(videos, undisturbed, tm
 
 
 def test_a_cluster_of_two_nodes_loses_a_worker_and_then_a_node(videos, undisturbed, tmp_path) -> None:
+    disturbed(videos, tmp_path / "out", ())
+    assert rows_of(tmp_path / "out") == rows_of(undisturbed)
+
+
+@needs_data("ucf8/videos")
+def test_real_clips_on_two_nodes_that_are_disturbed(tmp_path) -> None:
+    inputs = real_clips_and_broken_files(tmp_path / "inputs")
+    more = ("--part-size", "16")
+    assert run(arguments(inputs, tmp_path / "undisturbed", *more)) == 1
+    disturbed(inputs, tmp_path / "out", more)
+    rows = rows_of(tmp_path / "out")
+    assert rows == rows_of(tmp_path / "undisturbed")
+    assert sum(row["error_kind"] is not None for row in rows) == 20
+    print(f"{len(rows)} rows on two nodes, of which one died")
+
+
+def disturbed(inputs: Path, output: Path, more: tuple[str, ...]) -> None:
+    """Run a job on two nodes; a worker dies, then one of the nodes."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     try:
         second = cluster.add_node(num_cpus=2)
-        output = tmp_path / "out"
-        process = tag(*arguments(videos, output, *MORE, "--address", cluster.address))
+        process = tag(*arguments(inputs, output, *MORE, *more, "--address", cluster.address))
         wait_for_parts(output, 2, process)
         killed = kill_a_worker()
         wait_for_parts(output, 5, process)
         cluster.remove_node(second, allow_graceful=False)
         finished(process)
         assert killed
-        assert rows_of(output) == rows_of(undisturbed)
     finally:
         cluster.shutdown()
 

@@ -289,13 +289,7 @@ def test_killed_at_random_moments_it_goes_on(videos, undisturbed, tmp_path) -> N
 @needs_data("ucf8/videos")
 def test_real_clips_killed_ten_times(tmp_path) -> None:
     """The clips of ucf8 and 20 broken files: rows equal those of an undisturbed run, and 20 errors are named."""
-    inputs = tmp_path / "inputs"
-    inputs.mkdir()
-    for path in (DATA / "ucf8" / "videos").rglob("*.*"):
-        (inputs / path.name).symlink_to(path)
-    whole = next(iter(sorted(inputs.iterdir()))).read_bytes()
-    for number in range(20):
-        (inputs / f"broken_{number}.avi").write_bytes(whole[: 40 * number])
+    inputs = real_clips_and_broken_files(tmp_path / "inputs")
     more = ("--part-size", "16")
     assert run(arguments(inputs, tmp_path / "undisturbed", *more)) == 1
     killed = killed_and_finished(inputs, tmp_path / "out", 10, *more)
@@ -303,6 +297,17 @@ def test_real_clips_killed_ten_times(tmp_path) -> None:
     assert rows == rows_of(tmp_path / "undisturbed")
     assert sum(row["error_kind"] is not None for row in rows) == 20
     print(f"{len(rows)} rows, killed {killed} times")
+
+
+def real_clips_and_broken_files(folder: Path) -> Path:
+    """The clips of ucf8, and 20 files that are none."""
+    folder.mkdir()
+    for path in (DATA / "ucf8" / "videos").rglob("*.*"):
+        (folder / path.name).symlink_to(path)
+    whole = min(folder.iterdir()).read_bytes()
+    for number in range(20):
+        (folder / f"broken_{number}.avi").write_bytes(whole[: 40 * number])
+    return folder
 
 
 def test_another_question_is_refused_and_overwrite_begins_anew(videos, tmp_path, capsys) -> None:
