@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A Ray cluster of two nodes on this machine, to try a job on: deploy/ray/two-nodes.sh start | stop
 set -euo pipefail
+export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token} # nobody else on this machine may use the cluster
 port=${PORT:-6390}
 cpus=${CPUS:-2} # of each node
 case "${1:-}" in
