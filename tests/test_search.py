@@ -110,6 +110,37 @@ def test_other_inputs_do_not_drop_these(tmp_path, engine, folder) -> None:
     assert index.update(str(other), num_decoders=1).num_rows == 7
 
 
+def test_a_video_of_two_roots_stands_in_the_index_once(tmp_path, engine, folder) -> None:
+    index = open_index(tmp_path, engine)
+    index.update(str(folder.parent), num_decoders=1)
+    assert index.update(str(folder), num_decoders=1).num_rows == 6
+    for path in folder.iterdir():
+        path.unlink()
+    assert index.update(str(folder.parent), num_decoders=1).num_rows == 0, "also the last one goes"
+
+
+def test_candidates_of_later_windows_and_gone_ones(tmp_path, engine) -> None:
+    from videos import write_video
+
+    rising, growing = (example_clips()[i].frames(np.arange, 128) for i in (1, 2))
+    (tmp_path / "videos").mkdir()
+    frames = [*rising] * 36 + [*growing]
+    video = write_video(tmp_path / "videos" / "long.mp4", frames=frames, fps=16, bit_rate=4_000_000)
+    gone = write_video(tmp_path / "videos" / "gone.mp4", frames=rising, fps=16)
+    scores = []
+    for name, keep in (("kept", True), ("again", False)):
+        index = open_index(tmp_path / name, engine, windows="2s", stride="1s", keep_context=keep)
+        index.update(str(tmp_path / "videos"), num_decoders=1)
+        scores.append(
+            {(hit.path, hit.start_seconds): hit.score for hit in index.search("purple bar growing", top_k=99)}
+        )
+    assert scores[0].keys() == scores[1].keys()
+    assert max(scores[0], key=scores[0].__getitem__) == (str(video), 72)
+    assert scores[1] == {key: pytest.approx(score, abs=3e-3) for key, score in scores[0].items()}
+    gone.unlink()
+    assert str(gone) not in {hit.path for hit in index.search("green ring rising", top_k=99)}
+
+
 def test_windows_filters_and_examples(tmp_path, engine) -> None:
     from videos import write_video
 

@@ -170,7 +170,7 @@ def test_paths_of_a_manifest_are_relative_to_it_and_may_repeat(videos, tmp_path)
     )
     assert run(arguments(videos.parent / "list.csv", tmp_path / "out")) == 0
     rows = rows_of(tmp_path / "out")
-    assert len(rows) == 2
+    assert [row.pop("input_number") for row in rows] == [0, 1]
     assert rows[0] == rows[1]
 
 
@@ -323,6 +323,9 @@ def test_another_question_is_refused_and_overwrite_begins_anew(videos, tmp_path,
     assert {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")} == before
     assert run(arguments(videos / "a", output, "--top-k", "2", "--overwrite")) == 0
     assert all(len(row["labels"]) == 2 for row in rows_of(output))
+    (output / "notes.txt").write_text("mine")
+    assert run(arguments(videos / "a", output, "--overwrite")) == 0
+    assert (output / "notes.txt").read_text() == "mine", "only what jobs wrote is dropped"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("not a job")
     assert run(arguments(videos / "a", tmp_path / "mine", "--overwrite")) == 2
@@ -352,6 +355,56 @@ def test_new_files_are_added_and_errors_tried_again(tmp_path, capsys) -> None:
         row for row in rows if not row["path"].endswith("2.mp4")
     ]
     assert healed[2]["labels"][0] == "purple bar growing"
+
+
+def test_what_a_kill_leaves_does_not_stop_the_next_run(videos, tmp_path) -> None:
+    output = tmp_path / "out"
+    (output / "_job").mkdir(parents=True)
+    (output / "_job" / ".job.json.0a1b2c3d").write_text("{")
+    (output / ".part-00000000.parquet.0a1b2c3d").write_text("half")
+    assert run(arguments(videos / "a", output)) == 0
+    assert sorted(path.name for path in output.iterdir()) == [
+        "_job",
+        "part-00000000.parquet",
+        "part-00000001.parquet",
+    ]
+
+
+def test_errors_tried_again_keep_the_windows_of_the_others(tmp_path) -> None:
+    """One frame a second and windows of half the stride: several begin close to each other."""
+    write_video(tmp_path / "0.mp4", num_frames=5, fps=1)
+    (tmp_path / "1.mp4").write_bytes(b"no video yet")
+    write_video(tmp_path / "2.mp4", num_frames=40, fps=10)
+    (tmp_path / "list.csv").write_text("path\n0.mp4\n1.mp4\n2.mp4\n")
+    more = ("--windows", "1s", "--stride", "0.5s")
+    assert run(arguments(tmp_path / "list.csv", tmp_path / "out", *more)) == 1
+    before = [row for row in rows_of(tmp_path / "out") if row["error"] is None]
+    assert run(arguments(tmp_path / "list.csv", tmp_path / "out", *more, "--retry-errors")) == 1
+    rows = rows_of(tmp_path / "out")
+    assert [row for row in rows if row["error"] is None] == before
+    assert [row["path"] for row in rows if row["error"] is not None] == [str(tmp_path / "1.mp4")]
+
+
+def test_two_jobs_do_not_write_one_output(videos, tmp_path, capsys) -> None:
+    output = Output(str(tmp_path / "out"))
+    with output.alone():
+        assert run(arguments(videos / "a", tmp_path / "out")) == 2
+        assert "another job" in capsys.readouterr().err
+    assert run(arguments(videos / "a", tmp_path / "out")) == 0
+
+
+def test_odd_names_are_inputs_like_others(videos, tmp_path) -> None:
+    folder = tmp_path / "vid [2024]"
+    folder.mkdir()
+    good = (videos / "a" / "green ring rising.mp4").read_bytes()
+    for name in ("it's, \u00e4 \U0001f3ac.mp4", "two\nlines.mp4"):
+        (folder / name).write_bytes(good)
+    Path(os.fsdecode(os.fsencode(str(folder)) + b"/\xff.mp4")).write_bytes(good)
+    assert run(arguments(folder, tmp_path / "out")) == 1
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 3
+    assert [row["error_kind"] for row in rows].count(None) == 2
+    assert [row["path"] for row in rows if row["error_kind"]] == [f"{folder}/\\udcff.mp4"]
 
 
 # --- decoders that die ----------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from openxclip.errors import InputError, MissingExtraError, OpenXCLIPError
+from openxclip.errors import InputError, MissingExtraError, OpenXCLIPError, VideoError
 from openxclip.inference.engine import Engine
 from openxclip.inference.label_set import label_features
 from openxclip.inference.views import Views
@@ -29,6 +29,7 @@ from openxclip.search.embedding import IndexRow, index_runner, num_context
 from openxclip.tagging.decoding import Piece, Plan, decode
 from openxclip.tagging.identity import model_id
 from openxclip.tagging.options import seconds_of
+from openxclip.tagging.output import JOB
 from openxclip.tagging.sources import Source, is_remote, list_sources, source_at
 from openxclip.tagging.workers import Decoders
 from openxclip.video.source import VideoLimits
@@ -172,11 +173,12 @@ class Index:
         self, inputs: str, num_decoders: int | None = None
     ) -> Generator[tuple[int, int], None, Update]:
         """`update` as a generator that yields (done, all) after each video, for a progress bar."""
-        sources = list({source.path: source for source in list_sources(inputs)}.values())
-        root = inputs if is_remote(inputs) else str(Path(inputs).resolve())
+        root = inputs if is_remote(inputs) else str(Path(inputs).absolute())
+        of_root = self._known(f"root = {_quoted(root)}")
+        sources = list({source.path: source for source in self._listed(root, bool(of_root))}.values())
         prints = {source.path: _fingerprint(source) for source in sources}
-        known = self._known(root)
-        gone = [path for path in known if path not in prints]
+        gone = [path for path in of_root if path not in prints]
+        known = self._known(None)  # a video of two roots stands in the index once
         changed = [path for path in prints if path in known and known[path] != prints[path]]
         self._delete([*gone, *changed])
         to_read = [source for source in sources if known.get(source.path) != prints[source.path]]
@@ -233,12 +235,17 @@ class Index:
         parts = sorted(system.glob(f"{folder}/part-*.parquet"))
         if not parts:
             raise InputError(f"{output} holds no parts of a tag output")
+        with system.open(f"{folder}/{JOB}", "rb") as file:
+            job = json.load(file)
+        if (job["windows"], job["stride"]) != (self.settings.windows, self.settings.stride):
+            raise InputError(
+                f"{output} has windows {job['windows']} and stride {job['stride']}, the index {self.settings.windows} "
+                f"and {self.settings.stride}; make the index with those of the output"
+            )
         root = f"tags {system.unstrip_protocol(folder)}"
-        prints = {
-            name: f"{name.rpartition('/')[2]} {system.size(name)} {system.info(name).get('mtime')}"
-            for name in parts
-        }
-        known = set(self._known(root).values())
+        prints = {name: f"{name.rpartition('/')[2]} {_print_of(system.info(name))}" for name in parts}
+        column = self._table.search().where(f"root = {_quoted(root)}").select(["fingerprint"])
+        known = set(column.limit(max(1, self.num_rows)).to_arrow()["fingerprint"].to_pylist())
         stale = known - set(prints.values())
         for fingerprint in stale:
             self._table.delete(f"root = {_quoted(root)} and fingerprint = {_quoted(fingerprint)}")
@@ -277,9 +284,19 @@ class Index:
         if rows:
             self._table.add(_arrow(rows, self.settings))
 
-    def _known(self, root: str) -> dict[str, str]:
-        """Path -> fingerprint, of what came from these inputs."""
-        found = self._table.search().where(f"root = {_quoted(root)}").select(["path", "fingerprint"])
+    def _listed(self, root: str, was_indexed: bool) -> list[Source]:
+        """The videos of a root; of one that was indexed and is now empty none."""
+        try:
+            return list_sources(root)
+        except InputError:
+            if was_indexed and Path(root).is_dir():
+                return []
+            raise
+
+    def _known(self, where: str | None) -> dict[str, str]:
+        """Path -> fingerprint."""
+        found = self._table.search()
+        found = (found if where is None else found.where(where)).select(["path", "fingerprint"])
         table = found.limit(max(1, self.num_rows)).to_arrow()
         return dict(zip(table["path"].to_pylist(), table["fingerprint"].to_pylist(), strict=True))
 
@@ -394,8 +411,13 @@ class Index:
         if self.settings.num_context:
             embedding, context = (_matrix(found[name]) for name in ("embedding", "context"))
         else:
-            places = zip(found["path"].to_pylist(), found["start_seconds"].to_pylist(), strict=True)
-            rows = [self._read(source_at(path), start) for path, start in places]
+            places = list(zip(found["path"].to_pylist(), found["start_seconds"].to_pylist(), strict=True))
+            readable = {
+                i: row for i, place in enumerate(places) if (row := self._read_again(*place)) is not None
+            }
+            if not readable:
+                return np.full(len(found), -np.inf)
+            rows = [readable.get(i, next(iter(readable.values()))) for i in range(len(places))]
             embedding, context = (np.stack([row[name] for row in rows]) for name in ("embedding", "context"))
         model = self.engine.model
         dtype, device = model.logit_scale.dtype, model.logit_scale.device
@@ -403,15 +425,30 @@ class Index:
         patches = flat.unflatten(1, (-1, self.settings.embed_dim))  # (M, N, E)
         logits = model.logits(VideoFeatures(videos, patches), text.to(device, dtype))[:, 0].float()
         bias = 0.0 if model.logit_bias is None else float(model.logit_bias)
-        return ((logits - bias) / model.logit_scale.float().exp()).cpu().numpy()
+        scores = ((logits - bias) / model.logit_scale.float().exp()).cpu().numpy()
+        if not self.settings.num_context:
+            scores[[i for i in range(len(scores)) if i not in readable]] = -np.inf
+        return scores
+
+    def _read_again(self, path: str, start_seconds: float) -> IndexRow | None:
+        """A candidate, decoded; None where it is gone since: the next update drops it."""
+        try:
+            return self._read(source_at(path), start_seconds)
+        except (VideoError, IndexError):
+            return None
 
     def _read(self, source: Source, start_seconds: float | None) -> IndexRow:
-        """A window of a video, computed now; None for the whole video."""
-        plan = self._plan() if start_seconds is not None else self._plan(whole=True)
-        pixels, facts = decode(Piece(number=0, source=source), plan)
-        starts = [start for start, _ in facts.windows]
-        window = 0 if start_seconds is None else int(np.argmin(np.abs(np.array(starts) - start_seconds)))
-        video = self.engine.encode(torch.from_numpy(pixels[window]))
+        """A window of a video, computed now; None for the whole video.
+
+        Raises:
+            VideoError: it cannot be read.
+        """
+        plan = self._plan(whole=start_seconds is None)
+        number = 0
+        if start_seconds is not None and plan.stride_seconds:
+            number = round(start_seconds / plan.stride_seconds)
+        pixels, _ = decode(Piece(number=0, source=source, first_window=number, max_windows=1), plan)
+        video = self.engine.encode(torch.from_numpy(pixels[0]))
         patches = torch.empty(0) if video.patches is None else video.patches[0]
         context = patches.float().flatten().cpu().numpy()
         return {"embedding": video.video[0].float().cpu().numpy(), "context": context}
@@ -508,8 +545,12 @@ def _fingerprint(source: Source) -> str:
         facts = system.info(name)
     except FileNotFoundError:
         return "missing"
+    return f"{_print_of(facts)} {source.offset_bytes} {source.size_bytes}"
+
+
+def _print_of(facts: dict[str, Any]) -> str:
     when = facts.get("ETag") or facts.get("mtime") or facts.get("LastModified") or facts.get("created")
-    return f"{facts.get('size')} {when} {source.offset_bytes} {source.size_bytes}"
+    return f"{facts.get('size')} {when}"
 
 
 def _matrix(column: Any) -> np.ndarray:
@@ -521,6 +562,7 @@ def _matrix(column: Any) -> np.ndarray:
 def _hits(found: Any, scores: np.ndarray, top_k: int, near_duplicate: float = np.inf) -> list[Hit]:
     """The best rows; a score from `near_duplicate` on says that they are."""
     best = np.argsort(-scores, kind="stable")[:top_k]
+    best = best[np.isfinite(scores[best])]
     facts = found.select(["path", "start_seconds", "end_seconds", "duration_seconds"]).take(best).to_pylist()
     return [
         Hit(**row, score=float(score), is_near_duplicate=bool(score >= near_duplicate))

@@ -40,6 +40,7 @@ class Piece:
     """Of the input in its part."""
     source: Source
     first_window: int = 0
+    max_windows: int = WINDOWS_AT_ONCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ def decode(piece: Piece, plan: Plan) -> tuple[np.ndarray, Facts]:
         with VideoReader(file, num_threads=1, limits=plan.limits) as reader:
             length, seconds = reader.num_frames, reader.duration_seconds
             spans = spans_of(plan, length, seconds)
-            wanted = spans[piece.first_window : piece.first_window + WINDOWS_AT_ONCE]
+            wanted = spans[piece.first_window : piece.first_window + piece.max_windows]
             facts = Facts(
                 duration_seconds=seconds,
                 fps=length / seconds if seconds else 0.0,
@@ -91,7 +92,8 @@ def spans_of(plan: Plan, length: int, seconds: float) -> list[tuple[int, int]]:
     if plan.window_seconds is None or plan.stride_seconds is None or not seconds:
         return [(0, length)]
     per_second = length / seconds
-    size, step = plan.window_seconds * per_second, plan.stride_seconds * per_second
+    size = plan.window_seconds * per_second
+    step = max(1.0, plan.stride_seconds * per_second)  # two windows never begin at the same frame
     spans: list[tuple[int, int]] = []
     while (start := len(spans) * step) < length:
         begin, end = round(start), min(length, max(round(start) + 1, round(start + size)))

@@ -8,11 +8,19 @@ A part is there whole or not at all, and holds its inputs' rows once: the parts 
 Readers of data sets pass over names that begin with _. Needs fsspec and pyarrow.
 """
 
+import hashlib
 import json
+import os
+import re
+import tempfile
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from openxclip.errors import InputError, MissingExtraError
 from openxclip.tagging.sources import Source
@@ -48,21 +56,61 @@ class Output:
         self._system, self._root = fsspec.core.url_to_fs(self.address)
         self._is_local = "file" in self._system.protocol
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the output, so that no other job of this machine writes it. In an object store nothing can be held.
+
+        Raises:
+            InputError: another job holds it.
+        """
+        if not self._is_local:
+            yield
+            return
+        path = (
+            Path(tempfile.gettempdir())
+            / f"openxclip-{hashlib.sha256(self._root.encode()).hexdigest()[:24]}.lock"
+        )
+        lock = FileLock(path, mode=0o666)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"another job writes {self.address}; wait for it, or stop it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     def begin(self, question: dict[str, Any], *, overwrite: bool) -> None:
         """Begin a job, or go on with it.
 
         Raises:
             InputError: the folder holds another job, or something that is no job.
         """
-        if overwrite and self._system.exists(self._path(JOB)):
-            self._system.rm(self._root, recursive=True)
+        self._system.invalidate_cache()
+        had_job = any(_is_ours(name) for name in self._names())
+        if overwrite:
+            self._drop()
         if self._system.exists(self._path(JOB)):
             self._check_same(question)
             return
-        self._system.invalidate_cache()
-        if self._system.exists(self._root) and self._system.ls(self._root):
-            raise InputError(f"{self.address} is not empty and holds no job; give another output")
+        others = [name for name in self._names() if not _is_ours(name)]
+        if others and not had_job:
+            raise InputError(f"{self.address} holds no job, but {others[0]}; give another output")
+        if any(name.startswith("part-") for name in self._names()):
+            raise InputError(f"{self.address} holds parts without their job; --overwrite drops them")
         self._write(JOB, (json.dumps(question, indent=1) + "\n").encode())
+
+    def _names(self) -> list[str]:
+        """What lies in the folder."""
+        if not self._system.exists(self._root):
+            return []
+        return [path.rpartition("/")[2] for path in self._system.ls(self._root, detail=False)]
+
+    def _drop(self) -> None:
+        """Remove what jobs wrote, and nothing else."""
+        for name in self._names():
+            if _is_ours(name):
+                self._system.rm(self._path(name), recursive=True)
 
     def _check_same(self, question: dict[str, Any]) -> None:
         with self._system.open(self._path(JOB), "rb") as file:
@@ -155,16 +203,33 @@ class Output:
             return
         folder, _, last = path.rpartition("/")
         temporary = f"{folder}/.{last}.{uuid.uuid4().hex[:8]}"
-        self._system.makedirs(folder, exist_ok=True)
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103 a path of fsspec
         try:
-            self._system.pipe_file(temporary, data)
-            self._system.mv(temporary, path)
+            with open(temporary, "wb") as file:  # noqa: PTH123
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # the name must not be on the disk before what it names
+            os.replace(temporary, path)  # noqa: PTH105
         finally:
-            if self._system.exists(temporary):
-                self._system.rm(temporary)
+            if os.path.exists(temporary):  # noqa: PTH110
+                os.remove(temporary)  # noqa: PTH107
+
+    def clean(self) -> None:
+        """Remove what a killed job was writing."""
+        for name in self._names():
+            if _is_ours(name) and name.startswith("."):
+                self._system.rm(self._path(name))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+
+def _is_ours(name: str) -> bool:
+    """A part, one that was being written, or the job's own folder."""
+    return (
+        name == "_job"
+        or re.fullmatch(r"part-\d{8}\.parquet|\.part-\d{8}\.parquet\.[0-9a-f]{8}", name) is not None
+    )
 
 
 def _num_errors(group: Any) -> int:

@@ -104,7 +104,9 @@ def run_parts(parts: Sequence[Part], work: Work, cluster: Cluster) -> Iterator[P
         ray.init(
             address=cluster.address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR
         )
-    num_decoders = cluster.num_decoders or _free_cores(cluster)
+    num_decoders = min(_free_cores(cluster), cluster.num_decoders or len(parts))
+    if not parts:
+        return
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # the job has a progress bar of its own
     ray.data.DataContext.get_current().enable_progress_bars = False
     # Values of ours travel as bytes: Arrow knows no such types.
@@ -134,7 +136,13 @@ def _free_cores(cluster: Cluster) -> int:
     Raises:
         InputError: none: the job would wait for ever.
     """
-    cores = ray.cluster_resources().get("CPU", 0.0)
+    resources = ray.cluster_resources()
+    cores, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    if cluster.min_models * cluster.model_gpus > gpus:
+        raise InputError(
+            f"the cluster has {gpus:g} GPUs; {cluster.min_models} models want {cluster.model_gpus:g} each. Lower "
+            "--models or --model-gpus"
+        )
     free = int(cores - cluster.min_models * cluster.model_cpus)
     if free < 1:
         raise InputError(
@@ -188,11 +196,10 @@ class _Model:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         part, layout = pickle.loads(row["part"]), self.work.layout
         runner = tag_runner(self.engine, self.label_set, layout, pickle.loads(row["decoded"]))
-        rows: list[TagRow] = []
+        rows: dict[int, tuple[TagRow, ...]] = {}
         seconds, errors = 0.0, dict[str, int]()
-        finished = sorted(runner.run(part.sources), key=lambda one: one.number)
-        for one in finished:
-            rows += one.rows
+        for one in runner.run(part.sources):
+            rows[one.number] = one.rows
             seconds += one.seconds
             if one.error_kind is not None:
                 errors[one.error_kind] = errors.get(one.error_kind, 0) + 1

@@ -22,6 +22,7 @@ SCHEMA_VERSION = 1
 
 _COLUMNS: tuple[tuple[str, Any], ...] = (
     ("path", pa.string()),
+    ("input_number", pa.int64()),
     ("start_seconds", pa.float64()),
     ("end_seconds", pa.float64()),
     ("duration_seconds", pa.float64()),
@@ -138,7 +139,8 @@ def _ids(layout: Layout) -> Mapping[str, str]:
     return {"model_id": layout.model_id, "label_set_id": layout.label_set_id}
 
 
-def table(layout: Layout, rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Rows as an Arrow table of the job's schema."""
+def table(layout: Layout, rows: Mapping[int, Sequence[Mapping[str, Any]]]) -> Any:
+    """Rows of the inputs of a part, by the number of the input, as an Arrow table of the job's schema."""
     schema = layout.schema()
-    return pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
+    numbered = [{**row, "input_number": number} for number in sorted(rows) for row in rows[number]]
+    return pa.table({name: [row.get(name) for row in numbered] for name in schema.names}, schema=schema)

@@ -115,7 +115,7 @@ def list_sources(address: str) -> list[Source]:
 
 
 def _listed(system: Any, name: str, address: str) -> Iterator[Source]:
-    if any(sign in name for sign in "*?["):
+    if any(sign in name for sign in "*?[") and not system.exists(name):
         for found in sorted(system.glob(name)):
             yield from _file(system, found, _address(system, found, address))
         return
@@ -142,9 +142,11 @@ def _file(system: Any, name: str, address: str) -> Iterator[Source]:
 
 def _address(system: Any, name: str, given: str) -> str:
     """A listed name as an address, relative where the given one was."""
+    # A name that is no text cannot stand in a table: it is shown escaped, and its row says that it is missing.
+    name = name.encode("utf-8", "backslashreplace").decode()
     if is_remote(given):
         return system.unstrip_protocol(name)
-    if any(sign in given for sign in "*?["):
+    if any(sign in given for sign in "*?[") and not system.exists(fsspec.core.url_to_fs(given)[1]):
         return name if given.startswith("/") else os.path.relpath(name)
     root = fsspec.core.url_to_fs(given)[1]
     return given.rstrip("/") + name[len(root.rstrip("/")) :]

@@ -122,8 +122,13 @@ class Job:
         """
         sources = list_sources(inputs) if isinstance(inputs, str) else list(inputs)
         layout = self._layout(sources)
+        with self.output.alone():
+            yield from self._run(sources, layout)
+
+    def _run(self, sources: Sequence[Source], layout: Layout) -> Iterator[Progress]:
         self.output.begin(self._question(layout), overwrite=self.options.overwrite)
         self._parts = self.output.parts(sources, self.options.part_size)
+        self.output.clean()
         done = self.output.done()
         to_do = [part for part in self._parts if part.name not in done]
         if self.options.retry_errors:
@@ -134,8 +139,11 @@ class Job:
         if not to_do:
             return
         if self.options.engine == "ray":
-            yield from self._run_on_ray(to_do, layout, num_before)
-            return
+            yield from self._run_on_ray([part for part in to_do if part.name not in done], layout, num_before)
+            # Errors are tried again here: parts that are there keep their other rows.
+            to_do = [part for part in to_do if part.name in done]
+            if not to_do:
+                return
         num_decoders = self.options.decoders or os.cpu_count() or 1
         label_set = self.engine.label_set(self.texts)
         with Decoders(self._plan(), num_decoders, self.options.decode_seconds) as decoders:
@@ -181,20 +189,14 @@ class Job:
             rows[missing[finished.number]] = finished.rows
             self._tally.add(finished)
             yield self._progress(num_before)
-        self.output.write(part, table(layout, [row for i in sorted(rows) for row in rows[i]]))
+        self.output.write(part, table(layout, rows))
 
-    def _kept_rows(self, part: Part) -> dict[int, list[dict[str, Any]]]:
+    def _kept_rows(self, part: Part) -> dict[int, list[TagRow]]:
         """Rows of a part's inputs that are no errors, by the number of the input."""
-        rows = self.output.read(part).to_pylist()
-        kept: dict[int, list[dict[str, Any]]] = {}
-        position = -1
-        for row in (
-            rows
-        ):  # they stand in the order of the inputs; an input begins where its path or its time begins anew
-            is_first = row["start_seconds"] is None or row["start_seconds"] == 0
-            position += is_first
+        kept: dict[int, list[TagRow]] = {}
+        for row in self.output.read(part).to_pylist():
             if row["error_kind"] is None:
-                kept.setdefault(position, []).append(row)
+                kept.setdefault(row["input_number"], []).append(row)
         return kept
 
     def _progress(self, num_before: int) -> Progress:

@@ -18,8 +18,9 @@ from torch import Tensor
 from openxclip.errors import VideoError
 from openxclip.tagging.decoding import Facts, Piece, Plan, decode
 
-TRIES = 2  # of a video whose decoder dies: the second is alone in a new process
+TRIES = 2  # of a video whose decoder dies
 START_SECONDS = 120.0
+READY = "ready"
 
 CRASH_HOOK = "OPENXCLIP_TEST_CRASH"
 """Names a file whose decoder calls os.abort, for tests."""
@@ -103,6 +104,7 @@ class _Worker:
         self._process = context.Process(target=_serve, args=(theirs, plan), daemon=True)
         self._process.start()
         theirs.close()
+        self._is_ready = False
 
     def decode(self, piece: Piece, max_seconds: float) -> tuple[np.ndarray, Facts]:
         """Let the process decode a piece.
@@ -113,6 +115,7 @@ class _Worker:
             TimeoutError: it took too long.
         """
         try:
+            self._wait_until_ready()
             self._ours.send(piece)
             if not self._ours.poll(max_seconds):
                 raise TimeoutError
@@ -126,6 +129,14 @@ class _Worker:
             raise EOFError from error
         return pixels, facts
 
+    def _wait_until_ready(self) -> None:
+        """Starting is not decoding: it has a time of its own."""
+        if self._is_ready:
+            return
+        if not self._ours.poll(START_SECONDS):
+            raise EOFError
+        self._is_ready = self._ours.recv() == READY
+
     def end(self) -> None:
         """End the process, whatever it does."""
         self._ours.close()
@@ -136,6 +147,7 @@ class _Worker:
 def _serve(connection: Connection, plan: Plan) -> None:
     """The loop of a process: a piece comes in; the shape of its pixels and its facts, then the pixels go out."""
     torch.set_num_threads(1)
+    connection.send(READY)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:
             piece: Piece = connection.recv()
