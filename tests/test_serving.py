@@ -540,6 +540,9 @@ def test_a_model_without_a_tokenizer_is_refused_at_the_start(tmp_path, capsys) -
         {"Host": "evil.example"},
         {"Host": "evil.example", "Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Host": "[", "Origin": "http://["},
+        {"Origin": "http://[::1"},
+        {"Host": "]:x"},
     ],
 )
 def test_pages_of_other_sites_may_not_ask(headers, http, clips) -> None:

@@ -2,9 +2,9 @@
 
 import asyncio
 import hmac
+import re
 import time
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -143,10 +143,10 @@ def check_origin(options: ServeOptions, has_keys: bool, headers: Headers) -> Non
     """
     host = headers.get("host", "")
     origin = headers.get("origin")
-    is_foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+    is_foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
     if is_foreign or headers.get("sec-fetch-site") == "cross-site":
         raise Problem("foreign-origin", "a page of another site may not ask this server")
-    name = (urlsplit(f"//{host}").hostname or "").lower()
+    name = re.sub(r":\d+$", "", host.lower()).strip("[]")
     if options.host in THIS_MACHINE and not has_keys and name not in (*THIS_MACHINE, *options.allow_hosts):
         raise Problem(
             "foreign-origin", "this server is called by another name; allow it with --allow-hosts NAME"
