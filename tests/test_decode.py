@@ -1,6 +1,7 @@
 """Decoding by index against a plain decode of the whole video, and every kind of bad input."""
 
 import io
+import os
 import shutil
 import struct
 from collections.abc import Iterator
@@ -667,3 +668,14 @@ def test_shares_are_about_equal_and_the_largest_comes_first() -> None:
     assert [[run.num_packets for run in share] for share in shares] == [[20, 2], [9, 8, 3]]
     assert share_out(runs, 1) == [sorted(runs, key=lambda run: -run.num_packets)]
     assert [len(share) for share in share_out(runs, 9)] == [1] * 5
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="needs Linux's scheduling calls")
+def test_writing_videos_leaves_the_process_as_it_was(tmp_path) -> None:
+    """SVT-AV1 makes the process that calls it as root a real-time one; servers that tests start would inherit it."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    options = {"preset": "10"}
+    write_video(
+        tmp_path / "a.mp4", codec="libsvtav1", options=options, width=128, height=96, bit_rate=0, num_frames=3
+    )
+    assert (os.sched_getscheduler(0), os.sched_getparam(0)) == before

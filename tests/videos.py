@@ -1,6 +1,8 @@
 """Writes small test videos: every frame differs from every other; codec, container and GOP can be chosen."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,6 +28,22 @@ def moving_frames(num_frames: int, width: int = 64, height: int = 48, seed: int 
     return frames
 
 
+@contextmanager
+def usual_scheduling() -> Iterator[None]:
+    """Undo what SVT-AV1 does to the thread that calls it as root: real-time priority, above everything else.
+
+    Every process started later would inherit it, and threads that wait for each other could stand still for ever.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # macOS
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def write_video(
     path: Path,
     *,
@@ -47,7 +65,10 @@ def write_video(
 ) -> Path:
     """One video file. `pts` are in units of 1 / fps; `rotation` is what PyAV writes as display matrix."""
     pictures = frames if frames is not None else moving_frames(num_frames, width, height)
-    with av.open(str(path), "w", format=format, options=container_options or {}) as container:
+    with (
+        usual_scheduling(),
+        av.open(str(path), "w", format=format, options=container_options or {}) as container,
+    ):
         stream = container.add_stream(codec, rate=fps, options=options or {})
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pix_fmt
