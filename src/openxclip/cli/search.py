@@ -34,7 +34,7 @@ class SearchOptions:
     filter: Annotated[
         str | None,
         tyro.conf.arg(
-            help="SQL condition on the columns, e.g. \"duration_seconds < 30 and path like '%%cam2%%'\""
+            help="SQL condition on the columns, e.g. \"duration_seconds < 30 and path like '%cam2%'\""
         ),
     ] = None
     html: Annotated[

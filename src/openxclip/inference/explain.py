@@ -8,7 +8,7 @@ Shapes: T frames, S input side in pixels, h x w = N patches of a frame, K labels
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +18,11 @@ from openxclip.inference.engine import Engine
 from openxclip.inference.label_set import LabelSet, label_features
 from openxclip.inference.scoring import mean_over_views
 from openxclip.models import VideoFeatures
+from openxclip.steps import finished
 from openxclip.text.descriptions import texts_of
 from openxclip.text.label_texts import LabelTexts
 from openxclip.text.templates import fill
 from openxclip.wording import nearest
-
-Result = TypeVar("Result")
 
 SENTENCES_AT_ONCE = 64  # of shortened labels: longer work would keep others waiting
 
@@ -157,15 +156,6 @@ def explain_in_steps(
     return messages, tuple(labels)
 
 
-def finished(steps: Generator[Any, None, Result]) -> Result:
-    """Take all steps -> what they give at the end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
 def message_attention(engine: Engine, clip: Tensor) -> Tensor | None:
     """Which frames each frame of a clip uint8 (T, 3, S, S) reads -> (T, T); None without message tokens."""
     with torch.inference_mode():
@@ -258,9 +248,8 @@ def _attention(
     if prompting is None or video.patches is None:
         return None
     with torch.no_grad():
-        attention = prompting.attention(torch.stack([features[k] for k in chosen]), video.patches)[
-            0
-        ]  # (M, N)
+        own = torch.stack([features[k] for k in chosen])
+        attention = prompting.attention(own, video.patches)[0]  # (M, N)
     return attention.unflatten(-1, (_grid(engine), _grid(engine))).float().cpu()
 
 

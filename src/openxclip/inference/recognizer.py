@@ -13,12 +13,13 @@ from torch import Tensor
 from openxclip.checkpoints.source import ModelSource
 from openxclip.errors import InputError
 from openxclip.inference.engine import Engine
-from openxclip.inference.explain import Explanation, explain_in_steps, finished, ids_of
+from openxclip.inference.explain import Explanation, explain_in_steps, ids_of
 from openxclip.inference.options import InferenceOptions
 from openxclip.inference.pipeline import Failure
 from openxclip.inference.prediction import Prediction, ranking
 from openxclip.inference.reading import read_shown, read_video
 from openxclip.inference.views import Views
+from openxclip.steps import finished
 from openxclip.text.label_texts import LabelTexts
 from openxclip.text.templates import BUILT_IN_TEMPLATES
 from openxclip.video.source import VideoLimits, VideoSource, source_name

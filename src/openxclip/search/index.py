@@ -13,19 +13,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import fsspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from openxclip.errors import InputError, MissingExtraError, OpenXCLIPError, VideoError
+
+try:
+    import fsspec
+    import lancedb
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as error:
+    raise MissingExtraError(str(error.name), "search") from error
+
 from openxclip.inference.engine import Engine
 from openxclip.inference.label_set import label_features
 from openxclip.inference.views import Views
 from openxclip.models import VideoFeatures
 from openxclip.search.embedding import IndexRow, index_runner, num_context
+from openxclip.steps import finished
 from openxclip.tagging.decoding import Piece, Plan, decode
 from openxclip.tagging.identity import model_id
 from openxclip.tagging.options import seconds_of
@@ -34,15 +41,10 @@ from openxclip.tagging.sources import Source, is_remote, list_sources, source_at
 from openxclip.tagging.workers import Decoders
 from openxclip.video.source import VideoLimits
 
-try:
-    import lancedb
-except ImportError as error:
-    raise MissingExtraError("lancedb", "search") from error
-
 TABLE, META = "windows", "index.json"
 INPUTS_AT_ONCE = 64  # inputs whose rows are added together: what an interrupted update does again at most
 MIN_ROWS_OF_ANN = (
-    2_000_000  # below this, comparing with every row takes no second; an index of vectors misses some
+    2_000_000  # below, comparing with every row takes no second; an index of vectors misses some
 )
 NUM_PROMPTERS = 16  # videos that a text is prompted by for the first stage
 NEAR_DUPLICATE = 0.99  # cosine from which two windows are called near duplicates
@@ -162,12 +164,7 @@ class Index:
         Raises:
             InputError: there are no inputs.
         """
-        steps = self.update_in_steps(inputs, num_decoders)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value
+        return finished(self.update_in_steps(inputs, num_decoders))
 
     def update_in_steps(
         self, inputs: str, num_decoders: int | None = None
@@ -211,11 +208,11 @@ class Index:
         """Rows of some inputs, added together: an input's rows are all there or none of them."""
         runner = index_runner(self.engine, decoders, with_context=self.settings.num_context > 0)
         rows: list[IndexRow] = []
-        for done, finished in enumerate(runner.run(chunk), start=1):
-            source = chunk[finished.number]
-            if finished.error_kind is not None:
-                errors[source.path] = finished.error_kind
-            rows += [{**row, "root": root, "fingerprint": prints[source.path]} for row in finished.rows]
+        for done, one in enumerate(runner.run(chunk), start=1):
+            source = chunk[one.number]
+            if one.error_kind is not None:
+                errors[source.path] = one.error_kind
+            rows += [{**row, "root": root, "fingerprint": prints[source.path]} for row in one.rows]
             yield first + done, total
         self.add_rows(rows)
 

@@ -115,9 +115,8 @@ def build_app(service: Service, metrics: Metrics) -> FastAPI:
         app.add_exception_handler(error, handler)
     app.add_middleware(Gate, options=options, places=house.places)
     routes = frozenset(path for router in (videos, information) for path in paths_of(router))
-    app.add_middleware(
-        AccessLog, metrics=metrics, routes=routes
-    )  # the outermost: it counts what the gate refuses
+    # The outermost: it counts what the gate refuses.
+    app.add_middleware(AccessLog, metrics=metrics, routes=routes)
     return app
 
 

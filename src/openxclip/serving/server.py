@@ -111,6 +111,5 @@ def _log_lines() -> None:
     access.setLevel(logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    logging.getLogger("openxclip.text").setLevel(
-        logging.ERROR
-    )  # warnings about labels, which are nobody's business
+    # Its warnings quote labels, which are nobody's business.
+    logging.getLogger("openxclip.text").setLevel(logging.ERROR)

@@ -2,13 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from openxclip.errors import InputError
-
-Seconds = Annotated[str, tyro.conf.arg(metavar="SECONDS")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +15,9 @@ class RowOptions:
     """best labels of a row"""
     views: str = "1x1"
     """temporal clips x spatial crops; with --windows, of each window"""
-    windows: Seconds | None = None
+    windows: str | None = None
     """a row for each window of so many seconds, such as 4s, in place of one for each video"""
-    stride: Seconds | None = None
+    stride: str | None = None
     """seconds from one window to the next; by default as long as a window"""
     all_scores: bool = False
     """also the scores of all labels"""
