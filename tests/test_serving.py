@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import logging
 import os
 import re
 import shlex
@@ -831,9 +832,17 @@ def test_an_empty_key_file_lets_nobody_in(tmp_path, capsys) -> None:
     assert "one key a line" in capsys.readouterr().err
 
 
-def test_a_taken_port_is_named(server, capsys) -> None:
+def test_a_taken_port_is_named_and_leaves_the_process_as_it_was(server, capsys) -> None:
+    names = ("openxclip.access", "openxclip.text", "uvicorn", "python_multipart")
+    before = [
+        (logger.level, logger.propagate, list(logger.handlers)) for logger in map(logging.getLogger, names)
+    ]
     assert run(["serve", "--port", str(server.port)]) == 1
     assert f"127.0.0.1:{server.port}" in capsys.readouterr().err
+    after = [
+        (logger.level, logger.propagate, list(logger.handlers)) for logger in map(logging.getLogger, names)
+    ]
+    assert after == before
 
 
 def test_defaults_are_for_this_machine_alone() -> None:

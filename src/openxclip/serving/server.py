@@ -31,7 +31,6 @@ def serve(engine: Engine, model_id: str, options: ServeOptions) -> bool:
     metrics = Metrics()
     service = Service(engine, model_id, options, metrics.on_batch)
     service.warm_up()
-    _log_lines()
     config = uvicorn.Config(
         build_app(service, metrics),
         host=options.host,
@@ -44,7 +43,7 @@ def serve(engine: Engine, model_id: str, options: ServeOptions) -> bool:
         timeout_graceful_shutdown=round(options.receive_seconds + options.deadline_seconds + GRACE_SECONDS),
     )
     server = _Server(config)
-    with _calm_signals():
+    with _calm_signals(), _log_lines():
         try:
             server.run()
         except SystemExit:  # the address is taken, or is none of this machine; the log has said so
@@ -102,14 +101,28 @@ def _calm_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _log_lines() -> None:
-    """Access lines are bare JSON on stderr; the server's own messages only where they are warnings."""
+@contextmanager
+def _log_lines() -> Iterator[None]:
+    """While the server runs: access lines as bare JSON on stderr, other messages only where they are errors.
+
+    The levels are the process's own: they are put back, for it may go on after the server.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     access = logging.getLogger("openxclip.access")
-    access.handlers, access.propagate = [handler], False
+    # Warnings of the text rooms quote labels, which are nobody's business.
+    quiet = [logging.getLogger(name) for name in ("uvicorn", "python_multipart", "openxclip.text")]
+    levels = {logger: logger.level for logger in (access, *quiet)}
+    propagates = access.propagate
+    access.addHandler(handler)
+    access.propagate = False
     access.setLevel(logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    # Its warnings quote labels, which are nobody's business.
-    logging.getLogger("openxclip.text").setLevel(logging.ERROR)
+    for logger in quiet:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        access.removeHandler(handler)
+        access.propagate = propagates
+        for logger, level in levels.items():
+            logger.setLevel(level)
