@@ -1,18 +1,29 @@
 """The Ray engine: the rows of the local one, on one node and on two of which one dies."""
 
 import os
+import pickle
 import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from paths import needs_data
 from test_tagging import CRASH_HOOK, arguments, real_clips_and_broken_files, rows_of, tag
+from videos import write_video
 
+from openxclip.checkpoints.source import ModelSource
 from openxclip.cli.main import run
 from openxclip.errors import InputError
-from openxclip.shapes.examples import example_clips
-from openxclip.tagging.options import RunOptions
+from openxclip.inference.engine import Engine
+from openxclip.inference.options import InferenceOptions
+from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
+from openxclip.tagging.options import RowOptions, RunOptions
+from openxclip.tagging.output import Part
+from openxclip.tagging.sources import list_sources
+from openxclip.tagging.tag import Job
+from openxclip.text.label_texts import LabelTexts
 
 pytest.importorskip("ray")
 
@@ -48,6 +59,94 @@ def finished(process) -> None:
 def test_the_rows_are_those_of_the_local_engine(videos, undisturbed, tmp_path) -> None:
     finished(tag(*arguments(videos, tmp_path / "out", *MORE)))
     assert rows_of(tmp_path / "out") == rows_of(undisturbed)
+
+
+def test_windows_of_long_videos_travel_in_bundles(tmp_path, monkeypatch) -> None:
+    """With the stages in this process and bundles of a few pieces; then on a cluster."""
+    from openxclip.tagging import ray_engine
+    from openxclip.tagging.rows import Layout
+
+    inputs, more = tmp_path / "videos", ("--windows", "0.5s", "--views", "2x1")
+    inputs.mkdir()
+    for name, num_frames in (("long", 700), ("short", 30), ("two pieces", 400)):
+        write_video(inputs / f"{name}.mp4", num_frames=num_frames, fps=10)
+    (inputs / "broken.mp4").write_bytes(b"no video")
+    assert run(arguments(inputs, tmp_path / "local", *more)) == 1
+    expected = rows_of(tmp_path / "local")
+    assert len(expected) == 1 + 140 + 6 + 80
+
+    monkeypatch.setattr(ray_engine, "BUNDLE_BYTES", 20_000_000)
+    source = ModelSource(source="openxclip-tiny")
+    engine = Engine.load(source, InferenceOptions(dtype="float32"))
+    layout = Layout(
+        labels=EXAMPLE_LABELS,
+        model_id=expected[0]["model_id"],
+        label_set_id=expected[0]["label_set_id"],
+        top_k=5,
+        embed_dim=None,
+        all_scores=False,
+        content_hash=False,
+        extra=(),
+    )
+    job = Job(
+        engine,
+        source,
+        LabelTexts(labels=EXAMPLE_LABELS),
+        str(tmp_path / "none"),
+        RowOptions(windows="0.5s", views="2x1"),
+    )
+    work = ray_engine.Work(
+        model=job.source,
+        inference=engine.options,
+        texts=job.texts,
+        layout=layout,
+        plan=job.plan(),
+        decode_seconds=60,
+        num_threads=torch.get_num_threads(),
+    )
+    part = Part(0, tuple(list_sources(str(inputs))))
+    decoder, model = ray_engine._Decoder(work), ray_engine._Model(work)
+    bundles = [model(row) for row in decoder({"part": pickle.dumps(part)})]
+    decoder.decoders.__exit__()
+    done = [pickle.loads(bundle["done"]) for bundle in bundles]
+    assert len(done) > 3
+    assert not ray_engine._are_all(done[:-1])
+    assert not ray_engine._are_all(done[1:])
+    joined = ray_engine._joined(part, done[::-1])
+    assert joined.errors == {"unreadable": 1}
+    assert joined.video_seconds == pytest.approx(70 + 3 + 40)
+    assert_alike(joined.table.to_pylist(), expected)
+
+    finished(tag(*arguments(inputs, tmp_path / "out", *MORE, *more)))
+    assert_alike(rows_of(tmp_path / "out"), expected)
+
+
+def test_an_input_that_fails_in_a_later_piece_is_its_error_alone() -> None:
+    import pyarrow as pa
+
+    from openxclip.tagging import ray_engine
+
+    def rows(numbers: list[int], errors: list[str | None]) -> pa.Table:
+        return pa.table({"input_number": numbers, "error_kind": pa.array(errors, pa.string())})
+
+    first = ray_engine._BundleRows(0, 0, False, rows([0, 1, 1], [None] * 3), {0: 1.0, 1: 9.0}, {})
+    last = ray_engine._BundleRows(
+        0, 1, True, rows([1, 2], ["crashed", None]), {1: 0.0, 2: 2.0}, {1: "crashed"}
+    )
+    joined = ray_engine._joined(Part(0, ()), [last, first])
+    assert joined.table.to_pylist() == [
+        {"input_number": 0, "error_kind": None},
+        {"input_number": 1, "error_kind": "crashed"},
+        {"input_number": 2, "error_kind": None},
+    ]
+    assert (joined.errors, joined.video_seconds) == ({"crashed": 1}, 3.0)
+
+
+def assert_alike(rows: list[dict], expected: list[dict]) -> None:
+    """The same but for the last bits of the scores: other batches."""
+    assert [{**row, "scores": None} for row in rows] == [{**row, "scores": None} for row in expected]
+    for row, right in zip(rows, expected, strict=True):
+        assert row["error_kind"] or np.allclose(row["scores"], right["scores"], atol=1e-5)
 
 
 def test_a_video_that_kills_its_decoder_is_one_error_row(videos, undisturbed, tmp_path) -> None:

@@ -155,6 +155,9 @@ def test_windows_filters_and_examples(tmp_path, engine) -> None:
     assert (hits[0].start_seconds, hits[0].end_seconds) == (2, 4)
     with pytest.raises(InputError, match=r"'colour = 1' cannot be used.*Columns are path"):
         index.search("x", where="colour = 1")
+    for unclear in ("fps > 0; drop table windows", "fps > 0 -- and more"):
+        with pytest.raises(InputError, match="cannot be used"):
+            index.search("x", where=unclear)
     example = write_video(tmp_path / "again.mp4", frames=growing, fps=16, bit_rate=900_000)  # coded anew
     hits = index.similar(str(example), top_k=3)
     assert [hit.is_near_duplicate for hit in hits] == [True, True, False]

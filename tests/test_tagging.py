@@ -8,8 +8,13 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, date, datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +32,8 @@ from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
 from openxclip.tagging.decoding import Piece, Plan, decode, spans_of
 from openxclip.tagging.options import RowOptions, RunOptions, seconds_of
 from openxclip.tagging.output import Output
-from openxclip.tagging.sources import Source, list_sources
-from openxclip.tagging.workers import CRASH_HOOK, Decoders
+from openxclip.tagging.sources import Source, list_sources, source_at
+from openxclip.tagging.workers import CRASH_HOOK, Decoders, _Worker
 from openxclip.video.source import VideoLimits
 from openxclip.video.transforms import Preprocessor
 
@@ -164,6 +169,49 @@ def test_manifests_keep_their_columns(videos, tmp_path) -> None:
         assert [row["day"] for row in rows] == [kind(i) for i in range(3)]
 
 
+def test_columns_of_any_type_are_kept(videos, tmp_path) -> None:
+    path = str(videos / "a" / "green ring rising.mp4")
+    first = {
+        "path": path,
+        "when": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        "day": date(2026, 1, 2),
+        "tags": ["a", "b"],
+        "place": {"name": "here", "xy": [1.5, 2.5]},
+        "raw": b"\x00\xff",
+        "none": None,
+    }
+    second = {**first, "when": None, "tags": [], "place": None}
+    pq.write_table(pa.Table.from_pylist([first, second]), tmp_path / "list.parquet")
+    for _ in range(2):  # the second time from what the job keeps
+        assert run(arguments(tmp_path / "list.parquet", tmp_path / "out")) == 0
+        assert [{name: row[name] for name in first} for row in rows_of(tmp_path / "out")] == [first, second]
+        (tmp_path / "out" / "part-00000000.parquet").unlink()
+
+
+def test_addresses_of_the_web_are_inputs(videos, tmp_path) -> None:
+    pytest.importorskip("aiohttp")
+    handler = partial(QuietHandler, directory=str(videos / "a"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        lines = ["path", f"{address}/green%20ring%20rising.mp4", f"{address}/none.mp4"]
+        (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+        found = tag(*arguments(tmp_path / "list.csv", tmp_path / "out"))
+        _, error = found.communicate(timeout=120)
+        assert found.returncode == 1, error
+        server.shutdown()
+    good, missing = rows_of(tmp_path / "out")
+    assert good["labels"][0] == "green ring rising"
+    assert (missing["path"], missing["error_kind"]) == (lines[2], "missing")
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
 def test_paths_of_a_manifest_are_relative_to_it_and_may_repeat(videos, tmp_path) -> None:
     (videos.parent / "list.csv").write_text(
         "video\nvideos/a/green ring rising.mp4\nvideos/a/green ring rising.mp4\n"
@@ -241,12 +289,19 @@ def test_an_object_store_holds_inputs_and_output(store, videos, undisturbed) -> 
         ("path,error\na.mp4,x\n", "'error'"),
         ("", "no rows"),
         ("path,n\n,1\n", "row 1"),
+        ("path,n\na.mp4,1\na.mp4,1,2\n", "row 2: it has more values"),
+        ('{"path": "a.mp4"}\n["a.mp4"]\n', "line 2: it must be an object"),
+        ('{"path": "a.mp4"}\n\n{"path": \n', "line 3: it is no JSON"),
+        ('{"path": "a.mp4", "n": 1}\n{"path": "b.mp4", "n": "x"}\n', "'n' cannot be kept"),
+        ('{"path": "a.mp4", "n": {}}\n', "'n' cannot be kept"),
     ],
 )
 def test_a_wrong_manifest_is_one_line(content, words, tmp_path, capsys) -> None:
-    (tmp_path / "list.csv").write_text(content)
-    assert run(arguments(tmp_path / "list.csv", tmp_path / "out")) == 2
-    assert words in capsys.readouterr().err
+    name = "list.jsonl" if content.startswith("{") else "list.csv"
+    (tmp_path / name).write_text(content)
+    assert run(arguments(tmp_path / name, tmp_path / "out")) == 2
+    error = capsys.readouterr().err
+    assert words in error.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
@@ -385,6 +440,19 @@ def test_errors_tried_again_keep_the_windows_of_the_others(tmp_path) -> None:
     assert [row["path"] for row in rows if row["error"] is not None] == [str(tmp_path / "1.mp4")]
 
 
+def test_a_damaged_part_is_named(videos, tmp_path, capsys) -> None:
+    assert run(arguments(videos / "a", tmp_path / "out")) == 0
+    part = tmp_path / "out" / "part-00000001.parquet"
+    part.write_bytes(part.read_bytes()[:100])
+    assert run(arguments(videos / "a", tmp_path / "out")) == 2
+    error = capsys.readouterr().err
+    assert f"{part} is damaged" in error
+    assert "delete it" in error
+    part.unlink()
+    assert run(arguments(videos / "a", tmp_path / "out")) == 0
+    assert len(rows_of(tmp_path / "out")) == 6
+
+
 def test_two_jobs_do_not_write_one_output(videos, tmp_path, capsys) -> None:
     output = Output(str(tmp_path / "out"))
     with output.alone():
@@ -397,13 +465,14 @@ def test_odd_names_are_inputs_like_others(videos, tmp_path) -> None:
     folder = tmp_path / "vid [2024]"
     folder.mkdir()
     good = (videos / "a" / "green ring rising.mp4").read_bytes()
-    for name in ("it's, \u00e4 \U0001f3ac.mp4", "two\nlines.mp4"):
+    for name in ("it's, \u00e4 \U0001f3ac.mp4", "two\nlines.mp4", "a::b.mp4", "c.tar::d.mp4"):
         (folder / name).write_bytes(good)
     Path(os.fsdecode(os.fsencode(str(folder)) + b"/\xff.mp4")).write_bytes(good)
     assert run(arguments(folder, tmp_path / "out")) == 1
     rows = rows_of(tmp_path / "out")
-    assert len(rows) == 3
-    assert [row["error_kind"] for row in rows].count(None) == 2
+    assert len(rows) == 5
+    assert [row["error_kind"] for row in rows].count(None) == 4
+    assert all(source_at(row["path"]).offset_bytes is None for row in rows)
     assert [row["path"] for row in rows if row["error_kind"]] == [f"{folder}/\\udcff.mp4"]
 
 
@@ -426,6 +495,39 @@ def test_a_video_that_kills_its_decoder_is_one_error_row(videos, undisturbed, tm
         )
         if row["scores"] is not None:  # another batch: the last bits may differ
             assert np.allclose(row["scores"], right["scores"], atol=1e-6)
+
+
+def test_the_second_try_of_a_video_is_alone(tmp_path, monkeypatch) -> None:
+    """While it is decoded again no other is."""
+    monkeypatch.setenv(CRASH_HOOK, "bad.mp4")
+    pieces = [
+        Piece(number=n, source=Source(str(write_video(tmp_path / name))))
+        for n, name in enumerate(("bad.mp4", *(f"{i}.mp4" for i in range(8))))
+    ]
+    working: list[str] = []
+    beside_the_second: list[list[str]] = []
+    decode_by = _Worker.decode
+
+    def watched(worker: _Worker, piece: Piece, max_seconds: float) -> tuple:
+        name = Path(piece.source.path).name
+        if name == "bad.mp4" and tries.append(name) is None and len(tries) == 2:
+            beside_the_second.append(list(working))
+        assert not (name != "bad.mp4" and "bad.mp4" in working and len(tries) == 2)
+        working.append(name)
+        try:
+            return decode_by(worker, piece, max_seconds)
+        finally:
+            working.remove(name)
+
+    tries: list[str] = []
+    monkeypatch.setattr(_Worker, "decode", watched)
+    with Decoders(PLAN, 3, max_seconds=60) as decoders, ThreadPoolExecutor(6) as pool:
+        futures = [pool.submit(decoders.read, piece) for piece in pieces]
+        with pytest.raises(VideoError, match="died, twice"):
+            futures[0].result()
+        assert all(future.result().shape == (6, 4, 3, 32, 32) for future in futures[1:])
+    assert tries == ["bad.mp4", "bad.mp4"]
+    assert beside_the_second == [[]]
 
 
 PLAN = Plan(

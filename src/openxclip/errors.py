@@ -16,6 +16,9 @@
 Every message says what happened, the value, what is allowed, and what to do next.
 """
 
+from functools import partial
+from typing import Any
+
 
 class OpenXCLIPError(Exception):
     """Base of every error this package raises on purpose."""
@@ -70,6 +73,10 @@ class VideoError(OpenXCLIPError, OSError):
         self.kind = kind
         """One word for tables, such as unreadable or too-long."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Between processes: exceptions of several arguments are not pickled by themselves."""
+        return VideoError, (self.source, self.reason, self.kind)
+
 
 class VideoLimitError(VideoError):
     """A video is larger or longer than is allowed."""
@@ -79,6 +86,10 @@ class VideoLimitError(VideoError):
         self.limit = limit
         self.found = found
         self.allowed = allowed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        again = partial(VideoLimitError, limit=self.limit, found=self.found, allowed=self.allowed)
+        return again, (self.source, self.reason)
 
 
 class MissingExtraError(OpenXCLIPError, ImportError):

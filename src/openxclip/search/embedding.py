@@ -12,14 +12,13 @@ from torch import Tensor
 
 from openxclip.inference.engine import Engine
 from openxclip.tagging.decoding import Facts
-from openxclip.tagging.runner import Runner
+from openxclip.tagging.runner import PieceReader, Runner
 from openxclip.tagging.sources import Source
-from openxclip.tagging.workers import Decoders
 
 IndexRow = dict[str, Any]
 
 
-def index_runner(engine: Engine, decoders: Decoders, *, with_context: bool) -> Runner[IndexRow]:
+def index_runner(engine: Engine, decoders: PieceReader, *, with_context: bool) -> Runner[IndexRow]:
     """What computes the rows of inputs; an input that cannot be read has none."""
     compute = partial(window_numbers, engine, with_context)
     to_row = partial(window_row, engine.model.config.embed_dim)

@@ -20,7 +20,6 @@ from torch import Tensor
 from openxclip.errors import InputError, MissingExtraError, OpenXCLIPError, VideoError
 
 try:
-    import fsspec
     import lancedb
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -37,7 +36,7 @@ from openxclip.tagging.decoding import Piece, Plan, decode
 from openxclip.tagging.identity import model_id
 from openxclip.tagging.options import seconds_of
 from openxclip.tagging.output import JOB
-from openxclip.tagging.sources import Source, is_remote, list_sources, source_at
+from openxclip.tagging.sources import Source, file_system, is_remote, list_sources, source_at
 from openxclip.tagging.workers import Decoders
 from openxclip.video.source import VideoLimits
 
@@ -210,8 +209,8 @@ class Index:
         rows: list[IndexRow] = []
         for done, one in enumerate(runner.run(chunk), start=1):
             source = chunk[one.number]
-            if one.error_kind is not None:
-                errors[source.path] = one.error_kind
+            if one.error is not None:
+                errors[source.path] = one.error
             rows += [{**row, "root": root, "fingerprint": prints[source.path]} for row in one.rows]
             yield first + done, total
         self.add_rows(rows)
@@ -228,7 +227,7 @@ class Index:
             raise InputError(
                 "a tag output holds no context for prompts; make the index without it (--no-context)"
             )
-        system, folder = fsspec.core.url_to_fs(output.rstrip("/"))
+        system, folder = file_system(output.rstrip("/"))
         parts = sorted(system.glob(f"{folder}/part-*.parquet"))
         if not parts:
             raise InputError(f"{output} holds no parts of a tag output")
@@ -395,7 +394,7 @@ class Index:
             .limit(count)
         )
         try:
-            return (query if where is None else query.where(where, prefilter=True)).to_arrow()
+            return (query if where is None else query.where(f"({where})", prefilter=True)).to_arrow()
         except (ValueError, RuntimeError, OSError) as error:
             if where is None:
                 raise
@@ -472,7 +471,7 @@ def read_settings(address: str) -> Settings | None:
         InputError: the file beside it is no such file.
     """
     path = f"{address.rstrip('/')}/{META}"
-    system, name = fsspec.core.url_to_fs(path)
+    system, name = file_system(path)
     if not system.exists(name):
         return None
     try:
@@ -482,7 +481,7 @@ def read_settings(address: str) -> Settings | None:
 
 
 def _write_settings(address: str, settings: Settings) -> None:
-    system, name = fsspec.core.url_to_fs(f"{address.rstrip('/')}/{META}")
+    system, name = file_system(f"{address.rstrip('/')}/{META}")
     system.makedirs(name.rpartition("/")[0], exist_ok=True)
     system.pipe_file(name, (json.dumps(asdict(settings), indent=1) + "\n").encode())
 
@@ -536,8 +535,7 @@ def _arrow(rows: Sequence[IndexRow], settings: Settings) -> Any:
 
 def _fingerprint(source: Source) -> str:
     """Changes with the contents of a file, as far as its file system tells."""
-    address = source.path.rpartition("::")[0] if source.offset_bytes is not None else source.path
-    system, name = fsspec.core.url_to_fs(address)
+    system, name = file_system(source.address)
     try:
         facts = system.info(name)
     except FileNotFoundError:

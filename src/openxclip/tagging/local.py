@@ -15,14 +15,13 @@ from openxclip.inference.label_set import LabelSet
 from openxclip.inference.scoring import mean_over_views
 from openxclip.tagging.decoding import Facts
 from openxclip.tagging.rows import Layout, error_row, scored_row
-from openxclip.tagging.runner import Runner
+from openxclip.tagging.runner import PieceReader, Runner
 from openxclip.tagging.sources import Source
-from openxclip.tagging.workers import Decoders
 
 TagRow = dict[str, Any]
 
 
-def tag_runner(engine: Engine, label_set: LabelSet, layout: Layout, decoders: Decoders) -> Runner[TagRow]:
+def tag_runner(engine: Engine, label_set: LabelSet, layout: Layout, decoders: PieceReader) -> Runner[TagRow]:
     """What computes the rows of inputs."""
     return Runner(
         flow=engine.flow,

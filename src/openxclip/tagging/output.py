@@ -18,15 +18,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
 from openxclip.errors import InputError, MissingExtraError
-from openxclip.tagging.sources import Source
+from openxclip.tagging.sources import Source, file_system
 
 try:
-    import fsspec
     import pyarrow as pa
     import pyarrow.parquet as pq
 except ImportError as error:
@@ -53,7 +52,7 @@ class Output:
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
-        self._system, self._root = fsspec.core.url_to_fs(self.address)
+        self._system, self._root = file_system(self.address)
         self._is_local = "file" in self._system.protocol
 
     @contextmanager
@@ -162,7 +161,7 @@ class Output:
         """Rows and errors of these parts, from their ends alone."""
         num_rows = num_errors = 0
         for name in names:
-            with self._system.open(self._path(name), "rb") as file:
+            with self._part(name) as file:
                 meta = pq.ParquetFile(file).metadata
             num_rows += meta.num_rows
             num_errors += sum(_num_errors(meta.row_group(i)) for i in range(meta.num_row_groups))
@@ -170,8 +169,18 @@ class Output:
 
     def read(self, part: Part) -> Any:
         """The table of a part."""
-        with self._system.open(self._path(part.name), "rb") as file:
+        with self._part(part.name) as file:
             return pq.read_table(file)
+
+    @contextmanager
+    def _part(self, name: str) -> Iterator[BinaryIO]:
+        with self._system.open(self._path(name), "rb") as file:
+            try:
+                yield file
+            except pa.ArrowInvalid as error:
+                raise InputError(
+                    f"{self.address}/{name} is damaged ({error}); delete it, and run the command again"
+                ) from error
 
     def _known_inputs(self) -> list[tuple[int, Source]]:
         if not self._system.exists(self._path(INPUTS)):
@@ -179,8 +188,7 @@ class Output:
         with self._system.open(self._path(INPUTS), "rb") as file:
             rows = pq.read_table(file).to_pylist()
         return [
-            (row["part"], Source(row["path"], row["offset"], row["size"], json.loads(row["extra"])))
-            for row in rows
+            (row["part"], Source(row["path"], row["offset"], row["size"], row["extra"] or {})) for row in rows
         ]
 
     def _write_inputs(self, inputs: Sequence[tuple[int, Source]]) -> None:
@@ -189,7 +197,7 @@ class Output:
             "path": pa.array([source.path for _, source in inputs], pa.string()),
             "offset": pa.array([source.offset_bytes for _, source in inputs], pa.int64()),
             "size": pa.array([source.size_bytes for _, source in inputs], pa.int64()),
-            "extra": pa.array([json.dumps(source.extra) for _, source in inputs], pa.string()),
+            "extra": pa.array([source.extra or None for _, source in inputs]),
         }
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(columns), sink, compression="zstd")

@@ -1,16 +1,19 @@
-"""The same stages on Ray Data: actors on CPUs decode parts, actors that hold the model compute and write them.
+"""The same stages on Ray Data: actors on CPUs decode, actors that hold the model compute rows.
 
-Needs ray. A part is what travels. Ray tries it again when its process or node dies; a part that is computed twice is
-the same both times and replaces itself. Decoding happens in processes of its own here as well, so that a video that
-kills its decoder takes no Ray worker with it. Ray Data bounds what lies between the stages.
+Needs ray. A part goes in; its decoded pieces travel in bundles of a bounded size; its rows come out. Ray tries again
+what was lost when a process or node dies: the bundles of a part are the same each time.
+Decoding happens in processes of its own here as well, so that a video that kills its decoder takes no Ray worker with
+it. Ray Data bounds what lies between the stages.
 """
 
 import logging
 import pickle
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,18 +23,22 @@ from openxclip.inference.engine import Engine
 from openxclip.inference.options import InferenceOptions
 from openxclip.tagging.decoding import WINDOWS_AT_ONCE, Facts, Piece, Plan
 from openxclip.tagging.local import TagRow, tag_runner
-from openxclip.tagging.output import Output, Part
+from openxclip.tagging.output import Part
 from openxclip.tagging.rows import Layout, table
 from openxclip.tagging.workers import Decoders
 from openxclip.text.label_texts import LabelTexts
 
 try:
+    import pyarrow as pa
     import ray
     import ray.data
 except ImportError as error:
     raise MissingExtraError("ray[data]", "ray") from error
 
 
+BUNDLE_BYTES = (
+    320 << 20
+)  # of decoded pixels; 256 whole videos of 8 frames of 224 x 224 pixels, a part as it comes, are one bundle
 DECODER_CPUS = (
     0.999  # not that of a model: Ray Data runs stages as one that ask for the same, one after the other
 )
@@ -63,7 +70,6 @@ class Work:
     texts: LabelTexts
     layout: Layout
     plan: Plan
-    output: str
     decode_seconds: float
     num_threads: int
     """Of a copy of the model."""
@@ -71,35 +77,69 @@ class Work:
 
 @dataclass(frozen=True)
 class PartDone:
-    """A part that was written."""
+    """A part that is computed."""
 
-    number: int
-    num_inputs: int
+    part: Part
+    table: Any
+    """Its rows."""
     video_seconds: float
     errors: dict[str, int]
+    """Kind -> how many."""
 
 
 @dataclass
-class _Decoded:
-    """Pieces that were decoded elsewhere, for a `Runner` in place of `Decoders`."""
+class _Bundle:
+    """Pieces that were decoded, for a `Runner` in place of `Decoders`."""
 
-    pixels: dict[tuple[int, int], Any] = field(default_factory=dict)
-    """Piece -> uint8 (W * V, T, 3, S, S), or (reason, kind)."""
+    part: int
+    number: int
+    """Among those of its part."""
+    is_last: bool = False
+    pieces: list[Piece] = field(default_factory=list)
+    pixels: dict[tuple[int, int], np.ndarray | VideoError] = field(default_factory=dict)
+    """Input and first window -> uint8 (W * V, T, 3, S, S)."""
     facts: dict[tuple[int, int], Facts] = field(default_factory=dict)
+    num_bytes: int = 0
     num_decoders: int = 1
 
+    def add(self, piece: Piece, pixels: np.ndarray | VideoError, facts: Facts | None) -> None:
+        """Add a piece; facts of one that was read."""
+        key = piece.number, piece.first_window
+        self.pieces.append(piece)
+        self.pixels[key] = pixels
+        if isinstance(pixels, np.ndarray):
+            self.num_bytes += pixels.nbytes
+        if facts is not None:
+            self.facts[key] = facts
+
     def read(self, piece: Piece) -> Tensor:
+        """See `PieceReader`."""
         found = self.pixels.pop((piece.number, piece.first_window))
-        if isinstance(found, tuple):
-            raise VideoError(piece.source.path, *found)
+        if isinstance(found, VideoError):
+            raise found
         return torch.from_numpy(found)
 
     def facts_of(self, piece: Piece) -> Facts:
+        """See `PieceReader`."""
         return self.facts.pop((piece.number, piece.first_window))
 
 
+@dataclass(frozen=True)
+class _BundleRows:
+    """What becomes of a bundle."""
+
+    part: int
+    number: int
+    is_last: bool
+    table: Any
+    seconds: dict[int, float]
+    """Input -> length of its video."""
+    errors: dict[int, str]
+    """Input -> kind."""
+
+
 def run_parts(parts: Sequence[Part], work: Work, cluster: Cluster) -> Iterator[PartDone]:
-    """Compute and write parts, in any order."""
+    """Compute parts, in any order."""
     if not ray.is_initialized():
         ray.init(
             address=cluster.address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR
@@ -113,7 +153,7 @@ def run_parts(parts: Sequence[Part], work: Work, cluster: Cluster) -> Iterator[P
     items = [{"part": pickle.dumps(part)} for part in parts]
     data: Any = ray.data.from_items(items, override_num_blocks=len(items))
     # Ray Data tries tasks and actors again whose process or node dies.
-    decoded = data.map(
+    decoded = data.flat_map(
         _Decoder,
         fn_constructor_kwargs={"work": work},
         num_cpus=DECODER_CPUS,
@@ -126,8 +166,33 @@ def run_parts(parts: Sequence[Part], work: Work, cluster: Cluster) -> Iterator[P
         num_cpus=cluster.model_cpus,
         num_gpus=cluster.model_gpus,
     )
+    by_number = {part.number: part for part in parts}
+    waiting: dict[int, list[_BundleRows]] = {}
     for row in done.iter_rows():
-        yield pickle.loads(row["done"])
+        bundle: _BundleRows = pickle.loads(row["done"])
+        waiting.setdefault(bundle.part, []).append(bundle)
+        if _are_all(waiting[bundle.part]):
+            yield _joined(by_number[bundle.part], waiting.pop(bundle.part))
+
+
+def _are_all(bundles: Sequence[_BundleRows]) -> bool:
+    """Whether these are the bundles of a whole part; they come in any order."""
+    last = next((bundle.number for bundle in bundles if bundle.is_last), None)
+    return last is not None and len(bundles) == last + 1
+
+
+def _joined(part: Part, bundles: Sequence[_BundleRows]) -> PartDone:
+    """The rows of a part. Of an input that ended in an error only the error stays."""
+    bundles = sorted(bundles, key=lambda bundle: bundle.number)
+    seconds: dict[int, float] = {}
+    errors: dict[int, str] = {}
+    for bundle in bundles:
+        seconds.update(bundle.seconds)
+        errors.update(bundle.errors)
+    rows = pa.concat_tables([bundle.table for bundle in bundles])
+    number = rows["input_number"].to_numpy()
+    keep = ~np.isin(number, list(errors)) | rows["error_kind"].is_valid().to_numpy()
+    return PartDone(part, rows.filter(pa.array(keep)), sum(seconds.values()), dict(Counter(errors.values())))
 
 
 def _free_cores(cluster: Cluster) -> int:
@@ -153,55 +218,60 @@ def _free_cores(cluster: Cluster) -> int:
 
 
 class _Decoder:
-    """An actor: decodes all pieces of a part, one after the other, in a process of its own that it keeps."""
+    """An actor: decodes the pieces of a part, one after the other, in a process of its own that it keeps."""
 
     def __init__(self, work: Work) -> None:
         self.decoders = Decoders(work.plan, 1, work.decode_seconds)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        part, decoded = pickle.loads(row["part"]), _Decoded()
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        part: Part = pickle.loads(row["part"])
+        bundle = _Bundle(part.number, 0)
         for number, source in enumerate(part.sources):
-            _decode_input(self.decoders, decoded, Piece(number=number, source=source))
-        return {"part": row["part"], "decoded": pickle.dumps(decoded)}
+            for piece, pixels, facts in self._pieces(Piece(number=number, source=source)):
+                if bundle.num_bytes >= BUNDLE_BYTES:
+                    yield {"bundle": pickle.dumps(bundle)}
+                    bundle = _Bundle(part.number, bundle.number + 1)
+                bundle.add(piece, pixels, facts)
+        bundle.is_last = True
+        yield {"bundle": pickle.dumps(bundle)}
 
-
-def _decode_input(decoders: Decoders, decoded: _Decoded, piece: Piece) -> None:
-    first = piece
-    while True:
-        key = piece.number, piece.first_window
-        try:
-            decoded.pixels[key] = decoders.read(piece).numpy()
-        except VideoError as error:
-            decoded.pixels[key] = (error.reason, error.kind)
-            return
-        decoded.facts[key] = decoders.facts_of(piece)
-        following = piece.first_window + WINDOWS_AT_ONCE
-        if following >= decoded.facts[key].num_windows:
-            return
-        piece = Piece(number=first.number, source=first.source, first_window=following)
+    def _pieces(self, piece: Piece) -> Iterator[tuple[Piece, np.ndarray | VideoError, Facts | None]]:
+        """An input, piece by piece, up to one that cannot be read."""
+        num_windows = 1
+        while piece.first_window < num_windows:
+            try:
+                pixels = self.decoders.read(piece).numpy()
+            except VideoError as error:
+                yield piece, error, None
+                return
+            facts = self.decoders.facts_of(piece)
+            yield piece, pixels, facts
+            num_windows = facts.num_windows
+            piece = replace(piece, first_window=piece.first_window + WINDOWS_AT_ONCE)
 
 
 class _Model:
-    """An actor: loads the model once, then computes and writes parts."""
+    """An actor: loads the model once, then computes the rows of bundles."""
 
     def __init__(self, work: Work) -> None:
         # Ray counts cores, and gives a process one thread for each; sums of other numbers of threads differ in the
         # last bits.
         torch.set_num_threads(work.num_threads)
-        self.work = work
-        self.engine = Engine.load(self.work.model, self.work.inference)
-        self.label_set = self.engine.label_set(self.work.texts)
-        self.output = Output(self.work.output)
+        self.layout = work.layout
+        self.engine = Engine.load(work.model, work.inference)
+        self.label_set = self.engine.label_set(work.texts)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        part, layout = pickle.loads(row["part"]), self.work.layout
-        runner = tag_runner(self.engine, self.label_set, layout, pickle.loads(row["decoded"]))
-        rows: dict[int, tuple[TagRow, ...]] = {}
-        seconds, errors = 0.0, dict[str, int]()
-        for one in runner.run(part.sources):
-            rows[one.number] = one.rows
-            seconds += one.seconds
-            if one.error_kind is not None:
-                errors[one.error_kind] = errors.get(one.error_kind, 0) + 1
-        self.output.write(part, table(layout, rows))
-        return {"done": pickle.dumps(PartDone(part.number, len(part.sources), seconds, errors))}
+        bundle: _Bundle = pickle.loads(row["bundle"])
+        runner = tag_runner(self.engine, self.label_set, self.layout, bundle)
+        rows: dict[int, list[TagRow]] = {}
+        seconds: dict[int, float] = {}
+        errors: dict[int, str] = {}
+        for done in runner.run_pieces(bundle.pieces):
+            rows.setdefault(done.number, []).extend(done.rows)
+            seconds[done.number] = done.seconds
+            if done.error_kind is not None:
+                errors[done.number] = done.error_kind
+        made = table(self.layout, rows)
+        found = _BundleRows(bundle.part, bundle.number, bundle.is_last, made, seconds, errors)
+        return {"done": pickle.dumps(found)}

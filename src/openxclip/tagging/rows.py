@@ -15,6 +15,7 @@ from openxclip.tagging.sources import Source
 
 try:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 except ImportError as error:
     raise MissingExtraError("pyarrow", "tag") from error
 
@@ -51,8 +52,8 @@ class Layout:
     """Of the embedding; None without."""
     all_scores: bool
     content_hash: bool
-    extra: tuple[tuple[str, str], ...]
-    """Further columns of the manifest: name, and type as Arrow writes it."""
+    extra: tuple[tuple[str, Any], ...]
+    """Further columns of the manifest: name and Arrow type."""
 
     def schema(self) -> Any:
         """Of the Parquet files; `path` comes first, the manifest's own columns last."""
@@ -63,15 +64,15 @@ class Layout:
             fields.append(pa.field("embedding", pa.list_(pa.float16(), self.embed_dim)))
         if self.content_hash:
             fields.append(pa.field("content_hash", pa.string()))
-        fields += [pa.field(name, pa.type_for_alias(kind)) for name, kind in self.extra]
+        fields += [pa.field(name, kind) for name, kind in self.extra]
         return pa.schema(fields, metadata={"openxclip_schema_version": str(SCHEMA_VERSION)})
 
 
-def extra_columns(sources: Sequence[Source]) -> tuple[tuple[str, str], ...]:
+def extra_columns(sources: Sequence[Source]) -> tuple[tuple[str, Any], ...]:
     """Name and type of the manifest's own columns.
 
     Raises:
-        InputError: one has the name of a column of ours, or values of different types.
+        InputError: one has the name of a column of ours, or values that no column can hold.
     """
     names = list(dict.fromkeys(name for source in sources for name in source.extra))
     taken = {name for name, _ in _COLUMNS} | {"all_scores", "embedding", "content_hash"}
@@ -82,18 +83,18 @@ def extra_columns(sources: Sequence[Source]) -> tuple[tuple[str, str], ...]:
     return tuple((name, _type_of(name, sources)) for name in names)
 
 
-def _type_of(name: str, sources: Sequence[Source]) -> str:
-    values = [source.extra.get(name) for source in sources]
+def _type_of(name: str, sources: Sequence[Source]) -> Any:
+    """The Arrow type that holds all values; text where there are none."""
     try:
-        kind = pa.array(values).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InputError(f"the manifest's column {name!r} has values of several types: {error}") from error
-    simple = {"null": "string", "int64": "int64", "double": "float64", "bool": "bool", "string": "string"}
-    if str(kind) not in simple:
+        kind = pa.array([source.extra.get(name) for source in sources]).type
+        kind = pa.string() if pa.types.is_null(kind) else kind
+        pq.write_table(pa.table({name: pa.array([], kind)}), pa.BufferOutputStream())  # not all types can be
+    except (pa.ArrowException, OverflowError) as error:
         raise InputError(
-            f"the manifest's column {name!r} holds {kind}; numbers, texts and truth values can be kept"
-        )
-    return simple[str(kind)]
+            f"the manifest's column {name!r} cannot be kept: {error}. Give all its rows values of one type, or leave "
+            "it out"
+        ) from error
+    return kind
 
 
 def scored_row(

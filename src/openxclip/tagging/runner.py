@@ -8,7 +8,7 @@ Shapes: W windows, V views, D numbers for each view.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -16,22 +16,41 @@ from openxclip.inference import pipeline
 from openxclip.inference.pipeline import Failure, Flow, Scored
 from openxclip.tagging.decoding import WINDOWS_AT_ONCE, Facts, Piece
 from openxclip.tagging.sources import Source
-from openxclip.tagging.workers import Decoders
 
 Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(Generic[Row]):
-    """An input that is done."""
+    """An input that is done, or a piece of it."""
 
     number: int
     """Of the input among those given."""
     rows: tuple[Row, ...]
     """In the order of its windows; of an input that cannot be read what `failed` gives."""
-    seconds: float
+    num_windows: int = 0
+    """Of the whole video; 0 where it could not be read."""
+    seconds: float = 0.0
     """Length of the video; 0 where it could not be read."""
     error_kind: str | None = None
+    error: str | None = None
+    """Why it cannot be read."""
+
+
+class PieceReader(Protocol):
+    """What gives the pixels of pieces, and facts about them."""
+
+    num_decoders: int
+
+    def read(self, piece: Piece) -> Tensor:
+        """Views uint8 (W * V, T, 3, S, S) of a piece. For many threads.
+
+        Raises:
+            VideoError: the video cannot be read.
+        """
+
+    def facts_of(self, piece: Piece) -> Facts:
+        """The facts about a piece that was read; once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +59,7 @@ class Runner(Generic[Row]):
 
     flow: Flow
     """Batch size, and how many decoders."""
-    decoders: Decoders
+    decoders: PieceReader
     compute: Callable[[Tensor], Tensor]
     """Views uint8 (B, T, 3, S, S) -> numbers for each (B, D)."""
     to_row: Callable[[Source, Facts, int, Tensor], Row]
@@ -50,45 +69,46 @@ class Runner(Generic[Row]):
 
     def run(self, sources: Sequence[Source]) -> Iterator[Finished[Row]]:
         """The rows of every input, in order; those of long videos, piece by piece, after the others."""
-        pieces = [Piece(number=number, source=source) for number, source in enumerate(sources)]
-        later: list[tuple[Piece, int, list[Row]]] = []
-        for outcome in self._outcomes(pieces):
-            if isinstance(outcome, Failure):
-                yield self._finished_with(outcome)
-                continue
-            rows, facts = self._rows(outcome)
-            number = outcome.item.number
-            if facts.num_windows <= WINDOWS_AT_ONCE:
-                yield Finished(number=number, rows=tuple(rows), seconds=facts.duration_seconds)
+        later: list[Finished[Row]] = []
+        first_pieces = [Piece(number=number, source=source) for number, source in enumerate(sources)]
+        for done in self.run_pieces(first_pieces):
+            if done.num_windows <= WINDOWS_AT_ONCE:
+                yield done
             else:
-                later.append((outcome.item, facts.num_windows, rows))
-        for piece, num_windows, rows in later:
-            yield self._rest(piece, num_windows, rows)
+                later.append(done)
+        for first in later:
+            yield self._rest(first, sources[first.number])
 
-    def _rest(self, first: Piece, num_windows: int, rows: list[Row]) -> Finished[Row]:
-        """The windows of a long video behind the first ones."""
-        starts = range(WINDOWS_AT_ONCE, num_windows, WINDOWS_AT_ONCE)
-        seconds = 0.0
-        for outcome in self._outcomes([replace(first, first_window=start) for start in starts]):
-            if isinstance(outcome, Failure):
-                return self._finished_with(outcome)
-            more, facts = self._rows(outcome)
-            rows = [*rows, *more]
-            seconds = facts.duration_seconds
-        return Finished(number=first.number, rows=tuple(rows), seconds=seconds)
+    def _rest(self, first: Finished[Row], source: Source) -> Finished[Row]:
+        """A long video: its first windows and those behind them."""
+        starts = range(WINDOWS_AT_ONCE, first.num_windows, WINDOWS_AT_ONCE)
+        rows = [*first.rows]
+        for done in self.run_pieces(
+            [Piece(number=first.number, source=source, first_window=start) for start in starts]
+        ):
+            if done.error is not None:
+                return done
+            rows += done.rows
+        return replace(first, rows=tuple(rows))
 
-    def _outcomes(self, pieces: Sequence[Piece]) -> Iterator[Scored[Piece] | Failure[Piece]]:
+    def run_pieces(self, pieces: Sequence[Piece]) -> Iterator[Finished[Row]]:
+        """The rows of every piece, in order."""
         # Threads only wait for the decoders' processes; results come in order, and so batches are the same each time.
         flow = replace(self.flow, num_decoders=self.decoders.num_decoders, ordered=True)
-        return pipeline.run(pieces, self.decoders.read, self.compute, flow)
+        for outcome in pipeline.run(pieces, self.decoders.read, self.compute, flow):
+            yield self._failed(outcome) if isinstance(outcome, Failure) else self._scored(outcome)
 
-    def _rows(self, outcome: Scored[Piece]) -> tuple[list[Row], Facts]:
-        facts = self.decoders.facts_of(outcome.item)
+    def _scored(self, outcome: Scored[Piece]) -> Finished[Row]:
+        source, facts = outcome.item.source, self.decoders.facts_of(outcome.item)
         of_windows = outcome.scores.float().chunk(len(facts.windows))  # (V, D) each
-        source = outcome.item.source
-        return [self.to_row(source, facts, window, views) for window, views in enumerate(of_windows)], facts
+        return Finished(
+            number=outcome.item.number,
+            rows=tuple(self.to_row(source, facts, window, views) for window, views in enumerate(of_windows)),
+            num_windows=facts.num_windows,
+            seconds=facts.duration_seconds,
+        )
 
-    def _finished_with(self, failure: Failure[Piece]) -> Finished[Row]:
+    def _failed(self, failure: Failure[Piece]) -> Finished[Row]:
         piece = failure.item
         rows = self.failed(piece.source, failure.kind, failure.reason)
-        return Finished(number=piece.number, rows=rows, seconds=0.0, error_kind=failure.kind)
+        return Finished(number=piece.number, rows=rows, error_kind=failure.kind, error=failure.reason)

@@ -11,7 +11,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from openxclip.data.manifest import VIDEO_SUFFIXES
@@ -45,19 +45,23 @@ class Source:
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
     """Further columns of the manifest."""
 
+    @property
+    def address(self) -> str:
+        """Of the file; of a member that of its shard."""
+        return self.path if self.offset_bytes is None else self.path.rpartition("::")[0]
+
     def open(self) -> BinaryIO:
         """A seekable file.
 
         Raises:
             VideoError: it cannot be opened; kind "missing".
         """
-        address = self.path.rpartition("::")[0] if self.offset_bytes is not None else self.path
         try:
-            system, name = fsspec.core.url_to_fs(address)
+            system, name = file_system(self.address)
             if self.offset_bytes is not None:
                 start, size = self.offset_bytes, self.size_bytes or 0
                 return io.BytesIO(system.cat_file(name, start=start, end=start + size))
-            if is_remote(address) and (system.size(name) or 0) <= WHOLE_BYTES:
+            if is_remote(self.address) and (system.size(name) or 0) <= WHOLE_BYTES:
                 return io.BytesIO(system.cat_file(name))
             return system.open(name, "rb")
         except FileNotFoundError as error:
@@ -73,10 +77,10 @@ def source_at(path: str) -> Source:
         VideoError: there is no such shard or member.
     """
     shard, sign, member = path.rpartition("::")
-    if not sign:
+    if not sign or not shard.lower().endswith(".tar") or _exists(path):
         return Source(path)
     try:
-        system, name = fsspec.core.url_to_fs(shard)
+        system, name = file_system(shard)
         found = next((source for source in _members(system, name, shard) if source.path == path), None)
     except (OSError, tarfile.TarError) as error:
         raise VideoError(path, f"its shard cannot be read ({error})", kind="missing") from error
@@ -90,6 +94,18 @@ def is_remote(address: str) -> bool:
     return "://" in address and not address.startswith(("file://", "local://"))
 
 
+def file_system(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the name there. A path is taken as it is: its names may hold ::"""
+    if "://" in address:
+        return fsspec.core.url_to_fs(address)
+    return fsspec.filesystem("file"), os.path.abspath(Path(address).expanduser())  # noqa: PTH100 without ..
+
+
+def _exists(path: str) -> bool:
+    """Whether this machine has such a file."""
+    return not is_remote(path) and Path(path).is_file()
+
+
 def list_sources(address: str) -> list[Source]:
     """All inputs that an address stands for, in an order that is the same each time.
 
@@ -101,7 +117,7 @@ def list_sources(address: str) -> list[Source]:
         InputError: there is nothing at this address, or a manifest cannot be read.
     """
     try:
-        system, name = fsspec.core.url_to_fs(address)
+        system, name = file_system(address)
         sources = list(_listed(system, name, address))
     except (InputError, MissingExtraError):
         raise
@@ -146,9 +162,9 @@ def _address(system: Any, name: str, given: str) -> str:
     name = name.encode("utf-8", "backslashreplace").decode()
     if is_remote(given):
         return system.unstrip_protocol(name)
-    if any(sign in given for sign in "*?[") and not system.exists(fsspec.core.url_to_fs(given)[1]):
+    if any(sign in given for sign in "*?[") and not system.exists(file_system(given)[1]):
         return name if given.startswith("/") else os.path.relpath(name)
-    root = fsspec.core.url_to_fs(given)[1]
+    root = file_system(given)[1]
     return given.rstrip("/") + name[len(root.rstrip("/")) :]
 
 
@@ -161,7 +177,7 @@ def _members(system: Any, name: str, address: str) -> Iterator[Source]:
 
 def _rows(system: Any, name: str, address: str, suffix: str) -> Iterator[Source]:
     with system.open(name, "rb") as file:
-        rows = list(_table(file, suffix))
+        rows = list(_table(file, suffix, address))
     if not rows:
         raise InputError(f"{address} has no rows")
     column = next((column for column in PATH_COLUMNS if column in rows[0]), None)
@@ -172,6 +188,8 @@ def _rows(system: Any, name: str, address: str, suffix: str) -> Iterator[Source]
         )
     folder = address.rpartition("/")[0]
     for number, row in enumerate(rows, start=1):
+        if None in row:
+            raise InputError(f"{address}, row {number}: it has more values than the header has names")
         if not isinstance(path := row.get(column), str) or not path:
             raise InputError(
                 f"{address}, row {number}: {column} is {path!r}; it must be a path or an address"
@@ -181,18 +199,29 @@ def _rows(system: Any, name: str, address: str, suffix: str) -> Iterator[Source]
         yield Source(path if is_whole else f"{folder}/{path}", extra=extra)
 
 
-def _table(file: BinaryIO, suffix: str) -> Iterable[dict[str, Any]]:
+def _table(file: BinaryIO, suffix: str, address: str) -> Iterable[dict[str, Any]]:
     if suffix == ".parquet":
         return pq.read_table(file).to_pylist()
     text = file.read().decode("utf-8-sig")
     if suffix in (".jsonl", ".ndjson"):
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
+        lines = enumerate(text.split("\n"), start=1)
+        return [_json_object(line, f"{address}, line {number}") for number, line in lines if line.strip()]
     return list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ","))
+
+
+def _json_object(line: str, place: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{place}: it is no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise InputError(f'{place}: it must be an object such as {{"path": "a.mp4"}}')
+    return value
 
 
 def _numbered(sources: list[Source]) -> list[Source]:
     """Refuse a path that stands twice in a listing of files; a manifest may name a video as often as it likes."""
-    counts = Counter(source.path for source in sources)
-    if repeated := [path for path, count in counts.items() if count > 1 and "::" in path]:
+    counts = Counter(source.path for source in sources if source.offset_bytes is not None)
+    if repeated := [path for path, count in counts.items() if count > 1]:
         raise InputError(f"{repeated[0]} stands twice in its shard; give each member a name of its own")
     return sources

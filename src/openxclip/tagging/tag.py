@@ -146,7 +146,7 @@ class Job:
                 return
         num_decoders = self.options.decoders or os.cpu_count() or 1
         label_set = self.engine.label_set(self.texts)
-        with Decoders(self._plan(), num_decoders, self.options.decode_seconds) as decoders:
+        with Decoders(self.plan(), num_decoders, self.options.decode_seconds) as decoders:
             runner = tag_runner(self.engine, label_set, layout, decoders)
             for part in to_do:
                 yield from self._run_part(runner, layout, part, num_before, is_retry=part.name in done)
@@ -161,8 +161,7 @@ class Job:
             inference=self.engine.options,
             texts=self.texts,
             layout=layout,
-            plan=self._plan(),
-            output=self.output.address,
+            plan=self.plan(),
             decode_seconds=options.decode_seconds,
             num_threads=options.model_threads or max(1, math.ceil(options.model_cpus)),
         )
@@ -175,7 +174,8 @@ class Job:
             num_decoders=options.decoders,
         )
         for done in run_parts(parts, work, cluster):
-            self._tally.add_part(done.num_inputs, done.video_seconds, done.errors)
+            self.output.write(done.part, done.table)
+            self._tally.add_part(len(done.part.sources), done.video_seconds, done.errors)
             yield self._progress(num_before)
 
     def _run_part(
@@ -253,11 +253,12 @@ class Job:
             "labels": list(layout.labels),
             "precision": str(self.engine.model.logit_scale.dtype).removeprefix("torch."),
             "frames": self.engine.model.config.num_frames,
-            "columns": [list(column) for column in layout.extra],
+            "columns": [[name, str(kind)] for name, kind in layout.extra],
             **asdict(self.rows),
         }
 
-    def _plan(self) -> Plan:
+    def plan(self) -> Plan:
+        """What is looked at in each video."""
         return Plan(
             preprocess=self.engine.preprocess,
             num_frames=self.engine.model.config.num_frames,

@@ -1,6 +1,7 @@
 """Processes that decode: one that dies or hangs takes one video with it, and no other.
 
-Each works on one video at a time, so that it is known which video ended it.
+Each works on one video at a time, so that it is known which video ended it. A video whose process died is tried once
+more while no other is decoded: what its neighbours took, memory above all, does not count against it.
 """
 
 import contextlib
@@ -8,8 +9,9 @@ import multiprocessing
 import os
 import queue
 import threading
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,7 +20,6 @@ from torch import Tensor
 from openxclip.errors import VideoError
 from openxclip.tagging.decoding import Facts, Piece, Plan, decode
 
-TRIES = 2  # of a video whose decoder dies
 START_SECONDS = 120.0
 READY = "ready"
 
@@ -37,6 +38,7 @@ class Decoders:
         self._workers: list[_Worker] = []
         self._facts: dict[tuple[int, int], Facts] = {}
         self._lock = threading.Lock()
+        self._turns = _Turns()
         for _ in range(num_decoders):
             self._start()
 
@@ -53,30 +55,40 @@ class Decoders:
         Raises:
             VideoError: the video cannot be read; or its decoder died twice, or took too long.
         """
-        for attempt in range(TRIES):
-            worker = self._idle.get()
+        try:
+            with self._turns.among_others():
+                pixels, facts = self._decode(piece)
+        except EOFError:
+            pixels, facts = self._decode_alone(piece)
+        with self._lock:
+            self._facts[piece.number, piece.first_window] = facts
+        return torch.from_numpy(pixels).flatten(0, 1)
+
+    def _decode_alone(self, piece: Piece) -> tuple[np.ndarray, Facts]:
+        """The second try."""
+        with self._turns.alone():
             try:
-                pixels, facts = worker.decode(piece, self._max_seconds)
+                return self._decode(piece)
             except EOFError:
-                self._replace(worker)
-                if attempt == TRIES - 1:
-                    raise VideoError(
-                        piece.source.path, "the process that decoded it died, twice", kind="crashed"
-                    ) from None
-                continue
-            except TimeoutError:
-                self._replace(worker)
-                raise VideoError(
-                    piece.source.path, f"decoding took longer than {self._max_seconds:g} s", kind="too-slow"
-                ) from None
-            except BaseException:
-                self._idle.put(worker)
-                raise
+                reason = "the process that decoded it died, twice"
+                raise VideoError(piece.source.path, reason, kind="crashed") from None
+
+    def _decode(self, piece: Piece) -> tuple[np.ndarray, Facts]:
+        worker = self._idle.get()
+        try:
+            answer = worker.decode(piece, self._max_seconds)
+        except EOFError:
+            self._replace(worker)
+            raise
+        except TimeoutError:
+            self._replace(worker)
+            reason = f"decoding took longer than {self._max_seconds:g} s"
+            raise VideoError(piece.source.path, reason, kind="too-slow") from None
+        except BaseException:
             self._idle.put(worker)
-            with self._lock:
-                self._facts[piece.number, piece.first_window] = facts
-            return torch.from_numpy(pixels).flatten(0, 1)
-        raise AssertionError("every try returns or raises")
+            raise
+        self._idle.put(worker)
+        return answer
 
     def facts_of(self, piece: Piece) -> Facts:
         """The facts about a piece that was read; once."""
@@ -93,6 +105,42 @@ class Decoders:
         with self._lock:
             self._workers.remove(worker)
             self._start()
+
+
+class _Turns:
+    """Many work side by side, until one wants to be alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._num_working = 0
+        self._is_reserved = False
+
+    @contextlib.contextmanager
+    def among_others(self) -> Iterator[None]:
+        """Work beside others."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_reserved)
+            self._num_working += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._num_working -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until the others are done, and hold those back that come."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_reserved)
+            self._is_reserved = True
+            self._changed.wait_for(lambda: self._num_working == 0)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_reserved = False
+                self._changed.notify_all()
 
 
 class _Worker:
@@ -156,26 +204,11 @@ def _serve(connection: Connection, plan: Plan) -> None:
             try:
                 pixels, facts = decode(piece, plan)
             except VideoError as error:
-                connection.send(_PlainError(error))
+                connection.send(error)
                 continue
             except (MemoryError, RuntimeError, ValueError, OSError) as error:
                 reason = f"it cannot be decoded ({type(error).__name__}: {error})"
-                connection.send(_PlainError(VideoError(piece.source.path, reason)))
+                connection.send(VideoError(piece.source.path, reason))
                 continue
             connection.send((pixels.shape, facts))
             connection.send_bytes(pixels.data.cast("B"))
-
-
-def _video_error(source: str, reason: str, kind: str) -> VideoError:
-    return VideoError(source, reason, kind)
-
-
-class _PlainError(Exception):
-    """A VideoError on its way between processes: exceptions with several arguments do not survive pickling."""
-
-    def __init__(self, error: VideoError) -> None:
-        super().__init__()
-        self.error = error
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _video_error, (self.error.source, self.error.reason, self.error.kind)
