@@ -17,7 +17,6 @@ from openxclip.checkpoints.source import ModelSource
 from openxclip.cli.main import run
 from openxclip.errors import InputError
 from openxclip.inference.engine import Engine
-from openxclip.inference.options import InferenceOptions
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
 from openxclip.tagging.options import RowOptions, RunOptions
 from openxclip.tagging.output import Part
@@ -76,8 +75,8 @@ def test_windows_of_long_videos_travel_in_bundles(tmp_path, monkeypatch) -> None
     assert len(expected) == 1 + 140 + 6 + 80
 
     monkeypatch.setattr(ray_engine, "BUNDLE_BYTES", 20_000_000)
-    source = ModelSource(source="openxclip-tiny")
-    engine = Engine.load(source, InferenceOptions(dtype="float32"))
+    source = ModelSource(source="openxclip-tiny", dtype="float32")
+    engine = Engine.load(source)
     layout = Layout(
         labels=EXAMPLE_LABELS,
         model_id=expected[0]["model_id"],

@@ -1,0 +1,1 @@
+"""Long videos and live streams: what happens when."""

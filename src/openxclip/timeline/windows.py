@@ -1,0 +1,182 @@
+"""Windows over a video that is played once: which frames each looks at, and their pixels as they come by.
+
+A video is cut by a grid of its frame rate. A window looks at the frames that `predict` takes of a video of the window's
+length; where frames are not even, at those on screen at these moments. A frame is converted once, however many windows
+look at it.
+
+Shapes: V views, T frames, S input side.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openxclip.inference.views import Views
+from openxclip.video.playback import Break, PlayedFrame, Player
+from openxclip.video.transforms import Preprocessor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """When a window begins and ends."""
+
+    number: int
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window(Span):
+    """A window and what the model looks at."""
+
+    pixels: Tensor = field(repr=False)
+    """uint8 (V, T, 3, S, S)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unseen(Span):
+    """A window of which a frame is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowPlan:
+    """How a video becomes windows."""
+
+    window_seconds: float
+    stride_seconds: float
+    num_frames: int
+    """Of a clip, T."""
+    views: Views = field(default_factory=Views)
+
+
+@dataclass
+class _Open:
+    """A window that waits for frames."""
+
+    number: int
+    begin: int
+    end: int
+    ticks: np.ndarray
+    """(num_clips * T,)."""
+    num_missing: int = 0
+
+
+class WindowCollector:
+    """Takes frames in their order and gives windows as soon as they are complete.
+
+    A tick is a frame of the grid. The frame of a tick is the one that is on screen in the middle of it.
+    """
+
+    def __init__(self, player: Player, plan: WindowPlan, preprocess: Preprocessor) -> None:
+        self._player, self._plan, self._preprocess = player, plan, preprocess
+        self._rate = float(player.frame_rate)
+        self._size = preprocess.frame_size(plan.views.num_crops)
+        self._num_opened = 0
+        self._num_given = 0
+        self._reaches_end = False
+        self._open: list[_Open] = []
+        self._done = -1  # last tick whose frame is known
+        self._shown: PlayedFrame | None = None
+        self._crops: dict[int, Tensor] = {}
+        """Tick -> its frame (crops, 3, S, S)."""
+
+    def windows(self, played: Iterable[PlayedFrame | Break]) -> Iterator[Window | Unseen | Break]:
+        """Windows in their order; breaks as they come."""
+        for item in played:
+            if isinstance(item, Break):
+                yield from self._advance(item.start_seconds)
+                yield from self._pass_over(item.end_seconds)
+                yield item
+            else:
+                yield from self._advance(item.seconds)
+                self._shown = item
+        if self._shown is not None:
+            yield from self._finish(self._shown)
+
+    def _advance(self, seconds: float) -> Iterator[Window | Unseen]:
+        """The frame that is shown stays on screen up to now."""
+        last = self._tick_before(seconds)
+        if self._shown is None or last <= self._done:
+            return
+        self._open_up_to(last)
+        wanted = {
+            int(tick) for window in self._open for tick in window.ticks if self._done < tick <= last
+        }
+        if wanted:
+            crops = self._crops_of(self._shown)
+            self._crops.update(dict.fromkeys(wanted, crops))
+        self._done = last
+        yield from self._complete()
+
+    def _pass_over(self, seconds: float) -> Iterator[Window | Unseen]:
+        """Nothing is on screen up to now."""
+        last = self._tick_before(seconds)
+        self._open_up_to(last)
+        for window in self._open:
+            window.num_missing += int(((self._done < window.ticks) & (window.ticks <= last)).sum())
+        self._done = max(self._done, last)
+        yield from self._complete()
+
+    def _finish(self, shown: PlayedFrame) -> Iterator[Window | Unseen]:
+        """The last frame stays on screen up to the end; up to that of windows of which most was seen, if nobody told."""
+        if self._player.end_seconds is not None:
+            yield from self._advance(self._player.end_seconds)
+            return
+        self._open_up_to(0)
+        self._reaches_end = True
+        mostly_seen = [window for window in self._open if (window.ticks <= self._done).mean() > 0.5]
+        self._open = self._open[:1] if self._num_given == 0 and not mostly_seen else mostly_seen
+        for window in self._open:
+            window.end = min(window.end, self._tick_before(shown.seconds) + 2)
+        if self._open:
+            yield from self._advance((int(self._open[-1].ticks.max()) + 1) / self._rate)
+
+    def _tick_before(self, seconds: float) -> int:
+        """The last tick whose middle lies before this moment."""
+        return math.ceil(seconds * self._rate - 0.5) - 1
+
+    def _open_up_to(self, last: int) -> None:
+        """Open the windows that begin up to this tick, but none behind one that reaches the end."""
+        size, step = (
+            seconds * self._rate for seconds in (self._plan.window_seconds, self._plan.stride_seconds)
+        )
+        step = max(1.0, step)  # two windows never begin at the same frame
+        while not self._reaches_end and (begin := round(self._num_opened * step)) <= last:
+            end = max(begin + 1, round(self._num_opened * step + size))
+            total = self._num_ticks()
+            if total is not None and end >= total:
+                self._reaches_end, end = True, max(begin + 1, total)
+            ticks = begin + self._plan.views.indices(end - begin, self._plan.num_frames).reshape(-1)
+            self._open.append(_Open(self._num_opened, begin, end, ticks))
+            self._num_opened += 1
+
+    def _num_ticks(self) -> int | None:
+        """Of the whole video, as soon as they are known."""
+        end = self._player.end_seconds
+        return None if end is None else max(1, round(end * self._rate))
+
+    def _complete(self) -> Iterator[Window | Unseen]:
+        """The windows whose frames are all known."""
+        while self._open and int(self._open[0].ticks.max()) <= self._done:
+            yield self._closed(self._open.pop(0))
+        first = self._open[0].begin if self._open else self._done + 1
+        self._crops = {tick: crops for tick, crops in self._crops.items() if tick >= first}
+
+    def _closed(self, window: _Open) -> Window | Unseen:
+        self._num_given += 1
+        start, end = window.begin / self._rate, window.end / self._rate
+        if window.num_missing:
+            return Unseen(number=window.number, start_seconds=start, end_seconds=end)
+        frames = torch.stack([self._crops[int(tick)] for tick in window.ticks])  # (clips * T, crops, 3, S, S)
+        clips = frames.unflatten(0, (self._plan.views.num_clips, self._plan.num_frames))
+        pixels = clips.transpose(1, 2).flatten(0, 1)
+        return Window(number=window.number, start_seconds=start, end_seconds=end, pixels=pixels)
+
+    def _crops_of(self, frame: PlayedFrame) -> Tensor:
+        """(crops, 3, S, S)."""
+        pixels = np.ascontiguousarray(self._player.pixels(frame, self._size))
+        return self._preprocess.crops(pixels[None], self._plan.views.num_crops)[:, 0].clone()

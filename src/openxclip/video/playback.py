@@ -1,0 +1,336 @@
+"""A video played once, from its start on and in presentation order: files of any length, and live streams.
+
+Nothing is counted beforehand and no frame is kept, so that memory does not grow with the length. What cannot be decoded
+is passed over up to the next key frame, and said.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, BinaryIO, Literal, Self
+
+import av
+
+from openxclip.errors import VideoError
+from openxclip.video.convert import Converter, FrameSize, quarter_turns
+from openxclip.video.source import (
+    VideoLimits,
+    VideoSource,
+    choose_stream,
+    open_container,
+    open_file,
+    source_name,
+    video_errors,
+)
+
+JUMP_SECONDS = 10.0  # a longer step of the time stamps is a jump of the clock, and no time
+LIVE_GAP_SECONDS = 1.0  # a live stream that shows no frame for longer has lost some
+RECOVERY_SECONDS = 10.0  # from damage on, where no key frame comes
+USUAL_RATE = Fraction(25)  # frames a second, where a stream does not tell
+MAX_ERRORS = 100  # of the container, one after the other
+MAX_AHEAD_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class PlayedFrame:
+    """A decoded frame and when it comes on screen."""
+
+    image: Any
+    """PyAV's frame."""
+    seconds: float
+    """From the first frame; grows from frame to frame."""
+
+
+@dataclass(frozen=True)
+class Break:
+    """A stretch of which nothing can be shown, or a jump of the time stamps."""
+
+    kind: Literal["damage", "gap", "jump"]
+    start_seconds: float
+    end_seconds: float
+    reason: str
+
+
+class Player:
+    """An open video. Iterate over it once; use it in a `with` statement."""
+
+    def __init__(
+        self,
+        container: Any,
+        name: str,
+        *,
+        file: BinaryIO | None = None,
+        num_threads: int = 0,
+        ahead_seconds: float | None = None,
+        limits: VideoLimits | None = None,
+    ) -> None:
+        """
+        Args:
+            container: of PyAV, at its start.
+            name: what errors call it.
+            file: closed with the player.
+            num_threads: of the decoder; 0 takes what the machine has.
+            ahead_seconds: packets are read so far ahead of the decoder, and so far ahead the end is known; None for a
+                live stream, which must not be late.
+            limits: what a frame may cost.
+        """
+        self.name = name
+        self._container, self._file = container, file
+        self._ahead_seconds = ahead_seconds
+        self._limits = limits or VideoLimits()
+        self._converter = Converter()
+        self._size: tuple[int, int] | None = None
+        self._turns = 0
+        try:
+            with video_errors(name):
+                self._begin(num_threads)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def of_file(
+        cls,
+        source: VideoSource,
+        *,
+        ahead_seconds: float,
+        num_threads: int = 0,
+        limits: VideoLimits | None = None,
+    ) -> Self:
+        """Play a file.
+
+        Raises:
+            VideoError: it cannot be opened, or holds no video.
+        """
+        name = source_name(source)
+        with video_errors(name):
+            file, is_ours = open_file(source)
+            try:
+                container = open_container(file)
+            except BaseException:
+                if is_ours:
+                    file.close()
+                raise
+        return cls(
+            container,
+            name,
+            file=file if is_ours else None,
+            num_threads=num_threads,
+            ahead_seconds=ahead_seconds,
+            limits=limits,
+        )
+
+    def _begin(self, num_threads: int) -> None:
+        self._stream = choose_stream(self._container, self.name)
+        self._decoder = self._stream.codec_context
+        self._decoder.thread_count = num_threads
+        self._decoder.thread_type = "AUTO"
+        # Damage must come as an error: by itself the decoder patches it up from other frames. And a frame larger than
+        # its header told is stopped before memory is taken for it.
+        self._decoder.options = {"err_detect": "explode", "max_pixels": str(self._limits.max_frame_px)}
+        self._limits.check_frame(self.name, self._decoder.width, self._decoder.height)
+        self.codec: str = self._decoder.codec.canonical_name
+        self.frame_rate: Fraction = self._stream.average_rate or self._stream.guessed_rate or USUAL_RATE
+        self.stated_seconds = self._stated_seconds()
+        self._limits.check_seconds(self.name, self.stated_seconds or 0.0)
+        is_live = self._ahead_seconds is None
+        self._clock = _Clock(
+            float(self._stream.time_base or 0),
+            float(1 / self.frame_rate),
+            JUMP_SECONDS if is_live or self.stated_seconds is None else self.stated_seconds,
+        )
+        self._last_pts: int | None = None  # of the packets, once all are read
+
+    def _stated_seconds(self) -> float | None:
+        stream = self._stream
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        return self._container.duration / 1e6 if self._container.duration else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the video."""
+        self._container.close()
+        if self._file is not None:
+            self._file.close()
+
+    @property
+    def end_seconds(self) -> float | None:
+        """When the last frame ends; None until the packets that were read ahead tell."""
+        return None if self._last_pts is None else self._clock.end_of(self._last_pts)
+
+    def pixels(self, frame: PlayedFrame, size: FrameSize) -> Any:
+        """A frame upright and scaled, uint8 (3, H, W). All frames get the size of the first one."""
+        if self._size is None:
+            self._size = (frame.image.width, frame.image.height)
+            self._turns = quarter_turns(frame.image)
+        width, height = size.of(*self._size)
+        self._limits.check_frame(self.name, width, height, "a scaled frame")
+        return self._converter.to_rgb(frame.image, width, height, self._turns, size.filter)
+
+    def __iter__(self) -> Iterator[PlayedFrame | Break]:
+        """Frames, and between them what cannot be shown.
+
+        Raises:
+            VideoError: a live stream broke off; or not one frame can be decoded.
+        """
+        recovery: _Recovery | None = None
+        shown: float | None = None
+        for image in self._images():
+            if isinstance(image, _Damage):
+                recovery = recovery or _Recovery(self._clock.seconds, image.reason)
+                continue
+            seconds, jump = self._clock.at(image.pts if image.pts is not None else image.dts)
+            if image.is_corrupt and recovery is None:
+                recovery = _Recovery(seconds, "a frame is damaged")
+            if recovery is not None and not recovery.is_over(image, seconds):
+                continue
+            if recovery is not None:
+                yield Break("damage", recovery.start_seconds, seconds, recovery.reason)
+                recovery = None
+            elif jump is not None:
+                yield Break("jump", seconds, seconds, f"the time stamps jump by {jump:+.1f} s")
+            elif self._is_gap(shown, seconds):
+                yield Break("gap", shown or 0.0, seconds, "no frames came")
+            shown = seconds
+            yield PlayedFrame(image, seconds)
+        if recovery is not None and shown is not None:
+            yield Break("damage", recovery.start_seconds, self._clock.seconds, recovery.reason)
+        if shown is None:
+            raise VideoError(self.name, "not one frame of it can be decoded: it is damaged or incomplete")
+
+    def _is_gap(self, shown: float | None, seconds: float) -> bool:
+        if self._ahead_seconds is not None or shown is None:
+            return False
+        return seconds - shown > max(LIVE_GAP_SECONDS, 3 / float(self.frame_rate))
+
+    def _images(self) -> Iterator[Any]:
+        for packet in self._packets():
+            if isinstance(packet, _Damage):
+                yield packet
+                continue
+            yield from self._decoded(packet)
+        yield from self._decoded(None)
+
+    def _decoded(self, packet: Any) -> Iterator[Any]:
+        try:
+            yield from self._decoder.decode(packet)
+        except av.FFmpegError as error:
+            self._limits.check_frame(self.name, self._decoder.width, self._decoder.height)
+            yield _Damage(f"it cannot be decoded ({error.strerror})")
+
+    def _packets(self) -> Iterator[Any]:
+        """Packets in decode order, those of the next `ahead_seconds` read already."""
+        if self._ahead_seconds is None:
+            yield from self._demuxed()
+            return
+        ahead: deque[tuple[float, Any]] = deque()
+        num_bytes, last, last_pts, is_steady = 0, 0.0, None, True
+        for packet in self._demuxed():
+            when = self._time_of(packet)
+            if when is None or not 0 <= when - last <= JUMP_SECONDS:  # no order to go by
+                is_steady &= when is not None and not ahead
+                while ahead:
+                    yield ahead.popleft()[1]
+                num_bytes = 0
+            last = last if when is None else when
+            if not isinstance(packet, _Damage):
+                num_bytes += packet.size
+                pts = packet.pts if packet.pts is not None else packet.dts
+                if pts is not None and not packet.is_discard:
+                    last_pts = pts if last_pts is None else max(last_pts, pts)
+            ahead.append((last, packet))
+            while ahead and (last - ahead[0][0] > self._ahead_seconds or num_bytes > MAX_AHEAD_BYTES):
+                released = ahead.popleft()[1]
+                num_bytes -= 0 if isinstance(released, _Damage) else released.size
+                yield released
+        self._last_pts = last_pts if is_steady else None
+        for _, packet in ahead:
+            yield packet
+
+    def _time_of(self, packet: Any) -> float | None:
+        if isinstance(packet, _Damage) or packet.time_base is None:
+            return None
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        return None if ticks is None else float(ticks * packet.time_base)
+
+    def _demuxed(self) -> Iterator[Any]:
+        """Packets as the file holds them; damage of the container between them."""
+        num_errors = 0
+        while True:
+            try:
+                for packet in self._container.demux(self._stream):
+                    self._limits.check_over(self.name)
+                    num_errors = 0
+                    if packet.size:
+                        yield _Damage("a packet is damaged") if packet.is_corrupt else packet
+                return
+            except av.FFmpegError as error:
+                num_errors += 1
+                yield _Damage(f"the file is damaged ({error.strerror})")
+                if num_errors >= MAX_ERRORS or not self._may_go_on(error):
+                    return
+
+    def _may_go_on(self, error: av.FFmpegError) -> bool:
+        """Whether more can follow an error of the container."""
+        return self._ahead_seconds is not None and isinstance(error, av.InvalidDataError)
+
+
+@dataclass(frozen=True)
+class _Damage:
+    """Something in the stream that cannot be decoded."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Recovery:
+    """What follows damage shows remains of other frames, until a key frame comes."""
+
+    start_seconds: float
+    reason: str
+
+    def is_over(self, image: Any, seconds: float) -> bool:
+        """Whether this frame can be shown again."""
+        is_late = seconds - self.start_seconds > RECOVERY_SECONDS
+        return not image.is_corrupt and (image.key_frame or is_late)
+
+
+class _Clock:
+    """Time stamps become seconds from the first frame on that only grow."""
+
+    def __init__(self, time_base: float, frame_seconds: float, largest_step_seconds: float) -> None:
+        self.seconds = 0.0
+        """Of the last frame."""
+        self._time_base, self._frame_seconds = time_base, frame_seconds
+        self._largest_step = largest_step_seconds
+        self._offset: float | None = None
+
+    def at(self, pts: int | None) -> tuple[float, float | None]:
+        """Seconds of a frame, and by how many its time stamp jumps, if it does."""
+        following = self.seconds + self._frame_seconds
+        if self._offset is None:
+            self._offset = -(pts or 0) * self._time_base
+            return self.seconds, None
+        if pts is None:
+            self.seconds = following
+            return self.seconds, None
+        seconds = self._offset + pts * self._time_base
+        step = seconds - self.seconds
+        if not -1 < step <= self._largest_step:
+            self._offset += following - seconds
+            self.seconds = following
+            return following, step
+        self.seconds = max(seconds, self.seconds + self._frame_seconds / 10)
+        return self.seconds, None
+
+    def end_of(self, pts: int) -> float | None:
+        """When a frame of this time stamp leaves the screen."""
+        return None if self._offset is None else self._offset + pts * self._time_base + self._frame_seconds
