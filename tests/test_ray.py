@@ -74,7 +74,7 @@ def test_windows_of_long_videos_travel_in_bundles(tmp_path, monkeypatch) -> None
     expected = rows_of(tmp_path / "local")
     assert len(expected) == 1 + 140 + 6 + 80
 
-    monkeypatch.setattr(ray_engine, "BUNDLE_BYTES", 20_000_000)
+    monkeypatch.setattr(ray_engine, "BUNDLE_BYTES", 2_000_000)
     source = ModelSource(source="openxclip-tiny", dtype="float32")
     engine = Engine.load(source)
     layout = Layout(

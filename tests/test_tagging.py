@@ -26,11 +26,12 @@ from videos import write_video
 
 import openxclip
 from openxclip.cli.main import run
+from openxclip.durations import seconds_of
 from openxclip.errors import InputError, VideoError
 from openxclip.inference.views import Views
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
 from openxclip.tagging.decoding import Piece, Plan, decode, spans_of
-from openxclip.tagging.options import RowOptions, RunOptions, seconds_of
+from openxclip.tagging.options import RowOptions, RunOptions
 from openxclip.tagging.output import Output
 from openxclip.tagging.sources import Source, list_sources, source_at
 from openxclip.tagging.workers import CRASH_HOOK, Decoders, _Worker

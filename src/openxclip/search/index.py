@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openxclip.durations import seconds_of
 from openxclip.errors import InputError, MissingExtraError, OpenXCLIPError, VideoError
 
 try:
@@ -34,7 +35,6 @@ from openxclip.search.embedding import IndexRow, index_runner, num_context
 from openxclip.steps import finished
 from openxclip.tagging.decoding import Piece, Plan, decode
 from openxclip.tagging.identity import model_id
-from openxclip.tagging.options import seconds_of
 from openxclip.tagging.output import JOB
 from openxclip.tagging.sources import Source, file_system, is_remote, list_sources, source_at
 from openxclip.tagging.workers import Decoders

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from openxclip.durations import seconds_of
 from openxclip.errors import InputError
 
 
@@ -106,15 +107,3 @@ class RunOptions:
                 f"--models must be a number such as 4, or a range such as 1-8, got {self.models!r}"
             )
         return least, most
-
-
-def seconds_of(option: str, text: str) -> float:
-    """From "4s", "4", "0.5s" or "2m".
-
-    Raises:
-        InputError: it is something else.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m)?", text.strip())
-    if not match or not float(match[1]) > 0:
-        raise InputError(f"{option} must be a length such as 4s or 0.5s, got {text!r}")
-    return float(match[1]) * (60 if match[2] == "m" else 1)
