@@ -28,6 +28,7 @@ Suite = Literal[
     "serving",
     "search",
     "tagging",
+    "shots",
     "gpu",
 ]
 SUITES: tuple[Suite, ...] = (
@@ -42,6 +43,7 @@ SUITES: tuple[Suite, ...] = (
     "serving",
     "search",
     "tagging",
+    "shots",
     "gpu",
     "forward",
 )
@@ -54,6 +56,7 @@ PEERS: dict[Suite, tuple[str, ...]] = {
     "curves": (),
     "serving": ("fastapi",),
     "search": ("lancedb",),
+    "shots": (),
 }
 """What a suite compares with; where nothing is said, transformers alone."""
 

@@ -24,12 +24,14 @@ from openxclip.cli.report import report
 from openxclip.cli.search import search
 from openxclip.cli.serve import serve
 from openxclip.cli.tag import tag
+from openxclip.cli.timeline import timeline
 from openxclip.cli.train import train
 from openxclip.errors import ConfigError, InputError, OpenXCLIPError
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "explain": explain,
+    "timeline": timeline,
     "tag": tag,
     "index": index,
     "search": search,

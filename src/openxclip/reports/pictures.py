@@ -42,15 +42,5 @@ def write_animation(path: Path, pictures: np.ndarray, seconds_per_picture: float
         container.mux(stream.encode(None))
 
 
-def jpeg(picture: np.ndarray) -> bytes:
-    """A picture uint8 (H, W, 3) as a JPEG file."""
-    height, width = picture.shape[:2]
-    codec: Any = av.CodecContext.create("mjpeg", "w")
-    codec.width, codec.height, codec.pix_fmt, codec.time_base = width, height, "yuvj444p", Fraction(1)
-    codec.qmin = codec.qmax = 3  # of 2 to 31, best first
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    return b"".join(bytes(packet) for packet in (*codec.encode(frame), *codec.encode(None)))
-
-
 def _fraction(seconds: float) -> Fraction:
     return Fraction(seconds).limit_denominator(1000)

@@ -8,11 +8,11 @@ import numpy as np
 
 from openxclip.errors import VideoError
 from openxclip.reports.page import picture, placeholder, section, write_page
-from openxclip.reports.pictures import jpeg
 from openxclip.search.index import Hit
 from openxclip.tagging.sources import source_at
 from openxclip.video.convert import FrameSize
 from openxclip.video.decode import VideoReader
+from openxclip.video.jpeg import jpeg
 
 SHORT_SIDE_PX = 160
 NUM_FRAMES = 3  # of each window

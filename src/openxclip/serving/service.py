@@ -23,7 +23,6 @@ from openxclip.inference.online import Online
 from openxclip.inference.prediction import ranking
 from openxclip.inference.reading import read_shown, read_video
 from openxclip.inference.views import Views
-from openxclip.reports.pictures import jpeg
 from openxclip.serving.label_sets import LabelSets
 from openxclip.serving.options import ServeOptions
 from openxclip.serving.problems import ClientGoneError, Problem, of_video
@@ -32,6 +31,7 @@ from openxclip.serving.uploads import GuardedFile
 from openxclip.text.label_texts import LabelTexts
 from openxclip.text.labels import BUILT_IN_LABEL_SETS, built_in_labels
 from openxclip.text.templates import BUILT_IN_TEMPLATES, SLOT
+from openxclip.video.jpeg import jpeg
 from openxclip.video.source import VideoLimits
 
 Result = TypeVar("Result")

@@ -13,14 +13,33 @@ DARK_SIDE = 0.65
 
 def render(scene: Scene, times: np.ndarray, side_px: int) -> np.ndarray:
     """Frames uint8 (T, S, S, 3) at `times` (T,) in 0..1."""
-    ticks = ((np.arange(side_px) + 0.5) / side_px).astype(np.float32)
-    x, y = ticks[None, :], ticks[:, None]
-    still = _background(scene.background, x, y)  # (S, S, 3)
-    for thing in scene.distractors:
-        still = _paint(still, thing, x, y, thing.x, thing.y, thing.radius, thing.angle)
+    still = stage(scene, side_px)
+    x, y = _grid(side_px)
     where = path(scene, times)
     frames = [_paint(still, scene.thing, x, y, *pose) for pose in zip(*where, strict=True)]
     return np.stack(frames).round().astype(np.uint8)
+
+
+def stage(scene: Scene, side_px: int) -> np.ndarray:
+    """What stands still in a scene, float32 (S, S, 3)."""
+    x, y = _grid(side_px)
+    still = _background(scene.background, x, y)
+    for thing in scene.distractors:
+        still = _paint(still, thing, x, y, thing.x, thing.y, thing.radius, thing.angle)
+    return still
+
+
+def paint_scene(canvas: np.ndarray, scene: Scene, time: float) -> np.ndarray:
+    """A copy of the canvas (S, S, 3) with the moving thing of a scene as it is at a time in 0..1."""
+    x, y = _grid(canvas.shape[0])
+    ((centre_x, centre_y, radius, angle),) = zip(*path(scene, np.array([time])), strict=True)
+    return _paint(canvas, scene.thing, x, y, centre_x, centre_y, radius, angle)
+
+
+def _grid(side_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the pixels: x (1, S) and y (S, 1)."""
+    ticks = ((np.arange(side_px) + 0.5) / side_px).astype(np.float32)
+    return ticks[None, :], ticks[:, None]
 
 
 def _paint(

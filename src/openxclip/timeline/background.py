@@ -1,8 +1,11 @@
-"""What labels score where nothing happens: a video is something only where it scores clearly more.
+"""What labels score where nothing happens: a video is something only where it scores more.
 
-A softmax over labels calls a quiet hour something, whatever the labels. So a label counts by how much its logit rises
-above its usual level on footage without events, and "none of these" competes with the labels. How strong it is comes
-from that footage: its score must exceed what the labels reach there together.
+A softmax over labels calls a quiet hour something, whatever the labels. So a label counts by how far its logit rises
+above the most that it reaches on footage in which none of the labels happens, and "none of these" competes with the
+labels: as strong as they are together at their best moment there. Nothing in such footage is a label then.
+
+Of a video that is its own background, some of it shows labels. There a label's most is taken to lie so many spreads
+above its middle, both by medians, which events do not move while they are rare.
 
 Shapes: V views, M windows, K labels.
 """
@@ -14,7 +17,7 @@ import numpy as np
 
 from openxclip.errors import InputError
 
-SPREADS = 4.0  # of the background that an event must rise above its middle
+SPREADS = 4.0  # of a background that is quiet for the most part, up to its most
 LEAST_SPREAD = 0.25  # in logits: still pictures have none
 MAD_TO_SIGMA = 1.4826  # median distance from the median -> standard deviation, for a normal distribution
 
@@ -23,36 +26,49 @@ MAD_TO_SIGMA = 1.4826  # median distance from the median -> standard deviation, 
 class Background:
     """Calibrated on windows of quiet footage, or of a video that is quiet for the most part."""
 
-    levels: np.ndarray
-    """(K,) usual logit of each label."""
+    ceilings: np.ndarray
+    """(K,) the most that the logit of each label reaches."""
     strength: float
-    """Logit of "none of these" beside the labels'."""
+    """Logit of "none of these" beside the labels', counted from their ceilings."""
     num_windows: int
 
     @classmethod
-    def of(cls, logits: np.ndarray) -> Self:
-        """From the logits (M, K) of windows. Medians: some events among them do no harm.
+    def of_footage(cls, logits: np.ndarray) -> Self:
+        """From the logits (M, K) of windows in which none of the labels happens.
 
         Raises:
             InputError: there are no windows.
         """
-        if not len(logits):
-            raise InputError("the background has no window that could be read; give longer footage")
-        levels = np.median(logits, axis=0)
-        together = _log_sum_exp(logits - levels)
-        middle = float(np.median(together))
-        spread = max(LEAST_SPREAD, MAD_TO_SIGMA * float(np.median(np.abs(together - middle))))
-        return cls(levels=levels, strength=middle + SPREADS * spread, num_windows=len(logits))
+        _check_any(logits)
+        ceilings = logits.max(axis=0)
+        strength = float(_log_sum_exp(logits - ceilings).max())
+        return cls(ceilings=ceilings, strength=strength, num_windows=len(logits))
+
+    @classmethod
+    def of_mostly_quiet(cls, logits: np.ndarray) -> Self:
+        """From the logits (M, K) of windows of which most show none of the labels.
+
+        Raises:
+            InputError: there are no windows.
+        """
+        _check_any(logits)
+        ceilings = _most(logits)
+        strength = float(_most(_log_sum_exp(logits - ceilings)[:, None])[0])
+        return cls(ceilings=ceilings, strength=strength, num_windows=len(logits))
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Logits (V, K) of the views of a window -> probability of each label (K,); the rest is "none of these"."""
-        raised = logits - self.levels
+        raised = logits - self.ceilings
         total = np.logaddexp(_log_sum_exp(raised), self.strength)
         return np.exp(raised - total[:, None]).mean(axis=0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"levels": self.levels.tolist(), "strength": self.strength, "num_windows": self.num_windows}
+        return {
+            "ceilings": self.ceilings.tolist(),
+            "strength": self.strength,
+            "num_windows": self.num_windows,
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -62,15 +78,28 @@ class Background:
             InputError: the values are none of a background.
         """
         try:
-            levels = np.array(values["levels"], dtype=np.float64)
             made = cls(
-                levels=levels, strength=float(values["strength"]), num_windows=int(values["num_windows"])
+                ceilings=np.array(values["ceilings"], dtype=np.float64),
+                strength=float(values["strength"]),
+                num_windows=int(values["num_windows"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"these are no values of a background ({error}); calibrate it anew") from error
-        if levels.ndim != 1 or not np.isfinite([*levels, made.strength]).all():
+        if made.ceilings.ndim != 1 or not np.isfinite([*made.ceilings, made.strength]).all():
             raise InputError("these are no values of a background; calibrate it anew")
         return made
+
+
+def _check_any(logits: np.ndarray) -> None:
+    if not len(logits):
+        raise InputError("the background has no window that could be read; give longer footage")
+
+
+def _most(values: np.ndarray) -> np.ndarray:
+    """(M, K) -> (K,): the median, and `SPREADS` standard deviations of a normal distribution."""
+    middle = np.median(values, axis=0)
+    spread = MAD_TO_SIGMA * np.median(np.abs(values - middle), axis=0)
+    return middle + SPREADS * np.maximum(LEAST_SPREAD, spread)
 
 
 def _log_sum_exp(values: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from openxclip.errors import InputError
+from openxclip.timeline.options import SegmentRules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,39 +30,6 @@ class Segment:
         """Intersection over union in time, 0 to 1."""
         both = min(self.end_seconds, other.end_seconds) - max(self.start_seconds, other.start_seconds)
         return max(0.0, both) / max(1e-9, self.seconds + other.seconds - max(0.0, both))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentRules:
-    """When a segment begins and ends."""
-
-    enter: float = 0.5
-    """score that a label must reach somewhere"""
-    leave: float = 0.3
-    """score below which it has ended"""
-    min_seconds: float = 0.0
-    """shorter segments are dropped"""
-    close_gap_seconds: float = 0.0
-    """segments of a label with no more between them become one"""
-    suppress: float | None = None
-    """drop a segment that overlaps by so much with a better one of another label: intersection over union, 0 to 1"""
-
-    def check(self) -> None:
-        """Refuse values that mean nothing. Not on construction: a command line reports its own errors.
-
-        Raises:
-            InputError: thresholds that are no probabilities, or a negative length.
-        """
-        if not 0 < self.leave <= self.enter <= 1:
-            raise InputError(
-                f"--leave is {self.leave:g} and --enter {self.enter:g}; they must lie between 0 and 1, and --leave not "
-                "above --enter"
-            )
-        for name in ("min_seconds", "close_gap_seconds"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(self, name):g}")
-        if self.suppress is not None and not 0 <= self.suppress <= 1:
-            raise InputError(f"--suppress must lie between 0 and 1, got {self.suppress:g}")
 
 
 @dataclass

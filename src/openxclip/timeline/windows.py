@@ -10,13 +10,16 @@ Shapes: V views, T frames, S input side.
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from openxclip.inference.views import Views
-from openxclip.video.playback import Break, PlayedFrame, Player
+from openxclip.video.convert import FrameSize
+from openxclip.video.playback import Break, PlayedFrame
 from openxclip.video.transforms import Preprocessor
 
 
@@ -65,13 +68,28 @@ class _Open:
     num_missing: int = 0
 
 
+class Playing(Protocol):
+    """What `WindowCollector` needs to know of what is played."""
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Frames a second."""
+
+    @property
+    def end_seconds(self) -> float | None:
+        """Of the last frame; None until it is known."""
+
+    def pixels(self, frame: PlayedFrame, size: FrameSize) -> np.ndarray:
+        """A frame upright and scaled, uint8 (3, H, W)."""
+
+
 class WindowCollector:
     """Takes frames in their order and gives windows as soon as they are complete.
 
     A tick is a frame of the grid. The frame of a tick is the one that is on screen in the middle of it.
     """
 
-    def __init__(self, player: Player, plan: WindowPlan, preprocess: Preprocessor) -> None:
+    def __init__(self, player: Playing, plan: WindowPlan, preprocess: Preprocessor) -> None:
         self._player, self._plan, self._preprocess = player, plan, preprocess
         self._rate = float(player.frame_rate)
         self._size = preprocess.frame_size(plan.views.num_crops)
@@ -103,9 +121,7 @@ class WindowCollector:
         if self._shown is None or last <= self._done:
             return
         self._open_up_to(last)
-        wanted = {
-            int(tick) for window in self._open for tick in window.ticks if self._done < tick <= last
-        }
+        wanted = {int(tick) for window in self._open for tick in window.ticks if self._done < tick <= last}
         if wanted:
             crops = self._crops_of(self._shown)
             self._crops.update(dict.fromkeys(wanted, crops))
@@ -122,7 +138,7 @@ class WindowCollector:
         yield from self._complete()
 
     def _finish(self, shown: PlayedFrame) -> Iterator[Window | Unseen]:
-        """The last frame stays on screen up to the end; up to that of windows of which most was seen, if nobody told."""
+        """The last frame stays on screen up to the end, or, if that is not known, in windows mostly seen by then."""
         if self._player.end_seconds is not None:
             yield from self._advance(self._player.end_seconds)
             return

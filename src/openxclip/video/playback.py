@@ -6,12 +6,12 @@ is passed over up to the next key frame, and said.
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, BinaryIO, Literal, Self
 
 import av
+import numpy as np
 
 from openxclip.errors import VideoError
 from openxclip.video.convert import Converter, FrameSize, quarter_turns
@@ -47,7 +47,7 @@ class PlayedFrame:
 class Break:
     """A stretch of which nothing can be shown, or a jump of the time stamps."""
 
-    kind: Literal["damage", "gap", "jump"]
+    kind: Literal["damage", "gap", "jump", "lost"]
     start_seconds: float
     end_seconds: float
     reason: str
@@ -166,7 +166,13 @@ class Player:
         """When the last frame ends; None until the packets that were read ahead tell."""
         return None if self._last_pts is None else self._clock.end_of(self._last_pts)
 
-    def pixels(self, frame: PlayedFrame, size: FrameSize) -> Any:
+    @property
+    def played_seconds(self) -> float:
+        """From the first frame to the end of the last one, once all are played."""
+        end = self.end_seconds
+        return self._clock.seconds + float(1 / self.frame_rate) if end is None else end
+
+    def pixels(self, frame: PlayedFrame, size: FrameSize) -> np.ndarray:
         """A frame upright and scaled, uint8 (3, H, W). All frames get the size of the first one."""
         if self._size is None:
             self._size = (frame.image.width, frame.image.height)

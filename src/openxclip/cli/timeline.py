@@ -1,0 +1,292 @@
+"""`openxclip timeline`: what happens when, in long videos and live streams."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from openxclip.cli.options import Json, LimitOptions, LoadOptions, Model, PromptOptions
+from openxclip.inference.options import InferenceOptions, cache_folder, keep_compiled_code
+from openxclip.timeline.options import SegmentRules, WindowOptions
+
+if TYPE_CHECKING:
+    import threading
+
+    from openxclip.text.label_texts import LabelTexts
+    from openxclip.timeline.live import Event
+    from openxclip.timeline.timeline import Timeline
+    from openxclip.timeline.watcher import Watcher
+    from openxclip.video.source import VideoLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveOptions:
+    """Options for a stream."""
+
+    alert: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(metavar="LABEL=SCORE", help="print an event when a label reaches this score"),
+    ] = ()
+    webhook: Annotated[
+        str | None, tyro.conf.arg(metavar="URL", help="post each alert to this address, as JSON")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelineOptions:
+    """Options of `openxclip timeline`."""
+
+    videos: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(
+            help="video files; or one stream: - for standard input, a pipe, a camera such as /dev/video0, an address "
+            "such as rtsp://camera/stream"
+        ),
+    ]
+    labels: Annotated[
+        str,
+        tyro.conf.arg(
+            help='"a, b, c", a file (one a line, CSV, JSON or YAML), or kinetics400, kinetics600, ucf101, hmdb51'
+        ),
+    ]
+    model: Model = "microsoft/xclip-base-patch32"
+    threshold: Annotated[
+        float | None,
+        tyro.conf.arg(help="score that a label must reach, as --enter; --leave is then 0.6 times as much"),
+    ] = None
+    background: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            metavar="FILE",
+            help='footage in which none of the labels happens, to calibrate "none of these" with; or the .json of an '
+            "earlier timeline; or self: each video is quiet for the most part",
+        ),
+    ] = ()
+    output: Annotated[Path | None, tyro.conf.arg(help="folder for the files of --formats")] = None
+    formats: Annotated[
+        str, tyro.conf.arg(help="what to write there: some of json, csv, vtt, srt, html, png")
+    ] = "json,html"
+    print_json: Json = False
+    windows: WindowOptions = field(default_factory=WindowOptions)
+    rules: SegmentRules = field(default_factory=SegmentRules)
+    live: LiveOptions = field(default_factory=LiveOptions)
+    prompts: PromptOptions = field(default_factory=PromptOptions)
+    load: LoadOptions = field(default_factory=LoadOptions)
+    limits: LimitOptions = field(default_factory=LimitOptions)
+    inference: InferenceOptions = field(default_factory=lambda: InferenceOptions(text_cache=cache_folder()))
+
+
+def timeline(options: Annotated[TimelineOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
+    """Find what happens when in videos: windows over the whole length, and the segments in which a label is to be seen.
+
+    Of a stream, each window, segment, alert and loss is a line of JSON on stdout as it happens, until the stream ends
+    or Ctrl-C. A video that cannot be read is named on stderr, the others go on, and the exit status is then 1.
+    """
+    from openxclip.errors import InputError
+    from openxclip.text.labels import parse_labels
+    from openxclip.video.live import is_live
+
+    if not options.videos:
+        raise InputError("no video given; name at least one file, or a stream")
+    rules = _rules(options)
+    options.windows.check()
+    alerts = _alerts(options.live)
+    formats = _formats(options)
+    streams = [video for video in options.videos if is_live(video)]
+    if streams and len(options.videos) > 1:
+        raise InputError(f"{streams[0]} is a stream; give it alone, each stream a command of its own")
+    if not streams and (alerts or options.live.webhook):
+        raise InputError("--alert and --webhook are for streams; of files read the segments")
+    if options.inference.runtime.compile:
+        keep_compiled_code()
+    texts = options.prompts.texts(tuple(parse_labels(options.labels)))
+    watcher = _watcher(options, rules, texts)
+    if streams:
+        return _watch_stream(watcher, streams[0], alerts, options)
+    return _watch_files(watcher, formats, options)
+
+
+def _rules(options: TimelineOptions) -> SegmentRules:
+    from dataclasses import replace
+
+    rules = options.rules
+    if options.threshold is not None:
+        rules = replace(rules, enter=options.threshold, leave=0.6 * options.threshold)
+    rules.check()
+    return rules
+
+
+def _alerts(options: LiveOptions) -> dict[str, float]:
+    from openxclip.errors import InputError
+
+    alerts: dict[str, float] = {}
+    for text in options.alert:
+        label, sign, score = text.rpartition("=")
+        try:
+            alerts[label.strip()] = float(score)
+        except ValueError:
+            sign = ""
+        if not sign or not label.strip():
+            raise InputError(f"--alert {text}: write a label and a score, such as --alert 'falling=0.8'")
+    if options.webhook is not None and not alerts:
+        raise InputError("--webhook posts alerts; say which with --alert LABEL=SCORE")
+    return alerts
+
+
+def _formats(options: TimelineOptions) -> tuple[str, ...]:
+    formats = tuple(name.strip() for name in options.formats.split(",") if name.strip())
+    if options.output is not None:
+        from openxclip.reports.timeline import check_formats
+
+        check_formats(formats)
+    return formats
+
+
+def _watcher(options: TimelineOptions, rules: SegmentRules, texts: "LabelTexts") -> "Watcher":
+    from openxclip.inference.engine import Engine
+    from openxclip.timeline.watcher import Watcher
+
+    watcher = Watcher(
+        Engine.load(options.load.source(options.model), options.inference),
+        texts,
+        windows=options.windows,
+        rules=rules,
+        limits=_limits(options.limits),
+        model=options.model,
+    )
+    watcher.calibrate_with(options.background)
+    return watcher
+
+
+def _limits(options: LimitOptions) -> "VideoLimits":
+    """A timeline may be of any length, unless somebody says otherwise."""
+    import math
+
+    from openxclip.video.source import VideoLimits
+
+    seconds = math.inf if options.max_seconds is None else options.max_seconds
+    return VideoLimits.given(max_seconds=seconds, max_frame_px=options.max_frame_px)
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def _watch_files(watcher: "Watcher", formats: Sequence[str], options: TimelineOptions) -> int:
+    from openxclip.errors import VideoError
+    from openxclip.timeline.formats import as_dict, output_names
+
+    failed = False
+    names = output_names(options.videos, options.output or Path())
+    for video, name in zip(options.videos, names, strict=True):
+        try:
+            found = _with_progress(watcher, video, thumbnails=options.output is not None)
+        except VideoError as error:
+            failed = True
+            print(f"openxclip: {error}", file=sys.stderr)
+            if options.print_json:
+                print(json.dumps({"video": video, "error": error.reason, "kind": error.kind}), flush=True)
+            continue
+        print(json.dumps(as_dict(found)) if options.print_json else _text(found), flush=True)
+        if options.output is not None:
+            _write(found, options.output, formats, name)
+    return int(failed)
+
+
+def _with_progress(watcher: "Watcher", video: str, *, thumbnails: bool) -> "Timeline":
+    from openxclip.progress import progress_bar
+
+    steps = watcher.watch_in_steps(video, thumbnails=thumbnails)
+    with progress_bar() as bar:
+        task = bar.add_task("watching", total=None, note="")
+        while True:
+            try:
+                done, total = next(steps)
+            except StopIteration as end:
+                return end.value
+            note = f"{_time(done)} of {_time(total)}" if total else _time(done)
+            bar.update(task, completed=done, total=total and max(total, done), note=note)
+
+
+def _write(found: "Timeline", folder: Path, formats: Sequence[str], name: str) -> None:
+    from openxclip.reports.timeline import write
+
+    for path in write(found, folder, formats, name):
+        print(f"openxclip: wrote {path}", file=sys.stderr)
+
+
+def _text(found: "Timeline") -> str:
+    lines = [f"{found.path}  {_time(found.duration_seconds)}, {len(found.starts_seconds)} windows"]
+    for segment in found.segments:
+        lines.append(
+            f"  {_time(segment.start_seconds)} - {_time(segment.end_seconds)}  {segment.score:6.1%}  {segment.label}"
+        )
+    if not found.segments:
+        lines.append("  none of the labels")
+    for item in found.breaks:
+        lines.append(f"  {_time(item.start_seconds)} - {_time(item.end_seconds)}  {item.kind}: {item.reason}")
+    return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
+
+
+# --- streams ------------------------------------------------------------------------------------------------------
+
+
+def _watch_stream(watcher: "Watcher", source: str, alerts: dict[str, float], options: TimelineOptions) -> int:
+    from contextlib import closing
+
+    from openxclip.timeline.live import LiveWatcher
+    from openxclip.timeline.webhook import Webhook
+    from openxclip.video.live import LivePlayer
+
+    live = LiveWatcher(watcher, alerts=alerts)
+    webhook = None if options.live.webhook is None else Webhook(options.live.webhook)
+    with _stopped_by_signals() as stop:
+        player = LivePlayer(source, limits=watcher.limits, wait=stop.wait)
+        with closing(webhook) if webhook is not None else _nothing():
+            for event in live.events(player, stop):
+                _show(event)
+                if webhook is not None and event.kind == "alert":
+                    webhook.post(event.to_dict())
+    return 0
+
+
+def _show(event: "Event") -> None:
+    print(json.dumps(event.to_dict()), flush=True)
+    if event.reason is not None:
+        print(f"openxclip: {event.kind}: {event.reason}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _stopped_by_signals() -> "Iterator[threading.Event]":
+    """An event that SIGINT and SIGTERM set; a second one ends the process as usual."""
+    import signal
+    import threading
+
+    stop = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        del frame
+        stop.set()
+        signal.signal(number, previous[signal.Signals(number)])
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield

@@ -1,0 +1,270 @@
+"""A timeline as files: JSON with everything, CSV with the segments, WebVTT chapters and SRT subtitles for players.
+
+Shapes: M windows, K labels.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from openxclip.errors import InputError
+from openxclip.files import atomic_write
+from openxclip.timeline.timeline import Timeline
+from openxclip.wording import nearest
+
+CSV_COLUMNS = ("video", "label", "start_seconds", "end_seconds", "score", "peak")
+SECONDS_DIGITS, SCORE_DIGITS = 3, 6
+
+ENDING = ".timeline."
+"""Before the format: `talk.srt` beside `talk.mp4` would be its subtitles."""
+MAX_NAME_BYTES = 150
+_FORBIDDEN = frozenset('<>:"/\\|?*')  # in file names of some system
+
+
+def as_dict(timeline: Timeline) -> dict[str, Any]:
+    """Everything except the thumbnails as values of JSON; scores of a window that was not seen are None."""
+    return {
+        "video": _text(timeline.path),
+        "model": _text(timeline.model),
+        "duration_seconds": _seconds(timeline.duration_seconds),
+        "window_seconds": _seconds(timeline.window_seconds),
+        "stride_seconds": _seconds(timeline.stride_seconds),
+        "labels": [_text(label) for label in timeline.labels],
+        "background": None if timeline.background is None else timeline.background.to_dict(),
+        "cuts_seconds": [_seconds(cut) for cut in timeline.cuts_seconds],
+        "breaks": [
+            {
+                "kind": gap.kind,
+                "start_seconds": _seconds(gap.start_seconds),
+                "end_seconds": _seconds(gap.end_seconds),
+                "reason": _text(gap.reason),
+            }
+            for gap in timeline.breaks
+        ],
+        "segments": [
+            {
+                "label": _text(segment.label),
+                "start_seconds": _seconds(segment.start_seconds),
+                "end_seconds": _seconds(segment.end_seconds),
+                "score": _score(segment.score),
+                "peak": _score(segment.peak),
+            }
+            for segment in timeline.segments
+        ],
+        "windows": _windows(timeline),
+    }
+
+
+def _windows(timeline: Timeline) -> list[dict[str, Any]]:
+    num_windows = len(timeline.starts_seconds)
+    none = [None] * num_windows if timeline.none is None else [_score(value) for value in timeline.none]
+    is_seen = np.isfinite(timeline.scores).all(axis=1)
+    scores = np.round(timeline.scores.astype(np.float64), SCORE_DIGITS).tolist()
+    return [
+        {
+            "start_seconds": _seconds(timeline.starts_seconds[m]),
+            "end_seconds": _seconds(timeline.ends_seconds[m]),
+            "scores": scores[m] if is_seen[m] else None,
+            "none": none[m],
+        }
+        for m in range(num_windows)
+    ]
+
+
+def json_text(timeline: Timeline) -> str:
+    """Everything except the thumbnails as JSON, with a line for each window, segment and break."""
+    fields = [f"{json.dumps(name)}: {_json(value)}" for name, value in as_dict(timeline).items()]
+    return "{\n" + ",\n".join(fields) + "\n}\n"
+
+
+def _json(value: Any) -> str:
+    """In one line, or a list of objects with a line for each."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n" + ",\n".join(f"  {_json(row)}" for row in value) + "\n]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def csv_text(timeline: Timeline) -> str:
+    """The segments, a row for each, or one row without a label; `openxclip.data.annotations` reads them."""
+    file = io.StringIO()
+    rows = csv.writer(file)
+    rows.writerow(CSV_COLUMNS)
+    for segment in timeline.segments:
+        times = _seconds(segment.start_seconds), _seconds(segment.end_seconds)
+        scores = _score(segment.score), _score(segment.peak)
+        rows.writerow([_text(timeline.path), _text(segment.label), *times, *scores])
+    if not timeline.segments:
+        rows.writerow([_text(timeline.path), *[""] * (len(CSV_COLUMNS) - 1)])
+    return file.getvalue()
+
+
+def vtt_text(timeline: Timeline) -> str:
+    """The segments as WebVTT chapters; they may overlap."""
+    cues = (
+        f"{clock(start)} --> {clock(end)}\n{escape(label, quote=False)}\n"
+        for start, end, label in _cues(timeline)
+    )
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+def srt_text(timeline: Timeline) -> str:
+    """The segments as SRT subtitles. The format has no escapes: signs that players take for markup are replaced."""
+    cues = (
+        f"{number}\n{clock(start, ',')} --> {clock(end, ',')}\n{label.translate(_PLAIN)}\n"
+        for number, (start, end, label) in enumerate(_cues(timeline), start=1)
+    )
+    return "\n".join(cues)
+
+
+_PLAIN = str.maketrans("<>{}", "\u2039\u203a()")
+
+
+def _cues(timeline: Timeline) -> list[tuple[int, int, str]]:
+    """(start, end, label) of segments in milliseconds, by time; of those that begin together the longest first."""
+    cues = []
+    for segment in timeline.segments:
+        start, end = (round(1000 * seconds) for seconds in (segment.start_seconds, segment.end_seconds))
+        cues.append((start, max(end, start + 1), _one_line(segment.label)))
+    return sorted(cues, key=lambda cue: (cue[0], -cue[1], cue[2]))
+
+
+def clock(milliseconds: int, sign: str = ".") -> str:
+    """HH:MM:SS.mmm, with more digits of hours where they are needed."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{sign}{rest:03}"
+
+
+def _one_line(text: str) -> str:
+    """Without line ends and control characters, which would end a cue."""
+    visible = (" " if unicodedata.category(sign) == "Cc" else sign for sign in _text(text))
+    return " ".join("".join(visible).split())
+
+
+def _text(text: str) -> str:
+    """Valid Unicode: bytes of a file name that are no text stand escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _seconds(value: float) -> float:
+    return round(float(value), SECONDS_DIGITS)
+
+
+def _score(value: float) -> float | None:
+    return round(float(value), SCORE_DIGITS) if np.isfinite(value) else None
+
+
+_WRITERS: dict[str, Callable[[Timeline], str]] = {
+    "json": json_text,
+    "csv": csv_text,
+    "vtt": vtt_text,
+    "srt": srt_text,
+}
+FORMATS = tuple(_WRITERS)
+"""Names of formats that `write` knows."""
+
+
+def write(
+    timeline: Timeline, folder: Path, formats: Sequence[str] = FORMATS, name: str | None = None
+) -> list[Path]:
+    """Write a file for each format, whole or not at all, as `NAME.timeline.FORMAT`.
+
+    Args:
+        timeline: what to write.
+        folder: made if it is missing.
+        formats: of `FORMATS`.
+        name: by default that of `output_names`.
+
+    Raises:
+        InputError: a format is unknown; then nothing is written.
+    """
+    check_formats(formats)
+    name = name or output_names([timeline.path], folder)[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    return [write_one(timeline, output_path(folder, name, format), format) for format in formats]
+
+
+def check_formats(formats: Iterable[str], known: Sequence[str] = FORMATS) -> None:
+    """Refuse unknown formats.
+
+    Raises:
+        InputError: one is unknown; the message lists those that are known.
+    """
+    for format in formats:
+        if format not in known:
+            meant = nearest(format, known)
+            hint = f"; did you mean {meant}?" if meant else ""
+            raise InputError(f"there is no format {format!r}; choose from {', '.join(known)}{hint}")
+
+
+def output_path(folder: Path, name: str, format: str) -> Path:
+    """Where a format is written."""
+    return folder / f"{name}{ENDING}{format}"
+
+
+def write_one(timeline: Timeline, path: Path, format: str) -> Path:
+    """Write one format to this path, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(_WRITERS[format](timeline).encode("utf-8"))
+    return path
+
+
+def output_names(videos: Sequence[str], folder: Path) -> list[str]:
+    """How the files of each video are called: by its stem.
+
+    Where several of these videos have a stem, or the JSON file of that name in the folder is of another video, a digest
+    of the video's path follows the stem: no video overwrites another one's files, and each keeps its name from run to
+    run. Stems that differ only in case count as one, as some file systems have it.
+    """
+    owners: dict[str, set[str]] = defaultdict(set)
+    for video in videos:
+        owners[_stem(video).casefold()].add(_identity(video))
+    names = []
+    for video in videos:
+        stem = _stem(video)
+        is_free = len(owners[stem.casefold()]) == 1 and not _is_of_another(folder, stem, video)
+        digest = hashlib.sha256(_identity(video).encode()).hexdigest()[:8]
+        names.append(stem if is_free else f"{stem}-{digest}")
+    return names
+
+
+def _is_of_another(folder: Path, name: str, video: str) -> bool:
+    """Whether the JSON file of this name tells of another video; one that cannot be read does."""
+    try:
+        with output_path(folder, name, "json").open(encoding="utf-8") as file:
+            head = [file.readline(), file.readline()]
+        owner = json.loads("".join(head).rstrip().rstrip(",") + "}")["video"]
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return not isinstance(owner, str) or _identity(owner) != _identity(video)
+
+
+def _identity(video: str) -> str:
+    """The absolute path of a file, an address as it is."""
+    is_file = "://" not in video and video != "-" and not video.startswith("<")
+    return _text(os.path.abspath(video) if is_file else video)  # noqa: PTH100 without links
+
+
+def _stem(video: str) -> str:
+    """The name of a file or of the last part of an address, fit for any file system."""
+    if video == "-":
+        return "stdin"
+    if "://" in video:  # names and keys before and after the path may be secret
+        place = re.split("[?#]", video.partition("://")[2])[0].rstrip("/")
+        video = place.rpartition("/")[2].rpartition("@")[2]
+    stem = PurePath(video).stem
+    allowed = "".join(sign if sign.isprintable() and sign not in _FORBIDDEN else "_" for sign in stem)
+    short = allowed.encode("utf-8")[:MAX_NAME_BYTES].decode("utf-8", "ignore")
+    return short.strip(" .") or "video"

@@ -1,0 +1,259 @@
+"""Watches a live stream: an event for each window, segment, alert and loss, as they happen.
+
+Memory does not grow, however long it runs. The stream is read by a thread of its own; when the model is slower than the
+stream, the oldest windows that wait are dropped, whole, and counted.
+
+Shapes: V views, K labels.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from openxclip.errors import InputError
+from openxclip.timeline.segments import Segment, Segmenter
+from openxclip.timeline.watcher import Watcher
+from openxclip.timeline.windows import Unseen, Window, WindowCollector
+from openxclip.video.live import LivePlayer
+from openxclip.video.playback import Break
+from openxclip.wording import shortened
+
+MAX_WAITING = 2  # windows: one that is next, and the latest
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened. Times of the stream are seconds from its first frame."""
+
+    kind: str
+    """window, segment, alert, dropped, end; or of a break in the stream: gap, damage, jump, lost."""
+    start_seconds: float
+    end_seconds: float
+    wall_time: str
+    """When the stream showed `end_seconds`, as ISO 8601 in UTC."""
+    label: str | None = None
+    score: float | None = None
+    peak: float | None = None
+    threshold: float | None = None
+    scores: dict[str, float] | None = None
+    """Of a window: the best labels."""
+    none: float | None = None
+    """Of a window: "none of these"."""
+    late_seconds: float | None = None
+    """From the last frame of a window to its event."""
+    num_windows: int | None = None
+    """That were dropped since the last such event."""
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values without those that say nothing."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    """An item of the stream and when it came."""
+
+    item: Window | Unseen | Break
+    wall: float
+
+
+class _Waiting:
+    """What the thread that reads has for the one that computes: at most `MAX_WAITING` windows."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._items: deque[_Arrived] = deque()
+        self._num_dropped = 0
+        self._error: BaseException | None = None
+        self.is_over = False
+
+    def put(self, item: Window | Unseen | Break) -> None:
+        """Add an item; the oldest window has to go if there are too many."""
+        with self._changed:
+            self._items.append(_Arrived(item, time.time()))
+            windows = [arrived for arrived in self._items if isinstance(arrived.item, Window)]
+            if len(windows) > MAX_WAITING:
+                self._items.remove(windows[0])
+                self._num_dropped += 1
+            self._changed.notify()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Nothing more comes."""
+        with self._changed:
+            self.is_over, self._error = True, error
+            self._changed.notify()
+
+    def take(self) -> tuple[_Arrived | None, int]:
+        """The next item, or None if none comes soon; and how many windows were dropped since the last call.
+
+        Raises:
+            BaseException: the one that ended reading.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self.is_over, POLL_SECONDS)
+            dropped, self._num_dropped = self._num_dropped, 0
+            if self._items:
+                return self._items.popleft(), dropped
+            if self._error is not None:
+                raise self._error
+            return None, dropped
+
+
+class LiveWatcher:
+    """A watcher at a stream. Iterate over `events` once."""
+
+    def __init__(
+        self, watcher: Watcher, *, alerts: Mapping[str, float] | None = None, top_k: int = 5
+    ) -> None:
+        """
+        Args:
+            watcher: model, labels and rules.
+            alerts: labels and the score from which an alert is given; again once it fell below `leave`.
+            top_k: labels of a window's event.
+
+        Raises:
+            InputError: an alert for something that is no label, or a score that is none.
+        """
+        if watcher.is_own_background:
+            raise InputError("a stream cannot be its own background; give --background footage of it")
+        self._watcher, self._alerts, self._top_k = watcher, dict(alerts or {}), top_k
+        if unknown := [label for label in self._alerts if label not in watcher.labels]:
+            raise InputError(f"--alert {unknown[0]}: this is none of the labels, {shortened(watcher.labels)}")
+        if wrong := [label for label, score in self._alerts.items() if not 0 < score <= 1]:
+            raise InputError(f"--alert {wrong[0]}={self._alerts[wrong[0]]:g}: a score lies between 0 and 1")
+        self._is_on = dict.fromkeys(self._alerts, False)
+        self._middle: float | None = None
+        self._end = 0.0
+
+    def events(self, player: LivePlayer, stop: threading.Event) -> Iterator[Event]:
+        """What happens, until the stream ends or `stop` is set; then the segments that are open end.
+
+        Raises:
+            VideoError: the stream cannot be read any more, and is none that comes again.
+        """
+        waiting = _Waiting()
+        thread = threading.Thread(target=self._read, args=(player, waiting, stop), daemon=True, name="stream")
+        thread.start()
+        segmenter = Segmenter(self._watcher.labels, self._watcher.rules)
+        wall = time.time()
+        while not stop.is_set():
+            arrived, num_dropped = waiting.take()
+            if num_dropped:
+                yield self._dropped(num_dropped, wall)
+            if arrived is not None:
+                wall = arrived.wall
+                yield from self._events_of(arrived, segmenter)
+            elif waiting.is_over:
+                break
+        yield from (self._of_segment(segment, wall) for segment in segmenter.close(self._end))
+        reason = "stopped" if stop.is_set() else "the stream ended"
+        yield Event(kind="end", start_seconds=0.0, end_seconds=self._end, wall_time=_iso(wall), reason=reason)
+        thread.join(timeout=1.0)  # it may wait for a sender that sends nothing
+
+    def _read(self, player: LivePlayer, waiting: _Waiting, stop: threading.Event) -> None:
+        try:
+            collector = WindowCollector(player, self._watcher.plan(), self._watcher.engine.preprocess)
+            for item in collector.windows(player):
+                waiting.put(item)
+                if stop.is_set():
+                    break
+        except BaseException as error:  # noqa: BLE001 handed to the thread that computes
+            waiting.end(error)
+        else:
+            waiting.end()
+
+    def _events_of(self, arrived: _Arrived, segmenter: Segmenter) -> Iterator[Event]:
+        item, wall = arrived.item, arrived.wall
+        if isinstance(item, Break):
+            if item.kind == "lost":  # nothing more may come for long
+                self._middle = None
+                yield from (self._of_segment(segment, wall) for segment in segmenter.cut(item.start_seconds))
+            yield Event(
+                kind=item.kind,
+                start_seconds=item.start_seconds,
+                end_seconds=item.end_seconds,
+                wall_time=_iso(wall),
+                reason=item.reason,
+            )
+            return
+        scores = self._scores(item) if isinstance(item, Window) else None
+        segments = segmenter.add(self._cell_start(item), scores)
+        self._end = item.end_seconds
+        if scores is not None:
+            yield self._of_window(item, scores, wall)
+            yield from self._alarms(item, scores, wall)
+        yield from (self._of_segment(segment, wall) for segment in segments)
+
+    def _scores(self, window: Window) -> np.ndarray:
+        watcher = self._watcher
+        logits = watcher.engine.logits(window.pixels, watcher.label_set).float().cpu().numpy()
+        return watcher.probabilities(logits, watcher.background)
+
+    def _cell_start(self, window: Window | Unseen) -> float:
+        """What lies nearest to the middle of a window goes by it."""
+        middle = (window.start_seconds + window.end_seconds) / 2
+        before, self._middle = self._middle, middle
+        return window.start_seconds if before is None else (before + middle) / 2
+
+    def _of_window(self, window: Window | Unseen, scores: np.ndarray, wall: float) -> Event:
+        best = np.argsort(-scores, kind="stable")[: self._top_k]
+        has_none = self._watcher.background is not None
+        return Event(
+            kind="window",
+            start_seconds=window.start_seconds,
+            end_seconds=window.end_seconds,
+            wall_time=_iso(wall),
+            scores={self._watcher.labels[k]: round(float(scores[k]), 4) for k in best},
+            none=round(1 - float(scores.sum()), 4) if has_none else None,
+            late_seconds=round(time.time() - wall, 3),
+        )
+
+    def _alarms(self, window: Window | Unseen, scores: np.ndarray, wall: float) -> Iterator[Event]:
+        for label, threshold in self._alerts.items():
+            score = float(scores[self._watcher.labels.index(label)])
+            if score >= threshold and not self._is_on[label]:
+                self._is_on[label] = True
+                yield Event(
+                    kind="alert",
+                    start_seconds=window.start_seconds,
+                    end_seconds=window.end_seconds,
+                    wall_time=_iso(wall),
+                    label=label,
+                    score=round(score, 4),
+                    threshold=threshold,
+                )
+            elif score < min(threshold, self._watcher.rules.leave):
+                self._is_on[label] = False
+
+    def _dropped(self, count: int, wall: float) -> Event:
+        return Event(
+            kind="dropped",
+            start_seconds=self._end,
+            end_seconds=self._end,
+            wall_time=_iso(wall),
+            num_windows=count,
+            reason="the model is slower than the stream; use a longer stride or a smaller model",
+        )
+
+    def _of_segment(self, segment: Segment, wall: float) -> Event:
+        return Event(
+            kind="segment",
+            start_seconds=segment.start_seconds,
+            end_seconds=segment.end_seconds,
+            wall_time=_iso(wall - max(0.0, self._end - segment.end_seconds)),
+            label=segment.label,
+            score=round(segment.score, 4),
+            peak=round(segment.peak, 4),
+        )
+
+
+def _iso(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,205 @@
+"""Live streams: standard input, named pipes, network addresses, cameras; connected again after they broke off.
+
+Only an address that the user gives is opened, with the protocols that it needs and no others. A playlist behind it may
+name further addresses of the network, never files.
+"""
+
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+
+from openxclip.errors import InputError, VideoError
+from openxclip.video.convert import FrameSize
+from openxclip.video.playback import Break, PlayedFrame, Player
+from openxclip.video.source import VideoLimits, video_errors
+
+OPEN_SECONDS = 15.0
+READ_SECONDS = 10.0  # without a packet; then the connection counts as lost
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0  # before another try to connect; doubled each time
+PROBE_SECONDS = 2.0  # of the stream that FFmpeg looks at before the first frame
+
+_TRANSPORT = "tcp,tls,crypto"
+PROTOCOLS = {
+    "rtsp": f"rtp,udp,rtsp,{_TRANSPORT}",
+    "rtsps": f"rtp,udp,rtsp,rtsps,srtp,{_TRANSPORT}",
+    "http": f"http,https,httpproxy,{_TRANSPORT}",
+    "https": f"http,https,httpproxy,{_TRANSPORT}",
+    "udp": "udp",
+    "rtp": "rtp,udp",
+    "tcp": "tcp",
+    "srt": "srt,udp",
+    "rtmp": "rtmp,tcp",
+}
+"""Scheme of an address -> protocols that FFmpeg may use for it."""
+
+_CAMERA_FORMATS = {"linux": "video4linux2", "darwin": "avfoundation", "win32": "dshow"}
+
+
+def is_live(source: str) -> bool:
+    """Whether this names a stream: -, a pipe, a camera, or an address."""
+    if source == "-" or "://" in source:
+        return True
+    try:
+        mode = Path(source).stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+class LivePlayer:
+    """A stream that is connected again after it broke off. Iterate over it once; it ends with a pipe or a file."""
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        limits: VideoLimits | None = None,
+        num_threads: int = 0,
+        wait: Callable[[float], bool] = _sleep,
+    ) -> None:
+        """Connect.
+
+        Args:
+            source: see `is_live`.
+            limits: what a frame may cost.
+            num_threads: of the decoder; 0 takes what the machine has.
+            wait: waits so many seconds; true says that nobody wants to go on.
+
+        Raises:
+            VideoError: nothing answers, or it sends no video.
+            InputError: an address of a kind that is not known.
+        """
+        self.name = source
+        self._limits, self._num_threads, self._wait = limits, num_threads, wait
+        self._player = self._connect()
+        self.frame_rate = self._player.frame_rate
+        self._offset = 0.0
+        self._last_seconds, self._last_at = 0.0, time.monotonic()
+
+    @property
+    def end_seconds(self) -> float | None:
+        """Nobody knows it."""
+        return None
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._player.close()
+
+    def pixels(self, frame: PlayedFrame, size: FrameSize) -> np.ndarray:
+        """See `Player`."""
+        return self._player.pixels(frame, size)
+
+    def __iter__(self) -> Iterator[PlayedFrame | Break]:
+        """Frames, and between them what is missing; of a lost connection a break at once and one when it is back.
+
+        Raises:
+            VideoError: a pipe broke off before its first frame.
+        """
+        while True:
+            reason = "the sender ended it"
+            try:
+                for item in self._player:
+                    yield self._moved(item)
+            except (VideoError, av.FFmpegError, OSError) as error:
+                reason = error.reason if isinstance(error, VideoError) else str(error)
+                if not self._may_come_again():
+                    raise
+            if not self._may_come_again():
+                return
+            yield from self._reconnect(reason)
+            if self._is_over:
+                return
+
+    _is_over = False
+
+    def _moved(self, item: PlayedFrame | Break) -> PlayedFrame | Break:
+        """An item of the present connection, in the time of the whole stream."""
+        if isinstance(item, Break):
+            start, end = item.start_seconds + self._offset, item.end_seconds + self._offset
+            return replace(item, start_seconds=start, end_seconds=end)
+        self._last_seconds, self._last_at = item.seconds + self._offset, time.monotonic()
+        return replace(item, seconds=self._last_seconds)
+
+    def _may_come_again(self) -> bool:
+        """Whether what ended is no pipe and no file."""
+        return not _is_pipe(self.name) and self._player.stated_seconds is None
+
+    def _reconnect(self, reason: str) -> Iterator[Break]:
+        """Try until it works, or nobody wants to go on. The time without a connection counts."""
+        last, pause = self._last_seconds, FIRST_PAUSE_SECONDS
+        while True:
+            yield Break("lost", last, last, f"{reason}; trying again in {pause:g} s")
+            if self._wait(pause):
+                self._is_over = True
+                return
+            self._player.close()
+            try:
+                self._player = self._connect()
+            except VideoError as error:
+                reason, pause = error.reason, min(2 * pause, LONGEST_PAUSE_SECONDS)
+                continue
+            gap = time.monotonic() - self._last_at
+            self._offset = last + gap
+            yield Break("gap", last, self._offset, f"connected again after {gap:.1f} s")
+            return
+
+    def _connect(self) -> Player:
+        with video_errors(self.name):
+            container, file = _open(self.name)
+        return Player(container, self.name, file=file, num_threads=self._num_threads, limits=self._limits)
+
+
+def _is_pipe(source: str) -> bool:
+    return source == "-" or ("://" not in source and stat.S_ISFIFO(Path(source).stat().st_mode))
+
+
+def _open(source: str) -> tuple[Any, BinaryIO | None]:
+    """A container of PyAV, and the file that it reads, if it is one of ours."""
+    probe = {"analyzeduration": str(int(PROBE_SECONDS * 1e6)), "fflags": "nobuffer"}
+    timeout = (OPEN_SECONDS, READ_SECONDS)
+    if source == "-":
+        return _container_of(sys.stdin.buffer, probe), None
+    if "://" not in source:
+        if _is_pipe(source):
+            file = Path(source).open("rb", buffering=0)  # noqa: SIM115 closed with the player
+            try:
+                return _container_of(file, probe), file
+            except BaseException:
+                file.close()
+                raise
+        return av.open(source, format=_CAMERA_FORMATS.get(sys.platform), timeout=timeout), None
+    scheme = source.partition("://")[0].lower()
+    if scheme not in PROTOCOLS:
+        raise InputError(f"{source}: {scheme} is no kind of stream; known are {', '.join(PROTOCOLS)}")
+    options = {**probe, "protocol_whitelist": PROTOCOLS[scheme]}
+    if scheme.startswith("rtsp"):
+        options["rtsp_flags"] = "prefer_tcp"  # what is lost on the way leaves damage in the picture
+    return av.open(source, options=options, timeout=timeout, metadata_errors="replace"), None
+
+
+def _container_of(file: Any, options: dict[str, str]) -> Any:
+    return av.open(
+        _Flowing(file),
+        options={**options, "protocol_whitelist": "none"},
+        metadata_errors="replace",
+        buffer_size=1 << 16,
+    )
+
+
+class _Flowing:
+    """A pipe: what has come is read at once, and nothing can be read again."""
+
+    def __init__(self, file: Any) -> None:
+        self.read: Callable[[int], bytes] = getattr(file, "read1", file.read)
