@@ -260,12 +260,8 @@ class Watcher:
         """All items in order; with each window that was seen its logits (V, K)."""
         compute = partial(self.engine.logits, labels=self.label_set)
         for outcome in pipeline.run(items, _pixels, compute, self.engine.flow):
-            item = outcome.item
-            if isinstance(item, Window):  # without its pixels, which would stay in memory
-                item = Span(
-                    number=item.number, start_seconds=item.start_seconds, end_seconds=item.end_seconds
-                )
-            yield item, outcome.scores.float().numpy() if isinstance(outcome, Scored) else None
+            logits = outcome.scores.float().numpy() if isinstance(outcome, Scored) else None
+            yield _without_pixels(outcome.item), logits
 
     # --- scores and segments --------------------------------------------------------------------------------------
 

@@ -1,0 +1,366 @@
+"""Timelines: windows over a video that is played once, what none of the labels is, and segments."""
+
+import json
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from videos import write_video
+
+from openxclip.checkpoints.source import ModelSource
+from openxclip.errors import InputError
+from openxclip.inference.engine import Engine
+from openxclip.inference.reading import read_video
+from openxclip.inference.views import Views
+from openxclip.shapes.examples import EXAMPLE_LABELS
+from openxclip.timeline.background import Background
+from openxclip.timeline.options import SegmentRules, WindowOptions
+from openxclip.timeline.segments import Segment, Segmenter, suppressed
+from openxclip.timeline.watcher import Watcher, cells
+from openxclip.timeline.windows import Span, Window, WindowCollector, WindowPlan
+from openxclip.video.playback import Break, PlayedFrame, Player
+
+pytestmark = pytest.mark.on_cpu
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine.load(ModelSource(source="openxclip-tiny", dtype="float32"))
+
+
+def frames_of(length: int) -> np.ndarray:
+    """Frames that all differ, smooth enough to survive a codec."""
+    ramp = np.linspace(0, 1, 64)[None, :, None] * np.linspace(0.5, 1, 48)[:, None, None]
+    phases = np.arange(length)[:, None, None, None]
+    return (127 + 120 * np.sin(6 * ramp[None] + 0.37 * phases + np.array([0, 2, 4]))).astype(np.uint8)
+
+
+def cut_out(path: Path, begin: int, end: int, source: np.ndarray, fps: int | Fraction) -> Path:
+    """A video of these frames alone, without loss."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=fps)
+        stream.height, stream.width = source.shape[1:3]
+        stream.pix_fmt = "bgr0"
+        for frame in source[begin:end]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+# --- windows ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fps", "length", "window", "stride", "views"),
+    [
+        (25, 260, "4s", "2s", "1x1"),
+        (Fraction(30000, 1001), 200, "2s", "0.7s", "1x1"),
+        (24, 60, "4s", "2s", "1x1"),  # shorter than a window
+        (10, 75, "2s", "1s", "2x3"),
+        (30, 130, "1s", "2s", "1x1"),  # gaps between windows
+    ],
+)
+def test_windows_score_as_predict_does_on_them_cut_out(
+    fps, length, window, stride, views, tmp_path, engine
+) -> None:
+    source = frames_of(length)
+    whole = cut_out(tmp_path / "whole.mkv", 0, length, source, fps)
+    watcher = Watcher(
+        engine, EXAMPLE_LABELS, windows=WindowOptions(window=window, stride=stride, views=views)
+    )
+    timeline = watcher.watch(whole)
+    assert timeline.duration_seconds == pytest.approx(length / fps, abs=2e-3)
+    starts, ends = (
+        np.round(np.array(seconds) * float(fps)).astype(int)
+        for seconds in (timeline.starts_seconds, timeline.ends_seconds)
+    )
+    assert starts[0] == 0
+    assert ends[-1] == length or float(stride[:-1]) > float(window[:-1])
+    for begin, end, scores in zip(starts, ends, timeline.scores, strict=True):
+        alone = cut_out(tmp_path / f"{begin}.mkv", begin, end, source, fps)
+        pixels = read_video(engine, alone, Views.parse(views))
+        expected = engine.probabilities(pixels, watcher.label_set)
+        assert np.abs(scores - expected.numpy()).max() < 1e-5
+
+
+def test_a_frame_is_converted_once_and_nothing_is_kept(tmp_path, engine, monkeypatch) -> None:
+    path = write_video(tmp_path / "video.mp4", num_frames=300, fps=25)
+    converted: list[float] = []
+    pixels = Player.pixels
+
+    def counted(player: Player, frame: PlayedFrame, size: object) -> np.ndarray:
+        converted.append(frame.seconds)
+        return pixels(player, frame, size)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Player, "pixels", counted)
+    plan = WindowPlan(window_seconds=4, stride_seconds=1, num_frames=8)
+    with Player.of_file(path, ahead_seconds=5) as player:
+        collector = WindowCollector(player, plan, engine.preprocess)
+        kept = [len(collector._crops) for item in collector.windows(player) if isinstance(item, Window)]
+    assert len(kept) == 9
+    assert max(kept) <= 4 * 8
+    assert len(converted) == len(set(converted)) > 8
+
+
+def test_uneven_frames_are_those_on_screen(tmp_path, engine) -> None:
+    """A frame a second for four seconds, then 20 a second: a window looks at what a viewer sees."""
+    path, source = tmp_path / "uneven.mkv", frames_of(84)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=20)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "bgr0"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, frame in enumerate(source):
+            image = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            image.pts = 1000 * number if number < 4 else 4000 + 50 * (number - 4)
+            image.time_base = Fraction(1, 1000)
+            container.mux(stream.encode(image))
+        container.mux(stream.encode(None))
+    plan = WindowPlan(window_seconds=4, stride_seconds=4, num_frames=8)
+    with Player.of_file(path, ahead_seconds=5) as player:
+        windows = list(WindowCollector(player, plan, engine.preprocess).windows(player))
+    assert [(window.start_seconds, window.end_seconds) for window in windows] == [
+        (pytest.approx(0, abs=0.1), pytest.approx(4, abs=0.1)),
+        (pytest.approx(4, abs=0.1), pytest.approx(8, abs=0.1)),
+    ]
+    first = windows[0].pixels[0]
+    assert [bool(torch.equal(first[i], first[i + 1])) for i in range(7)] == [True, False] * 3 + [True]
+    second = windows[1].pixels[0]
+    assert not any(torch.equal(second[i], second[i + 1]) for i in range(7))
+
+
+class Playing:
+    """Frames at given moments, and breaks; the last one ends at `end_seconds`, if that is known."""
+
+    def __init__(self, items: Sequence[float | Break], end_seconds: float | None, rate: int = 10) -> None:
+        self.items, self.end_seconds, self.frame_rate = items, end_seconds, Fraction(rate)
+
+    def pixels(self, frame: PlayedFrame, size: object) -> np.ndarray:
+        return np.full((3, 72, 72), round(frame.seconds * 10) % 256, np.uint8)
+
+    def __iter__(self) -> Iterator[PlayedFrame | Break]:
+        for item in self.items:
+            yield item if isinstance(item, Break) else PlayedFrame(None, item)
+
+
+def collected(
+    playing: Playing, engine: Engine, window: float = 2, stride: float = 1, frames: int = 4
+) -> list:
+    plan = WindowPlan(window_seconds=window, stride_seconds=stride, num_frames=frames)
+    return list(WindowCollector(playing, plan, engine.preprocess).windows(playing))
+
+
+def seen_at(window: Window) -> list[int]:
+    return window.pixels[0, :, 0, 0, 0].tolist()
+
+
+def test_a_gap_leaves_windows_unseen_and_the_others_whole(engine) -> None:
+    moments = [i / 10 for i in range(40)]
+    gap = Break("damage", 4.0, 7.0, "x")
+    after = [7 + i / 10 for i in range(30)]
+    found = collected(Playing([*moments, gap, *after], 10.0), engine)
+    windows = {item.number: item for item in found if isinstance(item, Window)}
+    assert sorted(windows) == [0, 1, 2, 7, 8]
+    assert seen_at(windows[2]) == [22, 27, 32, 37]
+    assert seen_at(windows[7]) == [72, 77, 82, 87]
+    unseen = [item.number for item in found if isinstance(item, Span) and item.number not in windows]
+    assert unseen == [3, 4, 5, 6]
+    assert gap in found
+
+
+@pytest.mark.parametrize(
+    ("length", "end", "expected"),
+    [
+        (35, 3.5, [(0, 2), (1, 3), (2, 3.5)]),  # the end is known: the last window stops there
+        (30, 3.0, [(0, 2), (1, 3)]),
+        (35, None, [(0, 2), (1, 3), (2, 3.5)]),  # nobody tells: most of the last window was seen
+        (31, None, [(0, 2), (1, 3)]),
+        (5, None, [(0, 0.5)]),
+        (1, 0.1, [(0, 0.1)]),
+    ],
+)
+def test_the_last_window(length, end, expected, engine) -> None:
+    found = collected(Playing([i / 10 for i in range(length)], end), engine)
+    assert [(window.start_seconds, window.end_seconds) for window in found] == expected
+    assert all(isinstance(window, Window) for window in found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    gaps=st.lists(st.floats(0.02, 2.5), min_size=1, max_size=60),
+    window=st.floats(0.3, 5),
+    stride=st.floats(0.2, 5),
+    knows_end=st.booleans(),
+)
+def test_windows_show_what_is_on_screen_whatever_the_frames(gaps, window, stride, knows_end, engine) -> None:
+    moments = np.concatenate([[0], np.cumsum(gaps)]).tolist()
+    end = moments[-1] + 0.1
+    found = collected(Playing(moments, end if knows_end else None), engine, window, stride)
+    assert found
+    assert [item.number for item in found] == list(range(len(found)))
+    for item in found:
+        plan = round(item.start_seconds * 10), round(item.end_seconds * 10)
+        assert plan[0] == round(item.number * max(1.0, stride * 10))
+        if item.end_seconds < moments[-1]:
+            ticks = plan[0] + Views().indices(max(1, plan[1] - plan[0]), 4)[0]
+            on_screen = [
+                moments[np.searchsorted(moments, (tick + 0.5) / 10, side="left") - 1] for tick in ticks
+            ]
+            assert seen_at(item) == [round(moment * 10) % 256 for moment in on_screen]
+
+
+# --- none of these ------------------------------------------------------------------------------------------------
+
+
+def test_nothing_in_the_footage_is_a_label() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(500, 40)) * rng.uniform(0.5, 3, 40) + rng.uniform(-10, 20, 40)
+    background = Background.of_footage(logits)
+    scores = np.stack([background.probabilities(row[None]) for row in logits])
+    assert scores.sum(axis=1).max() <= 0.5 + 1e-9
+    event = logits[0].copy()
+    event[7] = background.ceilings[7] + background.strength + 5
+    assert background.probabilities(event[None])[7] > 0.9
+    assert Background.from_dict(json.loads(json.dumps(background.to_dict()))).strength == background.strength
+
+
+def test_a_mostly_quiet_video_is_its_own_background() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(500, 10))
+    logits[100:140, 3] += 15
+    background = Background.of_mostly_quiet(logits)
+    scores = np.stack([background.probabilities(row[None]) for row in logits])
+    assert scores[100:140, 3].min() > 0.9
+    assert (np.delete(scores, range(100, 140), axis=0).max(axis=1) > 0.5).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"ceilings": [1, "x"], "strength": 0, "num_windows": 3},
+        {"ceilings": [float("nan")], "strength": 0, "num_windows": 1},
+    ],
+)
+def test_a_wrong_background_is_refused(values) -> None:
+    with pytest.raises(InputError, match="calibrate it anew"):
+        Background.from_dict(values)
+    with pytest.raises(InputError, match="longer footage"):
+        Background.of_footage(np.empty((0, 3)))
+
+
+# --- segments -----------------------------------------------------------------------------------------------------
+
+
+def segments_of(scores: Sequence[float], **rules: float) -> list[tuple[float, float]]:
+    """Segments of one label from the scores of cells of one second."""
+    segmenter = Segmenter(("a",), SegmentRules(**{"min_seconds": 0.0, "close_gap_seconds": 0.0} | rules))
+    found = [s for t, score in enumerate(scores) for s in segmenter.add(float(t), np.array([score]))]
+    found += segmenter.close(float(len(scores)))
+    return [(segment.start_seconds, segment.end_seconds) for segment in found]
+
+
+@pytest.mark.parametrize(
+    ("scores", "rules", "expected"),
+    [
+        ([0, 0.9, 0.9, 0], {}, [(1, 3)]),
+        ([0, 0.4, 0.9, 0.4, 0.2], {}, [(1, 4)]),  # it reaches back to where it rose over `leave`
+        ([0.4, 0.4, 0.4], {}, []),  # never reaches `enter`
+        ([0.9, 0.4, 0.9], {}, [(0, 3)]),  # wavers, and is one
+        ([0.9, 0.1, 0.9], {}, [(0, 1), (2, 3)]),
+        ([0.9, 0.1, 0.9], {"close_gap_seconds": 1.0}, [(0, 3)]),
+        ([0.9, 0.1, 0.4, 0.1, 0.9], {"close_gap_seconds": 1.0}, [(0, 1), (4, 5)]),
+        ([0.9, 0.1, 0.1, 0.9, 0.1, 0.9], {"close_gap_seconds": 1.0}, [(0, 1), (3, 6)]),
+        ([0.9, 0, 0.9, 0.9, 0], {"min_seconds": 2.0}, [(2, 4)]),
+        ([0.9], {}, [(0, 1)]),
+        ([], {}, []),
+    ],
+)
+def test_segments(scores, rules, expected) -> None:
+    assert segments_of(scores, **rules) == expected
+
+
+def test_scores_and_unseen_cells() -> None:
+    segmenter = Segmenter(("a", "b"), SegmentRules(min_seconds=0, close_gap_seconds=0))
+    assert segmenter.add(0, np.array([0.6, 0.1])) == []
+    assert segmenter.add(1, np.array([0.8, 0.1])) == []
+    assert segmenter.is_open(0)
+    assert segmenter.add(2, None) == [], "it may still be joined"
+    (first,) = segmenter.add(3, np.array([0.0, 0.9]))
+    assert (first.label, first.start_seconds, first.end_seconds) == ("a", 0, 2)
+    assert (first.score, first.peak) == (pytest.approx(0.7), pytest.approx(0.8))
+    (second,) = segmenter.close(4)
+    assert (second.label, second.start_seconds, second.end_seconds) == ("b", 3, 4)
+
+
+@given(
+    st.lists(st.floats(0, 1), max_size=40),
+    st.floats(0.1, 1),
+    st.floats(0.1, 1),
+    st.floats(0, 3),
+    st.floats(0, 3),
+)
+def test_segments_are_apart_and_long_enough(scores, one, other, gap, shortest) -> None:
+    rules = {
+        "enter": max(one, other),
+        "leave": min(one, other),
+        "close_gap_seconds": gap,
+        "min_seconds": shortest,
+    }
+    found = segments_of(scores, **rules)
+    assert found == sorted(found)
+    assert all(end - start >= shortest - 1e-9 for start, end in found)
+    if shortest == 0:
+        assert all(after - end > gap for (_, end), (after, _) in pairwise(found))
+        for t, score in enumerate(scores):
+            if score >= rules["enter"]:
+                assert any(start <= t < end for start, end in found)
+
+
+def test_better_labels_suppress_others() -> None:
+    def segment(label: str, start: float, end: float, score: float) -> Segment:
+        return Segment(label=label, start_seconds=start, end_seconds=end, score=score, peak=score)
+
+    best, inside, later = segment("a", 0, 10, 0.9), segment("b", 1, 9, 0.6), segment("b", 9, 15, 0.5)
+    assert suppressed([inside, later, best], 0.5) == [best, later]
+    assert suppressed([inside, later, best], None) == [best, inside, later]
+    assert inside.overlap(best) == pytest.approx(0.8)
+
+
+def test_cells_end_at_cuts() -> None:
+    spans = [
+        Span(number=i, start_seconds=2.0 * i, end_seconds=2.0 * i + 4) for i in range(4)
+    ]  # middles 2 4 6 8
+    found = [(cell.start_seconds, cell.window, cell.is_cut) for cell in cells(spans, [4.5, 7.2, 7.4, 9.5])]
+    assert found == [
+        (0, 0, False),
+        (3, 1, False),
+        (4.5, 2, True),
+        (7.2, None, True),
+        (7.4, 3, True),
+        (9.5, None, True),
+    ]
+    assert [cell.window for cell in cells(spans, [1.0])][:2] == [None, 0]
+    assert list(cells([])) == []
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"enter": 0.2, "leave": 0.3},
+        {"enter": 1.1},
+        {"leave": 0.0},
+        {"min_seconds": -1},
+        {"close_gap_seconds": float("inf")},
+        {"suppress": 2.0},
+    ],
+)
+def test_rules_that_mean_nothing(rules) -> None:
+    with pytest.raises(InputError, match="--"):
+        SegmentRules(**rules).check()
