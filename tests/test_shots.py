@@ -130,7 +130,22 @@ def test_frames_of_any_pixel_format(pix_fmt: str):
     assert watched(played(frames)) == [20 / FPS, 40 / FPS]
 
 
-def test_lines_from_bottom_to_top():
+@pytest.mark.parametrize(
+    "others", [("rgb24", "bgr24", "argb", "bgr0", "gbrp"), ("yuv420p", "nv12", "p010le")]
+)
+def test_another_format_is_no_cut(others: tuple[str, ...]):
+    reds = [frame // (1, 2, 4) for frame in scene(1, 60, speed=0)]
+    frames = [
+        av.VideoFrame.from_ndarray(red.astype(np.uint8), format="rgb24").reformat(
+            format=others[i // 10 % len(others)]
+        )
+        for i, red in enumerate(reds)
+    ]
+    assert watched(played(frames)) == []
+
+
+def upside_down(frames: Frames) -> list[av.VideoFrame]:
+    """The frames flipped, as FFmpeg does it: the last line comes first, the lines go backwards in memory."""
     graph = av.filter.Graph()
     source = graph.add_buffer(width=WIDTH, height=HEIGHT, format="yuv420p", time_base=Fraction(1, FPS))
     flip, sink = graph.add("vflip"), graph.add("buffersink")
@@ -138,13 +153,29 @@ def test_lines_from_bottom_to_top():
     flip.link_to(sink)
     graph.configure()
     flipped = []
-    for i, frame in enumerate(THREE):
+    for i, frame in enumerate(frames):
         image = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")
         image.pts, image.time_base = i, Fraction(1, FPS)
         source.push(image)
         flipped.append(sink.pull())
+    return flipped
+
+
+def test_lines_from_bottom_to_top():
+    flipped = upside_down(THREE)
     assert flipped[0].planes[0].line_size < 0
     assert watched(played(flipped)) == [20 / FPS, 40 / FPS]
+    upright = upside_down([np.ascontiguousarray(frame[::-1]) for frame in THREE[10:20]])
+    usual = [av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p") for frame in THREE]
+    assert watched(played([*usual[:10], *upright])) == []
+
+
+def test_colour_counts_where_brightness_does_not(tmp_path: Path):
+    """The second shot is the first one mirrored, as bright, in another colour."""
+    gray = scene(1)[0].mean(axis=2, keepdims=True)
+    tint = np.array([40.0, -20.4, 0.0])  # no luma
+    shots = (gray + tint).clip(0, 255), (gray[:, ::-1] - tint).clip(0, 255)
+    assert cuts([shot.astype(np.uint8) for shot in shots for _ in range(20)], tmp_path) == [20]
 
 
 # What is no cut
@@ -153,6 +184,17 @@ def test_lines_from_bottom_to_top():
 @pytest.mark.parametrize("speed", [8, 20, 40])
 def test_motion_is_no_cut(tmp_path: Path, speed: int):
     assert cuts(scene(4, 60, speed), tmp_path) == []
+
+
+def test_motion_that_begins_all_at_once_is_no_cut(tmp_path: Path):
+    pan = scene(4, 40, 20)
+    assert cuts([*[pan[0]] * 20, *pan], tmp_path) == []
+
+
+def test_motion_in_jumps_is_no_cut(tmp_path: Path):
+    assert cuts([frame for frame in scene(4, 10, 20) for _ in range(7)], tmp_path) == []
+    pan = scene(4, 8, 20)
+    assert cuts([*pan[:4], *[pan[3]] * 3, *pan[4:]], tmp_path, fps=5) == []
 
 
 def test_a_cut_out_of_motion(tmp_path: Path):
@@ -250,6 +292,13 @@ def test_no_cut_across_a_break():
     later = list(played(THREE[20:], start=1.0))
     assert watched([*played(THREE[:20]), gap, *later]) == [later[20].seconds]
     assert watched([*played(THREE[:20]), *later]) == [later[0].seconds, later[20].seconds]
+
+
+def test_motion_before_a_jump_of_the_clock_does_not_count():
+    calm = [*[scene(1)[0]] * 10, *[scene(2)[0]] * 10]
+    jump = Break("jump", 20 / FPS, 20 / FPS, "the time stamps jump")
+    items = [*played(scene(4, 20, 40)), jump, *played(calm, start=20 / FPS)]
+    assert watched(items) == [pytest.approx(30 / FPS)]
 
 
 def test_a_cut_is_known_two_frames_later():
