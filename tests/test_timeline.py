@@ -225,7 +225,7 @@ def test_nothing_in_the_footage_is_a_label() -> None:
     scores = np.stack([background.probabilities(row[None]) for row in logits])
     assert scores.sum(axis=1).max() <= 0.5 + 1e-9
     event = logits[0].copy()
-    event[7] = background.ceilings[7] + background.strength + 5
+    event[7] = background.ceilings[7] + max(0, background.strength) + 5
     assert background.probabilities(event[None])[7] > 0.9
     assert Background.from_dict(json.loads(json.dumps(background.to_dict()))).strength == background.strength
 

@@ -1,4 +1,4 @@
-"""`openxclip evaluate PROTOCOL`: measure a model by one of six protocols."""
+"""`openxclip evaluate PROTOCOL`: measure a model by one of seven protocols."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import tyro
 
 from openxclip.cli.evaluate_few_shot import few_shot
+from openxclip.cli.evaluate_timeline import timeline
 from openxclip.cli.scoring import Options, check_once, measure
 
 if TYPE_CHECKING:
@@ -149,15 +150,16 @@ PROTOCOLS: dict[str, Callable[..., int]] = {
     "base-to-novel": base_to_novel,
     "label-union": label_union,
     "static-bias": static_bias,
+    "timeline": timeline,
 }
 
-DESCRIPTION = """Measure a model by one of six protocols. Every figure is a share of videos in percent.
+DESCRIPTION = """Measure a model by one of seven protocols. Figures are shares of videos in percent, but for timeline.
 
 Videos that cannot be read are skipped and listed on stderr; the exit status is then 1."""
 
 
 def evaluate(arguments: Sequence[str]) -> int:
-    """Accuracy on labelled videos, by one of six protocols (`openxclip evaluate --help`)."""
+    """Accuracy on labelled videos, by one of seven protocols (`openxclip evaluate --help`)."""
     from openxclip.errors import InputError
 
     if arguments and arguments[0].startswith("-") and not {"-h", "--help"}.intersection(arguments):

@@ -74,9 +74,9 @@ class LongVideo:
         """What results call it."""
         return f"moving-shapes/{self.key}"
 
-    def quiet(self) -> "LongVideo":
+    def quiet(self, seconds: float) -> "LongVideo":
         """Footage of the same camera in which none of the labels happens."""
-        return replace(self, with_events=False)
+        return replace(self, seconds=seconds, with_events=False)
 
     @cached_property
     def events(self) -> tuple[LongEvent, ...]:

@@ -1,8 +1,12 @@
 """What labels score where nothing happens: a video is something only where it scores more.
 
 A softmax over labels calls a quiet hour something, whatever the labels. So a label counts by how far its logit rises
-above the most that it reaches on footage in which none of the labels happens, and "none of these" competes with the
-labels: as strong as they are together at their best moment there. Nothing in such footage is a label then.
+above a ceiling, from footage in which none of the labels happens, and "none of these" competes with the labels: as
+strong as they are together at their best moment there. Nothing in such footage is a label then.
+
+A ceiling lies half-way between the most that the label itself reaches there and the most that any label does. Labels
+differ in how near they lie to whatever a camera shows, so one ceiling for all would miss those that lie far. But with
+the ceiling of its own alone, a label that lies far is raised by every change of the picture.
 
 Of a video that is its own background, some of it shows labels. There a label's most is taken to lie so many spreads
 above its middle, both by medians, which events do not move while they are rare.
@@ -27,7 +31,7 @@ class Background:
     """Calibrated on windows of quiet footage, or of a video that is quiet for the most part."""
 
     ceilings: np.ndarray
-    """(K,) the most that the logit of each label reaches."""
+    """(K,) of the logits."""
     strength: float
     """Logit of "none of these" beside the labels', counted from their ceilings."""
     num_windows: int
@@ -40,7 +44,7 @@ class Background:
             InputError: there are no windows.
         """
         _check_any(logits)
-        ceilings = logits.max(axis=0)
+        ceilings = _half_way(logits.max(axis=0))
         strength = float(_log_sum_exp(logits - ceilings).max())
         return cls(ceilings=ceilings, strength=strength, num_windows=len(logits))
 
@@ -52,7 +56,7 @@ class Background:
             InputError: there are no windows.
         """
         _check_any(logits)
-        ceilings = _most(logits)
+        ceilings = _half_way(_most(logits))
         strength = float(_most(_log_sum_exp(logits - ceilings)[:, None])[0])
         return cls(ceilings=ceilings, strength=strength, num_windows=len(logits))
 
@@ -93,6 +97,11 @@ class Background:
 def _check_any(logits: np.ndarray) -> None:
     if not len(logits):
         raise InputError("the background has no window that could be read; give longer footage")
+
+
+def _half_way(most: np.ndarray) -> np.ndarray:
+    """The most of each label (K,) -> ceilings (K,)."""
+    return (most + most.max()) / 2
 
 
 def _most(values: np.ndarray) -> np.ndarray:

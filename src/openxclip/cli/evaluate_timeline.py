@@ -1,0 +1,169 @@
+"""`openxclip evaluate timeline`: how well segments agree with what people annotated."""
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from openxclip.cli.options import Json, Labels, LimitOptions, LoadOptions, Model, PromptOptions
+from openxclip.inference.options import InferenceOptions
+from openxclip.timeline.options import SegmentRules, WindowOptions
+
+if TYPE_CHECKING:
+    from openxclip.evaluation.timeline import Case, TimelineEvaluation
+    from openxclip.evaluation.timeline_metrics import TimelineMetrics
+    from openxclip.reports.table import Table
+    from openxclip.timeline.watcher import Watcher
+
+WORLD = "moving-shapes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelineProtocolOptions:
+    """Options of `openxclip evaluate timeline`."""
+
+    model: Model
+    data: Annotated[
+        str,
+        tyro.conf.arg(
+            help="annotations: ActivityNet's .json, a folder of THUMOS'14's .txt files, or a .csv of "
+            "video,label,start_seconds,end_seconds; or moving-shapes: long videos rendered as they are watched"
+        ),
+    ]
+    videos: Annotated[
+        Path | None, tyro.conf.arg(help="folder of the videos; by default that of the annotations")
+    ] = None
+    subset: Annotated[str | None, tyro.conf.arg(help="of the annotations, such as validation")] = None
+    labels: Labels = None
+    background: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            metavar="FILE",
+            help="as for openxclip timeline; of moving-shapes each camera has quiet footage of its own",
+        ),
+    ] = ()
+    hours: Annotated[float, tyro.conf.arg(help="of moving-shapes")] = 1.0
+    only_events: Annotated[
+        bool, tyro.conf.arg(help="moving-shapes without overlapping events and passers-by that are no label")
+    ] = False
+    seed: Annotated[int, tyro.conf.arg(help="of moving-shapes: which long videos")] = 1
+    output: Annotated[
+        Path | None, tyro.conf.arg(help="folder for evaluation.json and the segments of each video as .csv")
+    ] = None
+    print_json: Json = False
+    windows: WindowOptions = field(default_factory=WindowOptions)
+    rules: SegmentRules = field(default_factory=SegmentRules)
+    prompts: PromptOptions = field(default_factory=PromptOptions)
+    # A figure must not depend on the processor.
+    load: LoadOptions = field(default_factory=lambda: LoadOptions(dtype="float32"))
+    limits: LimitOptions = field(default_factory=LimitOptions)
+    inference: InferenceOptions = field(default_factory=InferenceOptions)
+
+
+def timeline(
+    options: Annotated[TimelineProtocolOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")],
+) -> int:
+    """Segments of long videos: mean average precision at IoU 0.3 to 0.7, F1, boundary errors, false alarms an hour.
+
+    Predictions are the segments that `openxclip timeline` gives with the same options. Videos that cannot be read are
+    left out and listed; the exit status is then 1.
+    """
+    options.windows.check()
+    options.rules.check()
+    from openxclip.evaluation.timeline import annotated_cases, shapes_cases
+
+    if options.data == WORLD:
+        cases = shapes_cases(options.hours, options.seed, only_events=options.only_events)
+    else:
+        cases = annotated_cases(Path(options.data), options.videos, options.subset)
+    evaluation = _measured(_watcher(options, cases), cases)
+    table = _table(evaluation.metrics)
+    if options.output is not None:
+        _write(options.output, evaluation, table)
+    if options.print_json:
+        print(json.dumps({**asdict(evaluation.metrics), "unreadable": evaluation.unreadable}))
+    else:
+        print(table.text())
+    for name, reason in evaluation.unreadable.items():
+        print(f"openxclip: {name}: {reason}", file=sys.stderr)
+    return int(bool(evaluation.unreadable))
+
+
+def _watcher(options: TimelineProtocolOptions, cases: "Sequence[Case]") -> "Watcher":
+    from openxclip.inference.engine import Engine
+    from openxclip.shapes.long import usual_labels
+    from openxclip.text.labels import parse_labels
+    from openxclip.timeline.watcher import Watcher
+    from openxclip.video.source import VideoLimits
+
+    if options.labels is not None:
+        labels = parse_labels(options.labels)
+    elif options.data == WORLD:
+        labels = list(usual_labels())
+    else:
+        labels = list(dict.fromkeys(event.label for case in cases for event in case.truth.events))
+    seconds = math.inf if options.limits.max_seconds is None else options.limits.max_seconds
+    watcher = Watcher(
+        Engine.load(options.load.source(options.model), options.inference),
+        options.prompts.texts(tuple(labels)),
+        windows=options.windows,
+        rules=options.rules,
+        limits=VideoLimits.given(max_seconds=seconds, max_frame_px=options.limits.max_frame_px),
+        model=options.model,
+    )
+    watcher.calibrate_with(options.background)
+    return watcher
+
+
+def _measured(watcher: "Watcher", cases: "Sequence[Case]") -> "TimelineEvaluation":
+    from openxclip.evaluation.timeline import evaluate_in_steps
+    from openxclip.progress import progress_bar
+
+    steps = evaluate_in_steps(watcher, cases)
+    with progress_bar() as bar:
+        tasks = {case.name: bar.add_task(case.name, total=None, note="") for case in cases}
+        while True:
+            try:
+                name, seen, total = next(steps)
+            except StopIteration as end:
+                return end.value
+            bar.update(tasks[name], completed=seen, total=total and max(total, seen))
+
+
+def _table(metrics: "TimelineMetrics") -> "Table":
+    from openxclip.evaluation.timeline_metrics import THRESHOLD_COLUMNS
+    from openxclip.reports.table import Table
+
+    return Table(
+        title="Segments",
+        command=shlex.join(["openxclip", *sys.argv[1:]]),
+        columns=THRESHOLD_COLUMNS,
+        rows=metrics.rows(),
+        notes=metrics.notes(),
+    )
+
+
+def _write(folder: Path, evaluation: "TimelineEvaluation", table: "Table") -> None:
+    from openxclip.evaluation.timeline_metrics import CLASS_COLUMNS
+    from openxclip.files import atomic_write
+    from openxclip.timeline.formats import output_names, write
+
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = evaluation.metrics
+    with atomic_write(folder / "evaluation.json") as temporary:
+        temporary.write_text(
+            json.dumps({**asdict(metrics), "unreadable": evaluation.unreadable}, indent=1) + "\n"
+        )
+    table.save(folder / "table.json")
+    replace(table, title="Labels", columns=CLASS_COLUMNS, rows=metrics.class_rows(), notes=()).save(
+        folder / "labels.json"
+    )
+    names = output_names([found.path for found in evaluation.timelines.values()], folder)
+    for name, found in zip(names, evaluation.timelines.values(), strict=True):
+        write(found, folder, ("csv",), name)

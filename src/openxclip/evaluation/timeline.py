@@ -1,0 +1,119 @@
+"""Timelines of annotated videos: watch each, and compare the segments with what is true."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from openxclip.data.annotations import Annotated, Event, match_files, read_annotations
+from openxclip.data.manifest import VIDEO_SUFFIXES
+from openxclip.errors import InputError, VideoError
+from openxclip.evaluation.timeline_metrics import TimelineMetrics, timeline_metrics
+from openxclip.shapes.long import LongVideo, usual_labels
+from openxclip.timeline.timeline import Timeline
+from openxclip.timeline.watcher import Playable, Watcher
+
+CAMERA_SECONDS = 3600.0  # of the rendered world: each camera looks at a stage of its own
+FOOTAGE_SECONDS = 1200.0  # of the rendered world: quiet footage of each camera
+
+
+@dataclass(frozen=True)
+class Case:
+    """A video and what happens in it."""
+
+    name: str
+    video: Path | Playable
+    truth: Annotated
+    footage: Playable | None = None
+    """Quiet footage of the same camera, to calibrate "none of these" with before; None leaves it as it is."""
+
+
+@dataclass(frozen=True)
+class TimelineEvaluation:
+    """What was measured."""
+
+    metrics: TimelineMetrics
+    timelines: dict[str, Timeline]
+    unreadable: dict[str, str]
+    """Videos that were left out, and why."""
+
+
+def annotated_cases(annotations: Path, videos: Path | None = None, subset: str | None = None) -> list[Case]:
+    """The videos of a folder that are annotated; see `read_annotations` for the forms.
+
+    Raises:
+        InputError: annotations cannot be read, or no video of the folder is annotated.
+    """
+    truth = read_annotations(annotations, subset)
+    folder = videos or (annotations if annotations.is_dir() else annotations.parent)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    matched = match_files(truth, files)
+    return [Case(name, path, truth[name]) for name, path in matched.files.items()]
+
+
+def shapes_cases(hours: float, seed: int, *, only_events: bool = False) -> list[Case]:
+    """Long videos of moving shapes, an hour or less of each camera.
+
+    Args:
+        hours: of all cameras together.
+        seed: which cameras.
+        only_events: nothing but events on a quiet stage: none overlap, and nothing passes by that is no label.
+    """
+    if not hours > 0:
+        raise InputError(f"--hours must be greater than 0, got {hours:g}")
+    cases: list[Case] = []
+    left = hours * 3600
+    while left > 1:
+        seconds = min(left, CAMERA_SECONDS)
+        video = LongVideo(
+            key=f"{seed}-{len(cases) + 1}",
+            seconds=seconds,
+            labels=usual_labels(),
+            share_overlapping=0.0 if only_events else 0.2,
+            share_others=0.0 if only_events else 0.3,
+        )
+        events = tuple(Event(one.label, one.start_seconds, one.end_seconds) for one in video.truth)
+        cases.append(Case(video.name, video, Annotated(seconds, events), video.quiet(FOOTAGE_SECONDS)))
+        left -= seconds
+    return cases
+
+
+def evaluate_in_steps(
+    watcher: Watcher, cases: Sequence[Case]
+) -> Generator[tuple[str, float, float | None], None, TimelineEvaluation]:
+    """Measure, as a generator that yields (video, seconds seen, its seconds if it tells) for a progress bar.
+
+    A video that cannot be read is left out.
+
+    Raises:
+        InputError: no video can be read.
+    """
+    timelines: dict[str, Timeline] = {}
+    unreadable: dict[str, str] = {}
+    for case in cases:
+        try:
+            timelines[case.name] = yield from _watched(watcher, case)
+        except VideoError as error:
+            unreadable[case.name] = error.reason
+    if not timelines:
+        raise InputError(
+            f"none of the {len(cases)} videos can be read; the first: {next(iter(unreadable.items()))}"
+        )
+    metrics = timeline_metrics(
+        {name: found.segments for name, found in timelines.items()},
+        {case.name: case.truth for case in cases if case.name in timelines},
+        stride_seconds=watcher.options.stride_seconds,
+        durations_seconds={name: found.duration_seconds for name, found in timelines.items()},
+    )
+    return TimelineEvaluation(metrics, timelines, unreadable)
+
+
+def _watched(watcher: Watcher, case: Case) -> Generator[tuple[str, float, float | None], None, Timeline]:
+    if case.footage is not None:
+        watcher.calibrate([case.footage])
+    steps = watcher.watch_in_steps(case.video)
+    while True:
+        try:
+            seen, total = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield case.name, seen, total
