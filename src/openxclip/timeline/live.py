@@ -1,7 +1,8 @@
 """Watches a live stream: an event for each window, segment, alert and loss, as they happen.
 
-Memory does not grow, however long it runs. The stream is read by a thread of its own; when the model is slower than the
-stream, the oldest windows that wait are dropped, whole, and counted.
+Memory does not grow, however long it runs. The stream is read by a thread of its own. What comes faster than it plays,
+as a file through a pipe does, waits; when the model is slower than a stream plays, the oldest windows that wait are
+dropped, whole, and counted.
 
 Shapes: V views, K labels.
 """
@@ -73,17 +74,27 @@ class _Waiting:
         self._items: deque[_Arrived] = deque()
         self._num_dropped = 0
         self._error: BaseException | None = None
+        self._began = time.monotonic()
         self.is_over = False
 
-    def put(self, item: Window | Unseen | Break) -> None:
-        """Add an item; the oldest window has to go if there are too many."""
+    def put(self, item: Window | Unseen | Break, stop: threading.Event) -> None:
+        """Add an item. If too many windows wait, this waits as long as it is early; then the oldest one has to go."""
         with self._changed:
+            while len(self._windows()) >= MAX_WAITING and self._is_early(item) and not stop.is_set():
+                self._changed.wait(POLL_SECONDS)
             self._items.append(_Arrived(item, time.time()))
-            windows = [arrived for arrived in self._items if isinstance(arrived.item, Window)]
+            windows = self._windows()
             if len(windows) > MAX_WAITING:
                 self._items.remove(windows[0])
                 self._num_dropped += 1
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def _windows(self) -> list[_Arrived]:
+        return [arrived for arrived in self._items if isinstance(arrived.item, Window)]
+
+    def _is_early(self, item: Window | Unseen | Break) -> bool:
+        """Whether it comes before the stream, played from its start on, would show it."""
+        return item.end_seconds > time.monotonic() - self._began
 
     def end(self, error: BaseException | None = None) -> None:
         """Nothing more comes."""
@@ -101,6 +112,7 @@ class _Waiting:
             self._changed.wait_for(lambda: self._items or self.is_over, POLL_SECONDS)
             dropped, self._num_dropped = self._num_dropped, 0
             if self._items:
+                self._changed.notify_all()
                 return self._items.popleft(), dropped
             if self._error is not None:
                 raise self._error
@@ -134,7 +146,7 @@ class LiveWatcher:
         self._end = 0.0
 
     def events(self, player: LivePlayer, stop: threading.Event) -> Iterator[Event]:
-        """What happens, until the stream ends or `stop` is set; then the segments that are open end.
+        """What happens, until the stream ends or `stop` is set; then open segments end, and the stream is closed.
 
         Raises:
             VideoError: the stream cannot be read any more, and is none that comes again.
@@ -156,13 +168,15 @@ class LiveWatcher:
         yield from (self._of_segment(segment, wall) for segment in segmenter.close(self._end))
         reason = "stopped" if stop.is_set() else "the stream ended"
         yield Event(kind="end", start_seconds=0.0, end_seconds=self._end, wall_time=_iso(wall), reason=reason)
-        thread.join(timeout=1.0)  # it may wait for a sender that sends nothing
+        thread.join(timeout=1.0)
+        if not thread.is_alive():  # otherwise it waits for a sender that sends nothing, and cannot be disturbed
+            player.close()
 
     def _read(self, player: LivePlayer, waiting: _Waiting, stop: threading.Event) -> None:
         try:
             collector = WindowCollector(player, self._watcher.plan(), self._watcher.engine.preprocess)
             for item in collector.windows(player):
-                waiting.put(item)
+                waiting.put(item, stop)
                 if stop.is_set():
                     break
         except BaseException as error:  # noqa: BLE001 handed to the thread that computes

@@ -55,7 +55,6 @@ class CutDetector:
         for item in played:
             if isinstance(item, Break):
                 self._recent.clear()
-                self._steps.clear()
             else:
                 self._look_at(item)
             yield item

@@ -167,10 +167,12 @@ def _is_pipe(source: str) -> bool:
 
 def _open(source: str) -> tuple[Any, BinaryIO | None]:
     """A container of PyAV, and the file that it reads, if it is one of ours."""
-    probe = {"analyzeduration": str(int(PROBE_SECONDS * 1e6)), "fflags": "nobuffer"}
+    probe = {"analyzeduration": str(int(PROBE_SECONDS * 1e6))}
     timeout = (OPEN_SECONDS, READ_SECONDS)
     if source == "-":
-        return _container_of(sys.stdin.buffer, probe), None
+        # Not sys.stdin: a thread that waits in it at the end of the process would crash it.
+        file = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115, PTH123
+        return _container_of(file, probe), file
     if "://" not in source:
         if _is_pipe(source):
             file = Path(source).open("rb", buffering=0)  # noqa: SIM115 closed with the player

@@ -188,21 +188,28 @@ class Player:
             VideoError: a live stream broke off; or not one frame can be decoded.
         """
         recovery: _Recovery | None = None
+        ahead: _Damage | None = None  # of a packet whose frame is yet to come
         shown: float | None = None
         for image in self._images():
             if isinstance(image, _Damage):
-                recovery = recovery or _Recovery(self._clock.seconds, image.reason)
+                if image.pts is not None:
+                    ahead = ahead or image
+                else:
+                    recovery = recovery or _Recovery(self._clock.seconds, image.reason)
                 continue
+            before = self._clock.seconds
             seconds, jump = self._clock.at(image.pts if image.pts is not None else image.dts)
+            if ahead is not None and ahead.is_reached(image, jump):
+                recovery, ahead = recovery or _Recovery(before, ahead.reason), None
             if image.is_corrupt and recovery is None:
                 recovery = _Recovery(seconds, "a frame is damaged")
+            if jump is not None:
+                yield Break("jump", seconds, seconds, f"the time stamps jump by {jump:+.1f} s")
             if recovery is not None and not recovery.is_over(image, seconds):
                 continue
             if recovery is not None:
                 yield Break("damage", recovery.start_seconds, seconds, recovery.reason)
                 recovery = None
-            elif jump is not None:
-                yield Break("jump", seconds, seconds, f"the time stamps jump by {jump:+.1f} s")
             elif self._is_gap(shown, seconds):
                 yield Break("gap", shown or 0.0, seconds, "no frames came")
             shown = seconds
@@ -276,7 +283,7 @@ class Player:
                     self._limits.check_over(self.name)
                     num_errors = 0
                     if packet.size:
-                        yield _Damage("a packet is damaged") if packet.is_corrupt else packet
+                        yield _Damage("a packet is damaged", packet.pts) if packet.is_corrupt else packet
                 return
             except av.FFmpegError as error:
                 num_errors += 1
@@ -294,6 +301,12 @@ class _Damage:
     """Something in the stream that cannot be decoded."""
 
     reason: str
+    pts: int | None = None
+    """Of its frame, if that is known; frames before it may still come out of the decoder."""
+
+    def is_reached(self, image: Any, jump: float | None) -> bool:
+        """Whether this frame comes behind it."""
+        return jump is not None or self.pts is None or image.pts is None or image.pts >= self.pts
 
 
 @dataclass(frozen=True)

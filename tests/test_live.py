@@ -1,0 +1,400 @@
+"""Live streams: pipes and a real HTTP server on loopback, with stalls, cuts and jumps of the time stamps."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import av
+import numpy as np
+import pytest
+
+from openxclip.checkpoints.source import ModelSource
+from openxclip.cli.main import run
+from openxclip.inference.engine import Engine
+from openxclip.shapes.clip import FRAMES_PER_SECOND
+from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
+from openxclip.timeline.live import Event, LiveWatcher
+from openxclip.timeline.options import SegmentRules, WindowOptions
+from openxclip.timeline.watcher import Watcher
+from openxclip.timeline.webhook import Webhook
+from openxclip.video import live
+from openxclip.video.live import LivePlayer, is_live
+
+pytestmark = pytest.mark.on_cpu
+
+CLIPS = example_clips()[:3]
+LABELS = tuple(clip.kind.name for clip in CLIPS)
+CLIP_SECONDS = 2.0
+
+
+@pytest.fixture(scope="module")
+def watcher() -> Watcher:
+    engine = Engine.load(ModelSource(source="openxclip-tiny", dtype="float32"))
+    return Watcher(
+        engine,
+        EXAMPLE_LABELS,
+        windows=WindowOptions(window="2s", stride="2s"),
+        rules=SegmentRules(min_seconds=0, close_gap_seconds=0),
+    )
+
+
+def stream(clips: int = 3, *, shift_seconds: float = 0.0, format: str = "mpegts") -> bytes:
+    """Some clips one after the other, 2 s each, from a time stamp on."""
+    file = io.BytesIO()
+    options = {"mpegts_flags": "+resend_headers"} if format == "mpegts" else {}
+    with av.open(file, "w", format=format, options=options) as container:
+        video = container.add_stream(
+            "libx264",
+            rate=FRAMES_PER_SECOND,
+            options={"g": "16", "bf": "0", "tune": "zerolatency", "crf": "20"},
+        )
+        video.width = video.height = 128
+        video.pix_fmt = "yuv420p"
+        video.codec_context.thread_count = 1
+        number = 0
+        for clip in [CLIPS[i % 3] for i in range(clips)]:
+            for frame in clip.frames(np.arange, 128):
+                image = av.VideoFrame.from_ndarray(frame, format="rgb24")
+                image.pts, image.time_base = number, Fraction(1, FRAMES_PER_SECOND)
+                number += 1
+                mux(container, video.encode(image), shift_seconds)
+        mux(container, video.encode(None), shift_seconds)
+    return file.getvalue()
+
+
+def mux(container, packets, shift_seconds: float) -> None:
+    for packet in packets:
+        ticks = round(shift_seconds / packet.time_base)
+        packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+        container.mux(packet)
+
+
+Script = Callable[["Sender"], None]
+
+
+class Sender:
+    """What a script of the server's side uses to send."""
+
+    def __init__(self, handler: BaseHTTPRequestHandler) -> None:
+        self.handler = handler
+
+    def send(self, data: bytes, seconds: float = 0.0) -> None:
+        """Send bytes, spread over so many seconds."""
+        pieces = max(1, round(seconds * 10))
+        step = -(-len(data) // pieces)
+        for start in range(0, len(data), step):
+            self.handler.wfile.write(data[start : start + step])
+            self.handler.wfile.flush()
+            if seconds:
+                time.sleep(seconds / pieces)
+
+
+@contextmanager
+def server(*connections: Script) -> Iterator[str]:
+    """A real HTTP server: each connection is served by the next script, and cut at its end."""
+    scripts = iter(connections)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            script = next(scripts, None)
+            if script is None:
+                self.send_error(503)
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "video/mp2t")
+            self.end_headers()
+            with suppress(OSError):  # the player has gone
+                script(Sender(self))
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}/live.ts"
+        http.shutdown()
+
+
+def events_of(
+    watcher: Watcher, address: str, *, until: Callable[[list[Event]], bool], seconds: float = 60.0, **more
+) -> list[Event]:
+    """Watch until a condition holds, then stop as Ctrl-C does."""
+    stop = threading.Event()
+    timer = threading.Timer(seconds, stop.set)
+    timer.start()
+    found: list[Event] = []
+    try:
+        for event in LiveWatcher(watcher, **more).events(LivePlayer(address, wait=stop.wait), stop):
+            found.append(event)
+            if until(found):
+                stop.set()
+    finally:
+        timer.cancel()
+    assert found[-1].kind == "end"
+    return found
+
+
+def segments(events: list[Event]) -> list[tuple[str | None, float, float]]:
+    return [
+        (event.label, round(event.start_seconds, 1), round(event.end_seconds, 1))
+        for event in events
+        if event.kind == "segment"
+    ]
+
+
+def count(events: list[Event], kind: str) -> int:
+    return sum(event.kind == kind for event in events)
+
+
+# --- connections --------------------------------------------------------------------------------------------------
+
+
+def test_a_pipe_to_its_end(watcher, tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert is_live(str(tmp_path / "pipe"))
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(stream(3),), daemon=True).start()
+    found = events_of(watcher, str(tmp_path / "pipe"), until=lambda events: False, seconds=30)
+    assert segments(found) == [(LABELS[0], 0.0, 2.0), (LABELS[1], 2.0, 4.0), (LABELS[2], 4.0, 6.0)]
+    assert found[-1].reason == "the stream ended"
+    assert [
+        event.scores and max(event.scores, key=event.scores.get) for event in found if event.kind == "window"
+    ] == [*LABELS]
+
+
+def test_a_pipe_that_holds_a_file_waits_for_the_model(watcher, tmp_path) -> None:
+    """It comes at once, and nothing of it is dropped."""
+    os.mkfifo(tmp_path / "pipe")
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(stream(12),), daemon=True).start()
+    found = events_of(watcher, str(tmp_path / "pipe"), until=lambda events: False)
+    assert count(found, "window") == 12
+    assert count(found, "dropped") == 0
+
+
+def test_standard_input_of_the_command(tmp_path) -> None:
+    command = [sys.executable, "-m", "openxclip", "timeline", "-", "--labels", ", ".join(EXAMPLE_LABELS)]
+    options = ["--model", "openxclip-tiny", "--window", "2s", "--stride", "2s", "--alert", f"{LABELS[1]}=0.8"]
+    done = subprocess.run(
+        [*command, *options, "--close-gap-seconds", "0"],
+        input=stream(3),
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["label"] for event in events if event["kind"] == "segment"] == list(LABELS)
+    (alert,) = [event for event in events if event["kind"] == "alert"]
+    assert (alert["label"], alert["threshold"], alert["start_seconds"]) == (LABELS[1], 0.8, 2.0)
+    assert alert["wall_time"].endswith("+00:00")
+    assert events[-1] == {**events[-1], "kind": "end", "reason": "the stream ended"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_all_segments_closed(number) -> None:
+    command = [sys.executable, "-m", "openxclip", "timeline", "-", "--labels", ", ".join(EXAMPLE_LABELS)]
+    options = ["--model", "openxclip-tiny", "--window", "2s", "--stride", "2s"]
+    with subprocess.Popen([*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(stream(2))
+        process.stdin.flush()  # and nothing more comes
+        first = json.loads(process.stdout.readline())
+        assert first["kind"] == "window"
+        process.send_signal(number)
+        events = [json.loads(line) for line in process.stdout]
+        assert process.wait(20) == 0
+        process.stdin.close()
+    assert [event["label"] for event in events if event["kind"] == "segment"] == [LABELS[0]]
+    assert events[-1]["reason"] == "stopped"
+
+
+def test_a_lost_connection_comes_back(watcher, monkeypatch) -> None:
+    """Cut within the second clip, refused once, and there again: time went on meanwhile."""
+    monkeypatch.setattr(live, "FIRST_PAUSE_SECONDS", 0.4)
+    whole = stream(6)
+
+    def first(sender: Sender) -> None:
+        sender.send(whole[: len(whole) // 2], seconds=4)
+
+    def refused(sender: Sender) -> None:
+        sender.send(b"no video")
+
+    def second(sender: Sender) -> None:
+        sender.send(stream(8), seconds=8)
+        time.sleep(20)
+
+    with server(first, refused, second) as address:
+        found = events_of(
+            watcher,
+            address,
+            until=lambda events: (
+                count(events, "gap") > 0
+                and sum(e.kind == "window" and e.start_seconds > events_gap(events) for e in events) >= 2
+            ),
+        )
+    lost = [event for event in found if event.kind == "lost"]
+    assert len(lost) == 2
+    assert all("trying again in" in (event.reason or "") for event in lost)
+    assert "0.4 s" in (lost[0].reason or "")
+    assert "0.8 s" in (lost[1].reason or "")
+    (gap,) = [event for event in found if event.kind == "gap"]
+    assert gap.end_seconds - gap.start_seconds > 1.2
+    assert "connected again" in (gap.reason or "")
+    windows = [event for event in found if event.kind == "window"]
+    assert all(
+        event.end_seconds <= gap.start_seconds or event.start_seconds >= gap.end_seconds - 0.1
+        for event in windows
+    )
+
+
+def events_gap(events: list[Event]) -> float:
+    return next(event.end_seconds for event in events if event.kind == "gap") - 0.1
+
+
+def test_time_stamps_that_jump_are_no_time(watcher, tmp_path) -> None:
+    """A camera that was set anew: an hour forward, and then back to zero."""
+    os.mkfifo(tmp_path / "pipe")
+    data = stream(2) + stream(2, shift_seconds=3600) + stream(2)
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,), daemon=True).start()
+    found = events_of(watcher, str(tmp_path / "pipe"), until=lambda events: False)
+    jumps = [event for event in found if event.kind == "jump"]
+    first, second = (
+        float((event.reason or "").removeprefix("the time stamps jump by ")[:-2]) for event in jumps
+    )
+    assert (first, second) == (pytest.approx(3596, abs=0.5), pytest.approx(-3604, abs=0.5))
+    windows = [(event.start_seconds, event.end_seconds) for event in found if event.kind == "window"]
+    assert windows == [(2.0 * i, 2.0 * i + 2) for i in range(6)]
+    assert [label for label, _, _ in segments(found)] == [LABELS[0], LABELS[1]] * 3
+
+
+def test_frames_that_a_network_lost_are_a_gap(watcher, tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    data = stream(2) + stream(2, shift_seconds=4 + 3.0)
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,), daemon=True).start()
+    found = events_of(watcher, str(tmp_path / "pipe"), until=lambda events: False)
+    (gap,) = [event for event in found if event.kind in ("gap", "damage")]
+    assert (gap.start_seconds, gap.end_seconds) == (pytest.approx(4, abs=0.3), pytest.approx(7, abs=0.1))
+    windows = [event.start_seconds for event in found if event.kind == "window"]
+    assert windows == [0.0, 2.0, 8.0, 10.0][: len(windows)]
+    assert len(windows) >= 3
+
+
+# --- a slow model -------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_too_slow_drops_windows_and_is_not_late(watcher, monkeypatch) -> None:
+    engine = watcher.engine
+    fast = Watcher(
+        engine,
+        EXAMPLE_LABELS,
+        windows=WindowOptions(window="1s", stride="0.25s"),
+        rules=SegmentRules(min_seconds=0),
+    )
+    logits = Engine.logits
+
+    def slow(self: Engine, *arguments: object, **more: object) -> object:
+        time.sleep(0.6)
+        return logits(self, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Engine, "logits", slow)
+
+    def camera(sender: Sender) -> None:
+        sender.send(stream(8), seconds=16)
+        time.sleep(20)
+
+    with server(camera) as address:
+        found = events_of(fast, address, until=lambda events: events[-1].end_seconds > 12)
+    dropped = sum(event.num_windows or 0 for event in found if event.kind == "dropped")
+    windows = [event for event in found if event.kind == "window"]
+    assert dropped > 8
+    assert len(windows) + dropped >= 40
+    late = [event.late_seconds or 0 for event in windows[4:]]
+    assert max(late) < 5 * 0.6, "what waits is bounded, and so is how late it is"
+    assert "slower than the stream" in next(event.reason or "" for event in found if event.kind == "dropped")
+
+
+# --- alerts -------------------------------------------------------------------------------------------------------
+
+
+def test_an_alert_is_posted_to_the_address_alone(caplog) -> None:
+    posted: list[dict] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            values = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            posted.append({"path": self.path, **values})
+            if self.path == "/moved":
+                self.send_response(307)
+                self.send_header("Location", "/elsewhere")
+            else:
+                self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        for path in ("/alerts", "/moved"):
+            webhook = Webhook(f"http://127.0.0.1:{http.server_port}{path}")
+            webhook.post({"label": "falling", "score": 0.9})
+            webhook.close()
+        http.shutdown()
+    assert [(value["path"], value["label"]) for value in posted] == [
+        ("/alerts", "falling"),
+        ("/moved", "falling"),
+    ]
+    assert "/moved did not take an alert" in caplog.text
+
+
+def test_alerts_are_given_once_until_the_label_is_gone(watcher, tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(stream(5),), daemon=True).start()
+    half = Watcher(
+        watcher.engine, EXAMPLE_LABELS, windows=WindowOptions(window="2s", stride="1s"), rules=SegmentRules()
+    )
+    found = events_of(half, str(tmp_path / "pipe"), until=lambda events: False, alerts={LABELS[0]: 0.6})
+    alerts = [event for event in found if event.kind == "alert"]
+    assert [round(event.start_seconds) for event in alerts] == [0, 6]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none.mp4", "--alert", "surfing=0.8"], "streams"),
+        (["-", "--alert", "surfing"], "falling=0.8"),
+        (["-", "--alert", "surfing=x"], "falling=0.8"),
+        (["-", "--webhook", "http://x/y"], "--alert"),
+        (["-", "other.mp4"], "alone"),
+        (["gopher://x/y"], "gopher is no kind of stream"),
+        (["-", "--alert", "flying=0.8"], "none of the labels"),
+        (["-", "--alert", "surfing=80"], "between 0 and 1"),
+        (["-", "--background", "self"], "footage"),
+        (["-", "--window", "x"], "--window"),
+        (["a.mp4", "--output", "o", "--formats", "gif"], "gif"),
+        (["a.mp4", "--leave", "0.9"], "--leave"),
+        ([], "no video"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments, words, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    labels = ["--labels", "surfing, dancing", "--model", "openxclip-tiny"]
+    assert run(["timeline", *arguments, *labels]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_stream_that_does_not_answer_is_one_line(capsys) -> None:
+    labels = ["--labels", "surfing, dancing", "--model", "openxclip-tiny"]
+    assert run(["timeline", "http://127.0.0.1:9/x", *labels]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
