@@ -29,6 +29,7 @@ Suite = Literal[
     "search",
     "tagging",
     "shots",
+    "timelines",
     "gpu",
 ]
 SUITES: tuple[Suite, ...] = (
@@ -44,6 +45,7 @@ SUITES: tuple[Suite, ...] = (
     "search",
     "tagging",
     "shots",
+    "timelines",
     "gpu",
     "forward",
 )

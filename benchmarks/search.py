@@ -1,11 +1,12 @@
 """Searching an index: what the two stages find of what prompting everything finds, their time, and their disk.
 
-Rendered clips and the shipped model; then a million vectors.
+Rendered clips and the shipped model; then a million vectors as wide as those of B/32.
 """
 
 import resource
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +15,8 @@ import torch
 
 from benchmarks.options import Options
 from benchmarks.report import Section
-from openxclip import Engine, ModelSource
+from openxclip import XCLIP, Engine, ModelSource, load
+from openxclip.checkpoints.load import Loaded
 from openxclip.inference.views import Views
 from openxclip.progress import progress_bar
 from openxclip.reports.table import Table
@@ -28,6 +30,7 @@ from openxclip.tagging.sources import Source
 SUITE = "search"
 NUM_CLIPS, NUM_FILES = 5000, 500
 NUM_VECTORS, VECTORS_AT_ONCE = 1_000_000, 50_000
+EMBED_DIM = 512  # of B/32
 TOP_K, RERANK = 10, 100
 BATCH_SIZE = 32
 
@@ -37,7 +40,7 @@ def run(options: Options) -> Section:
     del options
     engine = Engine.load(ModelSource(source="openxclip-tiny", dtype="float32"))
     with TemporaryDirectory() as folder:
-        tables = (two_stages(engine, Path(folder)), million(engine, Path(folder)))
+        tables = (two_stages(engine, Path(folder)), million(wide_engine(), Path(folder)))
     return Section(suite=SUITE, tables=tables)
 
 
@@ -110,8 +113,16 @@ def _decoded_again(
     return seconds, _bytes(folder / "again") / len(clips)
 
 
+def wide_engine(embed_dim: int = EMBED_DIM) -> Engine:
+    """The shipped model with wider embeddings and random weights: timing does not depend on their values."""
+    torch.manual_seed(0)
+    small = load("openxclip-tiny", dtype="float32")
+    model = XCLIP(replace(small.model.config, embed_dim=embed_dim)).eval()
+    return Engine(Loaded(model, small.tokenizer, small.preprocess))
+
+
 def million(engine: Engine, folder: Path, num_vectors: int = NUM_VECTORS) -> Table:
-    """Random vectors beside real ones: time of a search, with every row looked at and with an index of vectors."""
+    """Random vectors beside those of clips: time of a search, with every row compared and with an index of vectors."""
     index = Index.open(str(folder / "million"), engine, "openxclip-tiny", keep_context=False)
     rng, novel = np.random.default_rng(1), WORLDS["full"].novel
     real = [ShapesClip(kind=kind, key="million") for kind in novel]
@@ -125,32 +136,35 @@ def million(engine: Engine, folder: Path, num_vectors: int = NUM_VECTORS) -> Tab
             )
             bar.advance(task, VECTORS_AT_ONCE)
     queries = [kind.name for kind in novel[:20]]
-    every = _seconds(lambda query: index.search(query, top_k=TOP_K, rerank=0), queries)
-    right = [index.search(query, top_k=1, rerank=0)[0].path for query in queries]
+    every, of_every = _seconds(lambda query: _nearest(index, query), queries), _peak_gib()
+    right = [_nearest(index, query) for query in queries]
     started = time.perf_counter()
     index.build_ann()
     built = time.perf_counter() - started
-    quick = _seconds(lambda query: index.search(query, top_k=TOP_K, rerank=0), queries)
-    same = np.mean(
-        [
-            index.search(query, top_k=1, rerank=0)[0].path == path
-            for query, path in zip(queries, right, strict=True)
-        ]
-    )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    quick = _seconds(lambda query: _nearest(index, query), queries)
+    found = [_nearest(index, query) for query in queries]
+    recall = np.mean([len({*a} & {*b}) / TOP_K for a, b in zip(right, found, strict=True)])
     return Table(
         title=f"Searching {num_vectors:,} vectors of {index.settings.embed_dim} 16-bit numbers",
         command=f"python -m benchmarks {SUITE}",
-        columns=("how", "seconds a query", "the same best result"),
+        columns=("how", "seconds a query", f"recall@{TOP_K}"),
         rows=(
             ("every row", f"{every:.3f}", "1"),
-            (f"index of vectors (IVF, built in {built:.0f} s)", f"{quick:.3f}", f"{same:.2f}"),
+            (f"index of vectors (IVF, built in {built:.0f} s)", f"{quick:.3f}", f"{recall:.2f}"),
         ),
         notes=(
-            f"The process' peak memory, torch and building included: {peak:.1f} GiB; the table has "
-            f"{_bytes(folder / 'million') / 2**30:.2f} GiB on disk.",
+            f"The process' peak memory, torch and adding rows included: {of_every:.1f} GiB, after building the index of "
+            f"vectors {_peak_gib():.1f} GiB; the table has {_bytes(folder / 'million') / 2**30:.2f} GiB on disk.",
         ),
     )
+
+
+def _nearest(index: Index, query: str) -> list[str]:
+    return [hit.path for hit in index.search(query, top_k=TOP_K, rerank=0)]
+
+
+def _peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _rows(engine: Engine, clips: Sequence[ShapesClip], *, with_context: bool = True) -> list[IndexRow]:

@@ -52,7 +52,7 @@ class Case:
 
     def write(self, folder: Path, paths: Sequence[Path], seed: int) -> Written:
         """Make it of random clips."""
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng([2026, seed])
         shots = shots_of(chosen(paths, self.num_shots, rng), self.format, rng, self.shot_seconds)
         film = self.join(shots, self.format.fps)
         if self.effect is not None:
@@ -270,8 +270,8 @@ def cost(
     film = Case(name=size, format=format, num_shots=NUM_TIMED_SHOTS).write(folder, clips, seed=0)
     variants = {name: _cpu_seconds(run) for name, run in {DECODING: _decode, **detectors()}.items()}
     measured = interleave(variants, [film.path] * num_rounds, size)
-    cpu = {name: float(np.median(seconds)) for name, seconds in measured.outputs.items()}
-    wall = {name: timing.median_seconds for name, timing in measured.timings.items()}
+    cpu = {name: min(seconds) for name, seconds in measured.outputs.items()}
+    wall = {name: min(timing.seconds) for name, timing in measured.timings.items()}
     rows = [
         (
             name,
@@ -295,7 +295,7 @@ def cost(
         ),
         rows=tuple(rows),
         notes=(
-            f"Medians of {num_rounds} rounds over {film.num_frames} frames of H.264. Ours on frames in memory: "
+            f"Best of {num_rounds} rounds over {film.num_frames} frames of H.264. Ours on frames in memory: "
             f"{1e6 * in_memory:.0f} us a frame. PySceneDetect decodes in a thread of its own; ours runs in the thread "
             "that plays the video.",
         ),

@@ -284,8 +284,7 @@ def test_frames_that_a_network_lost_are_a_gap(watcher, tmp_path) -> None:
     (gap,) = [event for event in found if event.kind in ("gap", "damage")]
     assert (gap.start_seconds, gap.end_seconds) == (pytest.approx(4, abs=0.3), pytest.approx(7, abs=0.1))
     windows = [event.start_seconds for event in found if event.kind == "window"]
-    assert windows == [0.0, 2.0, 8.0, 10.0][: len(windows)]
-    assert len(windows) >= 3
+    assert {0.0, 8.0} <= set(windows) <= {0.0, 2.0, 8.0, 10.0}
 
 
 # --- a slow model -------------------------------------------------------------------------------------------------

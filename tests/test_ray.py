@@ -3,23 +3,28 @@
 import os
 import pickle
 import signal
+import socket
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from paths import needs_data
-from test_tagging import CRASH_HOOK, arguments, real_clips_and_broken_files, rows_of, tag
+from test_tagging import CRASH_HOOK, LABELS, arguments, real_clips_and_broken_files, rows_of, tag
 from videos import write_video
 
 from openxclip.checkpoints.source import ModelSource
 from openxclip.cli.main import run
-from openxclip.errors import InputError
+from openxclip.errors import InputError, OpenXCLIPError
 from openxclip.inference.engine import Engine
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
 from openxclip.tagging.options import RowOptions, RunOptions
 from openxclip.tagging.output import Part
-from openxclip.tagging.sources import list_sources
+from openxclip.tagging.sources import Source, list_sources
 from openxclip.tagging.tag import Job
 from openxclip.text.label_texts import LabelTexts
 
@@ -27,6 +32,7 @@ pytest.importorskip("ray")
 
 pytestmark = [pytest.mark.on_cpu, pytest.mark.slow]
 
+DEPLOY = Path(__file__).parents[1] / "deploy" / "ray"
 MORE = ("--engine", "ray", "--model-threads", str(os.cpu_count() or 1))
 """With the threads of the local engine, so that sums are the same to the last bit."""
 
@@ -103,7 +109,8 @@ def test_windows_of_long_videos_travel_in_bundles(tmp_path, monkeypatch) -> None
         num_threads=torch.get_num_threads(),
     )
     part = Part(0, tuple(list_sources(str(inputs))))
-    decoder, model = ray_engine._Decoder(work), ray_engine._Model(work)
+    journals = [ray_engine._Journal()]
+    decoder, model = ray_engine._Decoder(work, journals), ray_engine._Model(work, journals)
     bundles = [model(row) for row in decoder({"part": pickle.dumps(part)})]
     decoder.decoders.__exit__()
     done = [pickle.loads(bundle["done"]) for bundle in bundles]
@@ -131,13 +138,57 @@ def test_an_input_that_fails_in_a_later_piece_is_its_error_alone() -> None:
     last = ray_engine._BundleRows(
         0, 1, True, rows([1, 2], ["crashed", None]), {1: 0.0, 2: 2.0}, {1: "crashed"}
     )
-    joined = ray_engine._joined(Part(0, ()), [last, first])
+    part = Part(0, tuple(map(Source, "abc")))
+    joined = ray_engine._joined(part, [last, first])
     assert joined.table.to_pylist() == [
         {"input_number": 0, "error_kind": None},
         {"input_number": 1, "error_kind": "crashed"},
         {"input_number": 2, "error_kind": None},
     ]
     assert (joined.errors, joined.video_seconds) == ({"crashed": 1}, 3.0)
+    with pytest.raises(OpenXCLIPError, match=r"part 0: 1 inputs have no rows, d first"):
+        ray_engine._joined(replace(part, sources=(*part.sources, Source("d"))), [last, first])
+
+
+def test_a_journal_tells_what_workers_died_of() -> None:
+    from openxclip.tagging.ray_engine import _Journal
+
+    journal = _Journal()
+    assert journal.begin_work("a", "part 0") == ({}, 0)
+    assert journal.begin_work("b", "part 1") == ({}, 0)
+    journal.begin("a", "part 0", 4)
+    journal.end("a")
+    journal.begin("a", "part 0", 5)
+    journal.begin("b", "part 1", 5)
+    assert journal.begin_work("c", "part 0") == ({5: 1}, 0), "a died of input 5; b is at another part"
+    journal.begin("c", "part 0", 5)
+    assert journal.begin_work("d", "part 0") == ({5: 2}, 0)
+    assert journal.begin_work("e", "part 0") == ({5: 2}, 1), "d had not begun any input"
+    journal.end("b")
+    assert journal.begin_work("e", "part 1") == ({}, 1)
+
+
+def test_a_second_try_is_alone_on_its_machine(tmp_path, monkeypatch) -> None:
+    """Locks of this process on files of its own; each `_Machine` opens them anew, as a worker does."""
+    from openxclip.tagging.ray_engine import _Machine
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    working, most_beside, alone = set(), [0], []
+
+    def work(number: int) -> None:
+        machine = _Machine()
+        for turn in range(20):
+            is_alone = (number + turn) % 5 == 0
+            with machine.alone() if is_alone else machine.shared():
+                working.add(number)
+                time.sleep(0.002)
+                (alone if is_alone else most_beside).append(len(working))
+                working.discard(number)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))
+    assert set(alone) == {1}
+    assert max(most_beside) > 1
 
 
 def assert_alike(rows: list[dict], expected: list[dict]) -> None:
@@ -159,6 +210,39 @@ def test_a_video_that_kills_its_decoder_is_one_error_row(videos, undisturbed, tm
     assert [row["labels"] for i, row in enumerate(rows) if i != crashed] == [
         row["labels"] for i, row in enumerate(expected) if i != crashed
     ]
+
+
+KILLS_ITS_WORKER = """
+import multiprocessing, os, signal, sys
+
+def look(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(NAMES) and multiprocessing.parent_process() is not None:
+        with open(TRIES, "a") as file:
+            file.write(str(arguments[0]) + "\\n")
+        os.kill(os.getppid(), signal.SIGKILL)
+
+sys.addaudithook(look)
+"""
+"""A module that every Python process imports at its start: in decoders it kills the parent when a file is opened."""
+
+
+def test_videos_that_kill_their_worker_are_error_rows_and_hold_up_no_part(
+    videos, undisturbed, tmp_path
+) -> None:
+    names, tries = ("green ring rising 3.mp4", "green ring rising 4.mp4"), tmp_path / "tries"
+    code = KILLS_ITS_WORKER.replace("NAMES", repr(names)).replace("TRIES", repr(str(tries)))
+    (tmp_path / "sitecustomize.py").write_text(code)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    output = tmp_path / "out"
+    finished(tag(*arguments(videos, output, *MORE), environment={"PYTHONPATH": path}))
+    rows, expected = rows_of(output), rows_of(undisturbed)
+    crashed = [i for i, row in enumerate(rows) if row["error_kind"] == "crashed"]
+    assert [Path(rows[i]["path"]).name for i in crashed] == list(names)
+    assert [row for i, row in enumerate(rows) if i not in crashed] == [
+        row for i, row in enumerate(expected) if i not in crashed
+    ]
+    paths = tries.read_text().split("\n")[:-1]
+    assert {Path(path).name: paths.count(path) for path in paths} == dict.fromkeys(names, 2)
 
 
 def test_a_cluster_of_two_nodes_loses_a_worker_and_then_a_node(videos, undisturbed, tmp_path) -> None:
@@ -207,14 +291,10 @@ def wait_for_parts(output: Path, count: int, process) -> None:
 def kill_a_worker() -> bool:
     """Kill a process that runs a stage."""
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                name = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if name.startswith(b"ray::") and b"Map" in name:
-                os.kill(int(entry.name), signal.SIGKILL)
-                return True
+        name = read_name(entry) if entry.name.isdigit() else b""
+        if name.startswith(b"ray::") and b"Map" in name:
+            os.kill(int(entry.name), signal.SIGKILL)
+            return True
     return False
 
 
@@ -223,6 +303,89 @@ def test_models_that_leave_no_core_for_decoding_are_refused(videos, tmp_path) ->
     _, error = process.communicate(timeout=200)
     assert process.returncode == 2
     assert b"Lower --models" in error
+
+
+class _Script:
+    """deploy/ray as it stands, with a home that is empty."""
+
+    def __init__(self, home: str) -> None:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        own = {"HOME": home, "PATH": path, "CPUS": "1", "PORT": str(free_port()), "PART_SIZE": "8"}
+        self.environment = os.environ | own | {"ADDRESS": f"127.0.0.1:{own['PORT']}"}
+
+    def nodes(self, word: str) -> None:
+        command = ["bash", DEPLOY / "two-nodes.sh", word]
+        done = subprocess.run(
+            command, env=self.environment, check=False, capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr
+
+    def job(self, *words: object) -> subprocess.Popen:
+        command = ["bash", DEPLOY / "job.sh", *map(str, words)]
+        return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def decoding_processes() -> int:
+    names = [read_name(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return sum(name.startswith(b"ray::") and b"_Decoder" in name for name in names)
+
+
+def read_name(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+OTHER_CLUSTER = """
+import ray
+ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+print("up", flush=True)
+input()
+print(ray.get(ray.remote(lambda: 6 * 7).remote()), flush=True)
+"""
+
+
+def test_the_scripts_run_as_they_stand_and_a_node_that_joins_is_used(videos, tmp_path) -> None:
+    script = _Script(str(tmp_path))
+    names = [str(path) for path in sorted(videos.glob("green*.mp4"))] * 400
+    (tmp_path / "many.csv").write_text("\n".join(["path", *names]))
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHER_CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "up\n"
+        script.nodes("start")
+        try:
+            process = script.job(tmp_path / "many.csv", LABELS, tmp_path / "out")
+            wait_for_parts(tmp_path / "out", 3, process)
+            assert decoding_processes() == 1, "two cores, of which the model has one"
+            script.nodes("add")
+            until = time.monotonic() + 100
+            while decoding_processes() < 2:
+                assert time.monotonic() < until
+                assert process.poll() is None, process.stderr.read().decode()[-3000:]
+                time.sleep(0.1)
+            process.kill()
+            process.communicate()
+        finally:
+            script.nodes("stop")
+        assert other.communicate("\n", timeout=60)[0] == "42\n", "stop ends the script's nodes alone"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "no-such-host.invalid:6379", "auto"])
+def test_an_address_without_a_cluster_is_refused_in_one_line(videos, tmp_path, address) -> None:
+    process = tag(*arguments(videos, tmp_path / "out", *MORE, "--address", address))
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 2
+    (line,) = [line for line in error.decode().splitlines() if line.startswith("openxclip:")]
+    assert f"no Ray cluster answers at {address}" in line
+    assert b"Traceback" not in error
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,9 @@ def test_files_of_any_pixel_format(tmp_path: Path, codec: str, pix_fmt: str):
     assert cuts_of_file(path) == AT
 
 
-@pytest.mark.parametrize("pix_fmt", ["gbrp", "p010le", "yuv420p16be", "abgr", "rgb8", "rgb48le", "yuvj420p"])
+@pytest.mark.parametrize(
+    "pix_fmt", ["gbrp", "p010le", "yuv420p16be", "x2rgb10le", "abgr", "rgb8", "rgb48le", "yuvj420p"]
+)
 def test_frames_of_any_pixel_format(pix_fmt: str):
     frames = [av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pix_fmt) for frame in THREE]
     assert watched(played(frames)) == [20 / FPS, 40 / FPS]
@@ -194,7 +196,7 @@ def test_motion_that_begins_all_at_once_is_no_cut(tmp_path: Path):
 def test_motion_in_jumps_is_no_cut(tmp_path: Path):
     assert cuts([frame for frame in scene(4, 10, 20) for _ in range(7)], tmp_path) == []
     pan = scene(4, 8, 20)
-    assert cuts([*pan[:4], *[pan[3]] * 3, *pan[4:]], tmp_path, fps=5) == []
+    assert cuts([*pan[:4], *[pan[3]] * 3, *[pan[4]] * 3], tmp_path, fps=5) == []
 
 
 def test_a_cut_out_of_motion(tmp_path: Path):
@@ -292,13 +294,6 @@ def test_no_cut_across_a_break():
     later = list(played(THREE[20:], start=1.0))
     assert watched([*played(THREE[:20]), gap, *later]) == [later[20].seconds]
     assert watched([*played(THREE[:20]), *later]) == [later[0].seconds, later[20].seconds]
-
-
-def test_motion_before_a_jump_of_the_clock_does_not_count():
-    calm = [*[scene(1)[0]] * 10, *[scene(2)[0]] * 10]
-    jump = Break("jump", 20 / FPS, 20 / FPS, "the time stamps jump")
-    items = [*played(scene(4, 20, 40)), jump, *played(calm, start=20 / FPS)]
-    assert watched(items) == [pytest.approx(30 / FPS)]
 
 
 def test_a_cut_is_known_two_frames_later():

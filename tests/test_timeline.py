@@ -1,6 +1,7 @@
 """Timelines: windows over a video that is played once, what none of the labels is, and segments."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 from videos import write_video
 
 from openxclip.checkpoints.source import ModelSource
+from openxclip.cli.main import run
 from openxclip.errors import InputError
 from openxclip.inference.engine import Engine
 from openxclip.inference.reading import read_video
 from openxclip.inference.views import Views
 from openxclip.shapes.examples import EXAMPLE_LABELS
+from openxclip.shapes.long import LongVideo, usual_labels
 from openxclip.timeline.background import Background
 from openxclip.timeline.options import SegmentRules, WindowOptions
 from openxclip.timeline.segments import Segment, Segmenter, suppressed
@@ -364,3 +367,183 @@ def test_cells_end_at_cuts() -> None:
 def test_rules_that_mean_nothing(rules) -> None:
     with pytest.raises(InputError, match="--"):
         SegmentRules(**rules).check()
+
+
+# --- damage -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_readable_of_a_damaged_video_is_labelled_and_gaps_are_said(tmp_path, engine) -> None:
+    """Bytes overwritten in five places: elsewhere every window scores as in the sound video."""
+    video = LongVideo(key="damage", seconds=60, labels=usual_labels(), quiet_seconds=3.0)
+    video.write(tmp_path / "sound.mp4")
+    data = bytearray((tmp_path / "sound.mp4").read_bytes())
+    rng = np.random.default_rng(3)
+    for place in range(5):
+        at = round(len(data) * (0.12 + 0.17 * place))
+        data[at : at + 120] = rng.integers(0, 256, 120, dtype=np.uint8).tobytes()
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    watcher = Watcher(engine, usual_labels(), windows=WindowOptions(window="2s", stride="1s"))
+    sound, damaged = watcher.watch(tmp_path / "sound.mp4"), watcher.watch(tmp_path / "damaged.mp4")
+    assert damaged.breaks
+    assert {item.kind for item in damaged.breaks} == {"damage"}
+    assert damaged.scores.shape == sound.scores.shape
+    unseen = np.isnan(damaged.scores).any(axis=1)
+    assert damaged.num_unseen == unseen.sum()
+    assert 5 <= unseen.sum() < 0.6 * len(unseen)
+    assert np.abs(damaged.scores[~unseen] - sound.scores[~unseen]).max() < 1e-5
+    for start, end in zip(damaged.starts_seconds[unseen], damaged.ends_seconds[unseen], strict=True):
+        assert any(item.start_seconds < end and item.end_seconds > start for item in damaged.breaks)
+
+
+def test_a_video_that_breaks_off_keeps_what_is_there(tmp_path, engine) -> None:
+    video = LongVideo(key="short", seconds=20, labels=usual_labels(), quiet_seconds=3.0)
+    video.write(tmp_path / "sound.mp4")
+    with av.open(str(tmp_path / "sound.mp4")) as source, av.open(str(tmp_path / "sound.mkv"), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    data = (tmp_path / "sound.mkv").read_bytes()
+    (tmp_path / "half.mkv").write_bytes(data[: len(data) // 2])
+    watcher = Watcher(engine, usual_labels(), windows=WindowOptions(window="2s", stride="1s"))
+    whole, half = watcher.watch(tmp_path / "sound.mkv"), watcher.watch(tmp_path / "half.mkv")
+    assert 4 < half.duration_seconds < 16
+    shared = len(half.scores) - 2
+    assert shared >= 3
+    assert np.abs(half.scores[:shared] - whole.scores[:shared]).max() < 1e-5
+
+
+@pytest.mark.parametrize("content", [b"", b"no video", bytes(5000)])
+def test_no_video_is_one_line(content, tmp_path, capsys) -> None:
+    (tmp_path / "bad.mp4").write_bytes(content)
+    write_video(tmp_path / "good.mp4", num_frames=60, fps=10)
+    paths = [str(tmp_path / name) for name in ("bad.mp4", "none.mp4", "good.mp4")]
+    assert run(["timeline", *paths, "--labels", "a, b", "--model", "openxclip-tiny", "--json"]) == 1
+    out, error = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line.get("kind") for line in lines] == ["unreadable", "missing", None]
+    assert lines[2]["video"] == paths[2]
+    assert sum("bad.mp4" in line for line in error.splitlines()) == 1
+    assert "Traceback" not in error
+
+
+# --- whole ------------------------------------------------------------------------------------------------------------
+
+
+def test_events_are_found_and_quiet_stays_quiet(engine) -> None:
+    """Ten minutes of a camera: with its quiet footage almost all is right, without it quiet is something."""
+    watcher = Watcher(
+        engine,
+        usual_labels(),
+        windows=WindowOptions(window="2s", stride="1s"),
+        rules=SegmentRules(min_seconds=3.0),
+    )
+    video = LongVideo(key="whole", seconds=600, labels=usual_labels(), share_overlapping=0, share_others=0)
+    guessed = watcher.watch(video)
+    watcher.calibrate([video.quiet(300)])
+    found = watcher.watch(video)
+
+    def is_right(segment: Segment) -> bool:
+        truth = (
+            Segment(
+                label=one.label, start_seconds=one.start_seconds, end_seconds=one.end_seconds, score=1, peak=1
+            )
+            for one in video.truth
+        )
+        return any(one.label == segment.label and one.overlap(segment) >= 0.5 for one in truth)
+
+    assert len(video.truth) >= 10
+    right = [segment for segment in found.segments if is_right(segment)]
+    assert len(right) >= 0.8 * len(video.truth)
+    assert len(right) >= 0.8 * len(found.segments)
+    assert found.none is not None
+    assert guessed.none is None
+    quiet = np.array(
+        [
+            not any(one.start_seconds < end and one.end_seconds > start for one in video.events)
+            for start, end in zip(found.starts_seconds, found.ends_seconds, strict=True)
+        ]
+    )
+    assert (found.scores[quiet].max(axis=1) >= 0.5).mean() < 0.02
+    assert (guessed.scores[quiet].max(axis=1) >= 0.5).mean() > 0.3
+
+
+def test_the_command_writes_what_is_asked_for_and_calibrates_from_it(tmp_path, capsys) -> None:
+    video = LongVideo(key="command", seconds=40, labels=usual_labels(), quiet_seconds=4.0)
+    video.write(tmp_path / "gate.mp4")
+    video.quiet(30).write(tmp_path / "quiet.mp4")
+    common = [
+        "--labels",
+        ", ".join(usual_labels()),
+        "--model",
+        "openxclip-tiny",
+        "--window",
+        "2s",
+        "--stride",
+        "1s",
+    ]
+    output = ["--output", str(tmp_path / "out"), "--formats", "json,csv,vtt,srt,html,png"]
+    gate = ["timeline", str(tmp_path / "gate.mp4"), *common]
+    assert run([*gate, "--background", str(tmp_path / "quiet.mp4"), *output, "--shots"]) == 0
+    assert f"{tmp_path}/gate.mp4" in capsys.readouterr().out
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [f"gate.timeline.{ending}" for ending in ("csv", "html", "json", "png", "srt", "vtt")]
+    first = json.loads((tmp_path / "out" / "gate.timeline.json").read_text())
+    assert run([*gate, "--background", str(tmp_path / "out" / "gate.timeline.json"), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["background"] == first["background"]
+    assert again["windows"] == first["windows"]
+    other = [*gate[:2], "--labels", "a, b", *common[2:]]
+    assert run([*other, "--background", str(tmp_path / "out" / "gate.timeline.json")]) == 2
+    assert "other labels" in capsys.readouterr().err
+    assert run([*gate, "--background", "self", str(tmp_path / "quiet.mp4")]) in (0, 2)
+
+
+def test_evaluation_of_annotated_videos(tmp_path, capsys) -> None:
+    video = LongVideo(key="evaluated", seconds=60, labels=usual_labels(), quiet_seconds=3.0)
+    (tmp_path / "videos").mkdir()
+    video.write(tmp_path / "videos" / "v_gate.mp4")
+    (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
+    lines = ["video,label,start_seconds,end_seconds", "broken,x,0,1"]
+    lines += [f"gate,{one.label},{one.start_seconds},{one.end_seconds}" for one in video.truth]
+    (tmp_path / "truth.csv").write_text("\n".join(lines) + "\n")
+    arguments = [
+        "--data",
+        str(tmp_path / "truth.csv"),
+        "--videos",
+        str(tmp_path / "videos"),
+        "--model",
+        "openxclip-tiny",
+    ]
+    more = [
+        "--window",
+        "2s",
+        "--stride",
+        "1s",
+        "--background",
+        "self",
+        "--labels",
+        ", ".join(usual_labels()),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert run(["evaluate", "timeline", *arguments, *more, "--json"]) == 1
+    out, error = capsys.readouterr()
+    found = json.loads(out)
+    assert found["num_videos"] == 1
+    assert found["num_events"] == len(video.truth)
+    assert list(found["unreadable"]) == ["broken"]
+    assert "broken: " in error.splitlines()[-1]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["evaluation.json", "labels.json", "table.json", "v_gate.timeline.csv"]
+
+
+def test_evaluation_on_rendered_hours(capsys) -> None:
+    arguments = ["--model", "openxclip-tiny", "--data", "moving-shapes", "--hours", "0.05", "--window", "2s"]
+    assert run(["evaluate", "timeline", *arguments, "--stride", "2s", "--only-events"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^0\.5 +\d", out, re.MULTILINE)
+    assert "per hour" in out
+    assert run(["evaluate", "timeline", *arguments[:4], "--hours", "0"]) == 2
+    assert "--hours" in capsys.readouterr().err

@@ -60,8 +60,8 @@ def index(options: Annotated[IndexOptions, tyro.conf.OmitArgPrefixes, tyro.conf.
     from openxclip.inference.engine import Engine
     from openxclip.tagging.sources import list_sources
 
-    if not options.from_tags:
-        list_sources(options.inputs)  # fail early
+    if not options.from_tags and search.read_settings(options.index) is None:
+        list_sources(options.inputs)  # fail early; an index that is there follows an emptied folder
     engine = Engine.load(options.load.source(options.model), options.inference)
     found = search.Index.open(
         options.index,
@@ -80,12 +80,13 @@ def _update(found: "Index", options: IndexOptions) -> "Update":
     from openxclip.progress import progress_bar
 
     steps = found.update_in_steps(options.inputs, options.decoders)
+    done, total = next(steps)  # what is refused is refused before a bar is drawn
     with progress_bar() as bar:
-        task = bar.add_task("indexing", total=None, note="")
+        task = bar.add_task("indexing", total=total, note="")
         while True:
+            bar.update(task, completed=done, total=total)
             try:
                 done, total = next(steps)
-                bar.update(task, completed=done, total=total)
             except StopIteration as end:
                 return end.value
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +40,9 @@ class SearchOptions:
     html: Annotated[
         Path | None, tyro.conf.arg(help="also write the results as one HTML page with pictures")
     ] = None
+    model: Annotated[
+        str | None, tyro.conf.arg(help="where the model of the index lies by now, if it was moved")
+    ] = None
     print_json: Json = False
     load: LoadOptions = field(default_factory=LoadOptions)
     inference: InferenceOptions = field(default_factory=InferenceOptions)
@@ -49,7 +52,8 @@ def search(options: Annotated[SearchOptions, tyro.conf.OmitArgPrefixes, tyro.con
     """Find the windows of an index that show what a text says, or that look like a video.
 
     The nearest embeddings come first, then the best --rerank of them are scored with video-specific prompts. The model
-    is that of the index. Scores are comparable within a search, not across searches.
+    is that of the index. Scores are comparable within a search, not across searches. Without kept context candidates
+    are decoded again; those that cannot be read rank behind the others, by the text alone, and their number is named.
     """
     from openxclip.errors import InputError
 
@@ -64,8 +68,11 @@ def search(options: Annotated[SearchOptions, tyro.conf.OmitArgPrefixes, tyro.con
     settings = index.read_settings(options.index)
     if settings is None:
         raise InputError(f"there is no index at {options.index}; make one with openxclip index")
-    engine = Engine.load(options.load.source(settings.model), options.inference)
-    found = index.Index(options.index, engine, settings)
+    source = options.load.source(options.model or settings.model)
+    source = replace(source, num_frames=source.num_frames or settings.num_frames)
+    if source.dtype == "auto":
+        source = replace(source, dtype=settings.dtype)
+    found = index.Index.for_search(options.index, Engine.load(source, options.inference))
     if options.video is not None:
         hits = found.similar(options.video, top_k=options.top_k, where=options.filter)
     else:
@@ -79,9 +86,11 @@ def search(options: Annotated[SearchOptions, tyro.conf.OmitArgPrefixes, tyro.con
 
 
 def _text(hits: "Sequence[Hit]") -> str:
+    prompted_alike = len({hit.is_prompted for hit in hits}) < 2
     return "\n".join(
         f"{hit.score:6.3f}  {_time(hit.start_seconds)}-{_time(hit.end_seconds)}  {hit.path}"
         + ("  (near duplicate)" if hit.is_near_duplicate else "")
+        + ("" if prompted_alike or hit.is_prompted else "  (by the text alone)")
         for hit in hits
     )
 

@@ -56,9 +56,11 @@ def tag(options: Annotated[TagOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(
         keep_compiled_code()
     texts, limits = options.prompts.texts(tuple(parse_labels(options.labels))), options.limits.limits()
     from openxclip.inference.views import Views
+    from openxclip.tagging.output import Output
     from openxclip.tagging.sources import list_sources
 
     Views.parse(options.rows.views)
+    Output(options.output)
     sources = list_sources(options.inputs)
 
     from openxclip.inference.engine import Engine

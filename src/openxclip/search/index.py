@@ -7,10 +7,11 @@ Shapes: M candidates, N patches, E joint embedding.
 """
 
 import json
-import os
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import logging
+import tempfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -18,10 +19,9 @@ import torch
 from torch import Tensor
 
 from openxclip.durations import seconds_of
-from openxclip.errors import InputError, MissingExtraError, OpenXCLIPError, VideoError
+from openxclip.errors import InputError, MissingExtraError, VideoError
 
 try:
-    import lancedb
     import pyarrow as pa
     import pyarrow.parquet as pq
 except ImportError as error:
@@ -31,17 +31,42 @@ from openxclip.inference.engine import Engine
 from openxclip.inference.label_set import label_features
 from openxclip.inference.views import Views
 from openxclip.models import VideoFeatures
-from openxclip.search.embedding import IndexRow, index_runner, num_context
+from openxclip.search.changes import GONE, Look, listed, look_at, print_of, root_of
+from openxclip.search.embedding import IndexRow, index_runner
+from openxclip.search.settings import (
+    Settings,
+    is_same_model,
+    read_settings,
+    unreachable,
+    write_settings,
+)
+from openxclip.search.table import (
+    alone,
+    batch_of,
+    drop_copies,
+    drop_others,
+    drop_paths,
+    make_table,
+    open_table,
+    quoted,
+    readable,
+    rows_of,
+    schema,
+)
 from openxclip.steps import finished
-from openxclip.tagging.decoding import Piece, Plan, decode
-from openxclip.tagging.identity import model_id
+from openxclip.tagging.decoding import WINDOWS_AT_ONCE, Piece, Plan, decode
 from openxclip.tagging.output import JOB
-from openxclip.tagging.sources import Source, file_system, is_remote, list_sources, source_at
-from openxclip.tagging.workers import Decoders
+from openxclip.tagging.runner import Finished, Runner
+from openxclip.tagging.sources import Source, file_system, is_remote, source_at
+from openxclip.tagging.workers import Decoders, num_cores
 from openxclip.video.source import VideoLimits
 
-TABLE, META = "windows", "index.json"
+logger = logging.getLogger(__name__)
+
 INPUTS_AT_ONCE = 64  # inputs whose rows are added together: what an interrupted update does again at most
+ROW_BYTES_AT_ONCE = (
+    64 << 20
+)  # and the bytes of their embeddings and contexts; those of a longer video wait on disk
 MIN_ROWS_OF_ANN = (
     2_000_000  # below, comparing with every row takes no second; an index of vectors misses some
 )
@@ -61,14 +86,17 @@ class Hit:
     duration_seconds: float
     score: float
     """The cosine of the video with the text as it sees it, or with the other video: comparable among the hits of one
-    search. Across searches only roughly: some texts lie nearer to all videos than others."""
+    search that are prompted alike. Across searches only roughly: some texts lie nearer to all videos than others."""
+    is_prompted: bool = False
+    """Whether the score is that of the text as the video sees it. A candidate that could not be read again has the
+    score of the bare text, which does not compare, and ranks behind those that could."""
     is_near_duplicate: bool = False
     """Whether it nearly equals the video that was searched with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """What an update changed."""
+    """What an update changed, in videos."""
 
     num_added: int
     num_changed: int
@@ -77,34 +105,29 @@ class Update:
     num_rows: int
     """Of the whole index, afterwards."""
     errors: dict[str, str]
-    """Videos that cannot be read, and why; tried again by the next update."""
+    """Videos that cannot be read, and why; tried again by the next update. What the index knew of them stays, unless
+    they are gone."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What an index was made with; kept beside it."""
+@dataclass
+class _Tally:
+    """What an update has done so far, by path."""
 
-    model: str
-    """As it was given to load."""
-    model_id: str
-    num_frames: int
-    embed_dim: int
-    num_context: int
-    """Numbers that prompts read, of each window; 0 where they are not kept."""
-    windows: str | None
-    stride: str | None
-    version: int = 1
+    added: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
+    errors: dict[str, str] = field(default_factory=dict)
 
 
 class Index:
     """An open index and the model that it was made with."""
 
     def __init__(
-        self, address: str, engine: Engine, settings: Settings, limits: VideoLimits | None = None
+        self, address: str, engine: Engine, settings: Settings, table: Any, limits: VideoLimits | None = None
     ) -> None:
         self.address, self.engine, self.settings = address.rstrip("/"), engine, settings
         self.limits = limits or VideoLimits()
-        self._table = _open_table(self.address, settings)
+        self._table = table
 
     @classmethod
     def open(
@@ -131,89 +154,158 @@ class Index:
 
         Raises:
             InputError: the index was made with another model or other windows.
+            OpenXCLIPError: the index cannot be read or written.
         """
-        wanted = Settings(
-            model=model_name,
-            model_id=model_id(model_name, engine.model),
-            num_frames=engine.model.config.num_frames,
-            embed_dim=engine.model.config.embed_dim,
-            num_context=num_context(engine) if keep_context else 0,
-            windows=windows,
-            stride=stride,
-        )
-        found = read_settings(address)
-        if found is None:
-            _write_settings(address, wanted)
-        elif found != wanted:
-            raise InputError(
-                f"{address} was made {_difference(found, wanted)}. Ask the same, or make another index"
-            )
-        return cls(address, engine, wanted, limits)
+        wanted = Settings.of(engine, model_name, windows=windows, stride=stride, keep_context=keep_context)
+        settings, table = read_settings(address), None
+        if settings is not None:
+            settings.check_same(wanted, address)
+            table = open_table(address)
+        if settings is None or table is None:
+            with alone(address):
+                settings = read_settings(address)  # another process may have made it since
+                if settings is None:
+                    write_settings(address, wanted)
+                    settings = wanted
+                settings.check_same(wanted, address)
+                table = open_table(address) or make_table(address, settings)
+        return cls(address, engine, settings, table, limits)
+
+    @classmethod
+    def for_search(cls, address: str, engine: Engine) -> Self:
+        """Open an index that is there, whatever its windows.
+
+        Raises:
+            InputError: there is no index, or it was made with another model.
+            OpenXCLIPError: the index cannot be read.
+        """
+        settings = read_settings(address)
+        table = None if settings is None else open_table(address)
+        if settings is None or table is None:
+            raise InputError(f"there is no index at {address}; make one with openxclip index")
+        settings.check_model(engine, address)
+        return cls(address, engine, settings, table)
 
     @property
     def num_rows(self) -> int:
         """Windows in the index."""
-        return self._table.count_rows()
+        with readable(self.address):
+            return self._table.count_rows()
 
     # --- bringing it up to date -----------------------------------------------------------------------------------
 
     def update(self, inputs: str, num_decoders: int | None = None) -> Update:
         """Add new videos, read changed ones again, drop those that are gone from `inputs`.
 
+        A row is replaced once the new one is there. Rows of a video that is out of reach stay.
+
         Raises:
-            InputError: there are no inputs.
+            InputError: there are no inputs, or another process updates the index.
+            OpenXCLIPError: the index cannot be written.
         """
         return finished(self.update_in_steps(inputs, num_decoders))
 
     def update_in_steps(
         self, inputs: str, num_decoders: int | None = None
     ) -> Generator[tuple[int, int], None, Update]:
-        """`update` as a generator that yields (done, all) after each video, for a progress bar."""
-        root = inputs if is_remote(inputs) else str(Path(inputs).absolute())
-        of_root = self._known(f"root = {_quoted(root)}")
-        sources = list({source.path: source for source in self._listed(root, bool(of_root))}.values())
-        prints = {source.path: _fingerprint(source) for source in sources}
-        gone = [path for path in of_root if path not in prints]
-        known = self._known(None)  # a video of two roots stands in the index once
-        changed = [path for path in prints if path in known and known[path] != prints[path]]
-        self._delete([*gone, *changed])
-        to_read = [source for source in sources if known.get(source.path) != prints[source.path]]
-        errors: dict[str, str] = {}
-        if to_read:
-            with Decoders(self._plan(), num_decoders or os.cpu_count() or 1, 300.0) as decoders:
-                for start in range(0, len(to_read), INPUTS_AT_ONCE):
-                    chunk = to_read[start : start + INPUTS_AT_ONCE]
-                    yield from self._add_chunk(decoders, chunk, root, prints, errors, start, len(to_read))
-            self._optimise()
-        return Update(
-            num_added=len(to_read) - len(changed) - sum(path not in changed for path in errors),
-            num_changed=len(changed),
-            num_deleted=len(gone),
-            num_unchanged=len(sources) - len(to_read),
-            num_rows=self.num_rows,
-            errors=errors,
-        )
+        """`update` as a generator that yields (done, all) before the first video and after each, for a progress bar."""
+        with alone(self.address):
+            return (yield from self._update(inputs, num_decoders))
 
-    def _add_chunk(
+    def _update(self, inputs: str, num_decoders: int | None) -> Generator[tuple[int, int], None, Update]:
+        root = root_of(inputs)
+        known = self._known()
+        of_root = _paths_of(root, known)
+        sources = listed(inputs, was_indexed=bool(of_root))
+        look = look_at(sources, inputs)
+        tally = _Tally(errors=look.unknown | dict.fromkeys(look.gone, GONE))
+        self._drop_gone(of_root.difference(source.path for source in sources), look, known, tally)
+        prints = look.prints
+        unchanged = {path for path in prints if prints[path] in known.get(path, {})}
+        with readable(self.address):  # an update that was killed may have left what it had replaced
+            drop_others(self._table, {path: prints[path] for path in unchanged if len(known[path]) > 1})
+        to_read = [source for source in sources if source.path in prints and source.path not in unchanged]
+        yield 0, len(to_read)
+        if to_read:
+            with Decoders(self._plan(), num_decoders or num_cores(), 300.0) as decoders:
+                yield from self._add_videos(decoders, to_read, root, prints, known, tally)
+        if tally.added or tally.changed or tally.deleted:
+            self._optimise()
+        return self._summary(tally, len(unchanged))
+
+    def _drop_gone(self, unlisted: set[str], look: Look, known: "_Known", tally: _Tally) -> None:
+        """Delete what is no longer among the inputs. A file of this machine that cannot be looked at may be there."""
+        unlisted = {path for path in unlisted if not look.may_hold(path)}
+        again = look_at([Source(path) for path in unlisted if not is_remote(path)])
+        tally.errors.update(again.unknown)
+        tally.deleted |= (unlisted - again.unknown.keys()) | (look.gone & known.keys())
+        with readable(self.address):
+            drop_paths(self._table, sorted(tally.deleted))
+
+    def _add_videos(
         self,
         decoders: Decoders,
-        chunk: Sequence[Source],
+        sources: Sequence[Source],
         root: str,
-        prints: dict[str, str],
-        errors: dict[str, str],
-        first: int,
-        total: int,
+        prints: Mapping[str, str],
+        known: "_Known",
+        tally: _Tally,
     ) -> Iterator[tuple[int, int]]:
-        """Rows of some inputs, added together: an input's rows are all there or none of them."""
+        """Read videos and add their rows, those of many together: a video's rows are all there or none of them."""
         runner = index_runner(self.engine, decoders, with_context=self.settings.num_context > 0)
+        pieces = [Piece(number=number, source=source) for number, source in enumerate(sources)]
+        max_rows = max(1, ROW_BYTES_AT_ONCE // (2 * (self.settings.embed_dim + self.settings.num_context)))
         rows: list[IndexRow] = []
-        for done, one in enumerate(runner.run(chunk), start=1):
-            source = chunk[one.number]
-            if one.error is not None:
-                errors[source.path] = one.error
-            rows += [{**row, "root": root, "fingerprint": prints[source.path]} for row in one.rows]
-            yield first + done, total
-        self.add_rows(rows)
+        waiting: dict[str, str] = {}
+        for number, done in enumerate(runner.run_pieces(pieces), start=1):
+            source = sources[done.number]
+            marks = {"root": root, "fingerprint": prints[source.path]}
+            if done.error is not None:
+                tally.errors[source.path] = done.error
+            elif done.num_windows > WINDOWS_AT_ONCE:
+                self._add_long_video(runner, done, source, marks, known, tally)
+            else:
+                rows += [row | marks for row in done.rows]
+                waiting[source.path] = prints[source.path]
+            if len(waiting) >= INPUTS_AT_ONCE or len(rows) >= max_rows or number == len(sources):
+                self._store(batch_of(rows, self.settings) if rows else None, waiting, known, tally)
+                rows, waiting = [], {}
+            yield number, len(sources)
+
+    def _add_long_video(
+        self,
+        runner: Runner[IndexRow],
+        first: Finished[IndexRow],
+        source: Source,
+        marks: dict[str, str],
+        known: "_Known",
+        tally: _Tally,
+    ) -> None:
+        """The rows of a video of any length: they wait on disk until all are there, and are then added together."""
+        starts = range(WINDOWS_AT_ONCE, first.num_windows, WINDOWS_AT_ONCE)
+        rest = runner.run_pieces(
+            [Piece(number=first.number, source=source, first_window=at) for at in starts]
+        )
+        folder = None if is_remote(self.address) else file_system(self.address)[1]
+        with tempfile.TemporaryFile(dir=folder) as file:
+            with pa.ipc.new_stream(file, schema(self.settings)) as writer:
+                for done in chain([first], rest):
+                    if done.error is not None:
+                        tally.errors[source.path] = done.error
+                        return
+                    writer.write_batch(batch_of([row | marks for row in done.rows], self.settings))
+            file.seek(0)
+            self._store(pa.ipc.open_stream(file), {source.path: marks["fingerprint"]}, known, tally)
+
+    def _store(self, rows: Any, prints: Mapping[str, str], known: "_Known", tally: _Tally) -> None:
+        """Add the rows of some videos, in Arrow, and then drop those that they replace."""
+        before = {path: mark for path, mark in prints.items() if path in known or path in tally.added}
+        with readable(self.address):
+            if rows is not None:
+                self._table.add(rows)
+            drop_others(self._table, before)
+        tally.changed |= before.keys() & known.keys()
+        tally.added |= prints.keys() - before.keys()
 
     def update_from_tags(self, output: str) -> Update:
         """Add what `openxclip tag --embedding` wrote, part by part; parts that changed are taken anew.
@@ -222,90 +314,116 @@ class Index:
 
         Raises:
             InputError: the output holds no embeddings, or those of another model; or the index keeps context.
+            OpenXCLIPError: the output cannot be read, or the index not be written.
         """
         if self.settings.num_context:
             raise InputError(
                 "a tag output holds no context for prompts; make the index without it (--no-context)"
             )
-        system, folder = file_system(output.rstrip("/"))
-        parts = sorted(system.glob(f"{folder}/part-*.parquet"))
-        if not parts:
-            raise InputError(f"{output} holds no parts of a tag output")
-        with system.open(f"{folder}/{JOB}", "rb") as file:
-            job = json.load(file)
-        if (job["windows"], job["stride"]) != (self.settings.windows, self.settings.stride):
-            raise InputError(
-                f"{output} has windows {job['windows']} and stride {job['stride']}, the index {self.settings.windows} "
-                f"and {self.settings.stride}; make the index with those of the output"
-            )
-        root = f"tags {system.unstrip_protocol(folder)}"
-        prints = {name: f"{name.rpartition('/')[2]} {_print_of(system.info(name))}" for name in parts}
-        column = self._table.search().where(f"root = {_quoted(root)}").select(["fingerprint"])
-        known = set(column.limit(max(1, self.num_rows)).to_arrow()["fingerprint"].to_pylist())
-        stale = known - set(prints.values())
-        for fingerprint in stale:
-            self._table.delete(f"root = {_quoted(root)} and fingerprint = {_quoted(fingerprint)}")
-        before, num_errors = self.num_rows, 0
-        for name in (name for name in parts if prints[name] not in known):
+        with alone(self.address):
+            return self._update_from_tags(output)
+
+    def _update_from_tags(self, output: str) -> Update:
+        system, root, prints = self._parts(output)
+        known, tally = self._known(), _Tally()
+        of_root = _paths_of(root, known)
+        marks = {mark for path in of_root for mark in known[path]}
+        num_errors = 0
+        for name in (name for name in prints if prints[name] not in marks):
             rows, errors = self._tag_rows(system, name)
             num_errors += errors
-            self.add_rows([{**row, "root": root, "fingerprint": prints[name]} for row in rows])
-        self._optimise()
-        return Update(
-            num_added=self.num_rows - before,
-            num_changed=0,
-            num_deleted=len(stale),
-            num_unchanged=len(known) - len(stale),
-            num_rows=self.num_rows,
-            errors={output: f"{num_errors} rows are errors"} if num_errors else {},
-        )
+            of_part = dict.fromkeys((row["path"] for row in rows), prints[name])
+            rows = [{**row, "root": root, "fingerprint": prints[name]} for row in rows]
+            self._store(batch_of(rows, self.settings) if rows else None, of_part, known, tally)
+        with readable(self.address):
+            for mark in marks.difference(prints.values()):
+                self._table.delete(f"root = {quoted(root)} and fingerprint = {quoted(mark)}")
+        if tally.added or tally.changed or marks.difference(prints.values()):
+            self._optimise()
+        after = self._known()
+        tally.deleted = known.keys() - after.keys()
+        if num_errors:
+            tally.errors[output] = f"{num_errors} rows are errors"
+        return self._summary(tally, len(_paths_of(root, after) - tally.added - tally.changed))
+
+    def _parts(self, output: str) -> tuple[Any, str, dict[str, str]]:
+        """The file system of a tag output, its name in the index, and the fingerprint of each part.
+
+        Raises:
+            InputError: it is no tag output, or has other windows.
+        """
+        try:
+            system, folder = file_system(output.rstrip("/"))
+            system.invalidate_cache()
+            parts = sorted(system.glob(f"{folder}/part-*.parquet"))
+            prints = {name: f"{name.rpartition('/')[2]} {print_of(system.info(name))}" for name in parts}
+            job = json.loads(system.cat_file(f"{folder}/{JOB}")) if parts else {}
+        except Exception as error:  # each store has its own
+            raise unreachable(output, error) from error
+        if not parts:
+            raise InputError(f"{output} holds no parts of a tag output")
+        if (job.get("windows"), job.get("stride")) != (self.settings.windows, self.settings.stride):
+            raise InputError(
+                f"{output} has windows {job.get('windows')} and stride {job.get('stride')}, the index "
+                f"{self.settings.windows} and {self.settings.stride}; make the index with those of the output"
+            )
+        return system, f"tags {system.unstrip_protocol(folder)}", prints
 
     def _tag_rows(self, system: Any, name: str) -> tuple[list[IndexRow], int]:
-        """Rows of a part, and how many of them are errors."""
-        with system.open(name, "rb") as file:
-            table = pq.read_table(file)
+        """Rows of a part, each window of a path once, and how many of them are errors."""
+        try:
+            with system.open(name, "rb") as file:
+                table = pq.read_table(file)
+        except Exception as error:  # each store has its own
+            raise unreachable(name, error) from error
         if "embedding" not in table.column_names:
             raise InputError(f"{name} holds no embeddings; tag with --embedding")
         rows = table.to_pylist()
         good = [row for row in rows if row["error_kind"] is None]
-        if other := {row["model_id"] for row in good} - {self.settings.model_id}:
-            raise InputError(
-                f"{name} was tagged with {other.pop()}, the index is of {self.settings.model_id}"
-            )
-        kept = [{**{key: row[key] for key in FACTS}, "embedding": np.array(row["embedding"])} for row in good]
-        return kept, len(rows) - len(good)
+        for other in {row["model_id"] for row in good}:
+            if not is_same_model(other, self.settings.model_id):
+                raise InputError(f"{name} was tagged with {other}, the index is of {self.settings.model_id}")
+        kept = {
+            (row["path"], row["start_seconds"]): {key: row[key] for key in FACTS}
+            | {"embedding": np.array(row["embedding"])}
+            for row in good
+        }
+        return list(kept.values()), len(rows) - len(good)
 
     def add_rows(self, rows: Sequence[IndexRow]) -> None:
         """Add rows as `index_runner` makes them, with `root` and `fingerprint`."""
         if rows:
-            self._table.add(_arrow(rows, self.settings))
+            with readable(self.address):
+                self._table.add(batch_of(rows, self.settings))
 
-    def _listed(self, root: str, was_indexed: bool) -> list[Source]:
-        """The videos of a root; of one that was indexed and is now empty none."""
-        try:
-            return list_sources(root)
-        except InputError:
-            if was_indexed and Path(root).is_dir():
-                return []
-            raise
+    def _known(self) -> "_Known":
+        """What the table holds by now, whoever wrote it."""
+        known: _Known = {}
+        with readable(self.address):
+            self._table.checkout_latest()
+            drop_copies(self._table)
+            table = rows_of(self._table, ["path", "fingerprint", "root"])
+        columns = (table[name].to_pylist() for name in ("path", "fingerprint", "root"))
+        for path, fingerprint, root in zip(*columns, strict=True):
+            known.setdefault(path, {})[fingerprint] = root
+        return known
 
-    def _known(self, where: str | None) -> dict[str, str]:
-        """Path -> fingerprint."""
-        found = self._table.search()
-        found = (found if where is None else found.where(where)).select(["path", "fingerprint"])
-        table = found.limit(max(1, self.num_rows)).to_arrow()
-        return dict(zip(table["path"].to_pylist(), table["fingerprint"].to_pylist(), strict=True))
-
-    def _delete(self, paths: Sequence[str]) -> None:
-        for start in range(0, len(paths), 500):
-            names = ", ".join(_quoted(path) for path in paths[start : start + 500])
-            self._table.delete(f"path in ({names})")
+    def _summary(self, tally: _Tally, num_unchanged: int) -> Update:
+        return Update(
+            num_added=len(tally.added),
+            num_changed=len(tally.changed),
+            num_deleted=len(tally.deleted),
+            num_unchanged=num_unchanged,
+            num_rows=self.num_rows,
+            errors=dict(sorted(tally.errors.items())),
+        )
 
     def _optimise(self) -> None:
         """Merge small files; beyond `MIN_ROWS_OF_ANN` rows build an index of vectors."""
-        self._table.optimize()
-        if self.num_rows >= MIN_ROWS_OF_ANN and not self._table.list_indices():
-            self.build_ann()
+        with readable(self.address):
+            self._table.optimize()
+            if self.num_rows >= MIN_ROWS_OF_ANN and not self._table.list_indices():
+                self.build_ann()
 
     def _num_probes(self) -> int:
         """Partitions that a search looks into, where there is an index of vectors: a tenth of them."""
@@ -337,13 +455,15 @@ class Index:
             InputError: a number or the condition cannot be used.
         """
         feature = self._text_feature(text)
-        query = self._query(feature) if rerank else feature[0].numpy()
-        found = self._nearest(query, max(top_k, rerank), where, with_context=rerank > 0)
-        if rerank and len(found) and self.engine.model.prompting is not None:
-            scores = self._prompted(found, feature)
-        else:
-            scores = 1 - found["_distance"].to_numpy()
-        return _hits(found, scores, top_k)
+        with_prompts = rerank > 0 and self.engine.model.prompting is not None
+        query = self._query(feature) if with_prompts else feature[0].numpy()
+        found = self._nearest(query, max(top_k, rerank), where, with_context=with_prompts)
+        scores, is_prompted = 1 - found["_distance"].to_numpy(), np.zeros(len(found), bool)
+        if with_prompts and len(found):
+            is_prompted, videos = self._to_prompt(found)
+            if is_prompted.any():
+                scores[is_prompted] = self._prompted(videos, feature)
+        return _hits(found, scores, top_k, is_prompted=is_prompted)
 
     def similar(self, video: str, *, top_k: int = 10, where: str | None = None) -> list[Hit]:
         """Windows that look like a video, best first.
@@ -372,7 +492,8 @@ class Index:
         """
         if not self.settings.num_context or self.engine.model.prompting is None:
             return text[0].numpy()
-        some = self._table.search().select(["context"]).limit(NUM_PROMPTERS).to_arrow()
+        with readable(self.address):
+            some = self._table.search().select(["context"]).limit(NUM_PROMPTERS).to_arrow()
         if not len(some):
             return text[0].numpy()
         weight = self.engine.model.logit_scale
@@ -387,47 +508,55 @@ class Index:
             raise InputError(f"top_k must be at least 1, got {count}")
         columns = [*FACTS, "embedding", *(["context"] if with_context and self.settings.num_context else [])]
         query = self._table.search(np.asarray(vector, np.float32), vector_column_name="embedding")
-        query = (
-            query.distance_type("cosine")
-            .nprobes(self._num_probes())
-            .select([*columns, "_distance"])
-            .limit(count)
-        )
-        try:
-            return (query if where is None else query.where(f"({where})", prefilter=True)).to_arrow()
-        except (ValueError, RuntimeError, OSError) as error:
+        query = query.distance_type("cosine").nprobes(self._num_probes()).select([*columns, "_distance"])
+        with readable(self.address):
             if where is None:
-                raise
-            known = ", ".join(FACTS)
-            raise InputError(f"the filter {where!r} cannot be used: {error}. Columns are {known}") from error
+                return query.limit(count).to_arrow()
+            try:
+                return query.where(f"({where})", prefilter=True).limit(count).to_arrow()
+            except (ValueError, RuntimeError, OSError) as error:
+                self._table.search().limit(1).to_arrow()  # a damaged table is not the filter's fault
+                known, reason = ", ".join(FACTS), " ".join(str(error).split())
+                raise InputError(
+                    f"the filter {where!r} cannot be used: {reason}. Columns are {known}"
+                ) from error
 
-    @torch.inference_mode()
-    def _prompted(self, found: Any, text: Tensor) -> np.ndarray:
-        """Cosine of each candidate with the text as it sees it."""
+    def _to_prompt(self, found: Any) -> tuple[np.ndarray, VideoFeatures]:
+        """Which candidates can be prompted (M,), and the features of these; without context they are decoded again."""
         if self.settings.num_context:
+            readable_ones = np.ones(len(found), bool)
             embedding, context = (_matrix(found[name]) for name in ("embedding", "context"))
         else:
-            places = list(zip(found["path"].to_pylist(), found["start_seconds"].to_pylist(), strict=True))
-            readable = {
-                i: row for i, place in enumerate(places) if (row := self._read_again(*place)) is not None
-            }
-            if not readable:
-                return np.full(len(found), -np.inf)
-            rows = [readable.get(i, next(iter(readable.values()))) for i in range(len(places))]
-            embedding, context = (np.stack([row[name] for row in rows]) for name in ("embedding", "context"))
+            places = zip(found["path"].to_pylist(), found["start_seconds"].to_pylist(), strict=True)
+            rows = [self._read_again(*place) for place in places]
+            readable_ones = np.array([row is not None for row in rows])
+            if num_lost := int((~readable_ones).sum()):
+                logger.warning(
+                    "%d of %d candidates cannot be read again; they rank behind the others, by the bare text alone",
+                    num_lost,
+                    len(found),
+                )
+            embedding, context = (
+                np.array([row[name] for row in rows if row is not None]) for name in ("embedding", "context")
+            )
+        weight = self.engine.model.logit_scale
+        videos, flat = (
+            torch.from_numpy(values).to(weight.device, weight.dtype) for values in (embedding, context)
+        )
+        config = self.engine.model.config
+        patches = flat.reshape(len(flat), config.vision.num_patches, config.embed_dim)
+        return readable_ones, VideoFeatures(videos, patches)  # (M, E), (M, N, E)
+
+    @torch.inference_mode()
+    def _prompted(self, videos: VideoFeatures, text: Tensor) -> np.ndarray:
+        """Cosine of each candidate with the text as it sees it."""
         model = self.engine.model
-        dtype, device = model.logit_scale.dtype, model.logit_scale.device
-        videos, flat = (torch.from_numpy(values).to(device, dtype) for values in (embedding, context))
-        patches = flat.unflatten(1, (-1, self.settings.embed_dim))  # (M, N, E)
-        logits = model.logits(VideoFeatures(videos, patches), text.to(device, dtype))[:, 0].float()
+        logits = model.logits(videos, text.to(videos.video.device, videos.video.dtype))[:, 0].float()
         bias = 0.0 if model.logit_bias is None else float(model.logit_bias)
-        scores = ((logits - bias) / model.logit_scale.float().exp()).cpu().numpy()
-        if not self.settings.num_context:
-            scores[[i for i in range(len(scores)) if i not in readable]] = -np.inf
-        return scores
+        return ((logits - bias) / model.logit_scale.float().exp()).cpu().numpy()
 
     def _read_again(self, path: str, start_seconds: float) -> IndexRow | None:
-        """A candidate, decoded; None where it is gone since: the next update drops it."""
+        """A candidate, decoded; None where it cannot be read any more."""
         try:
             return self._read(source_at(path), start_seconds)
         except (VideoError, IndexError):
@@ -464,107 +593,41 @@ class Index:
         )
 
 
-def read_settings(address: str) -> Settings | None:
-    """What an index was made with; None where there is none.
-
-    Raises:
-        InputError: the file beside it is no such file.
-    """
-    path = f"{address.rstrip('/')}/{META}"
-    system, name = file_system(path)
-    if not system.exists(name):
-        return None
-    try:
-        return Settings(**json.loads(system.cat_file(name)))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is no settings of an index ({error}); make the index anew") from error
-
-
-def _write_settings(address: str, settings: Settings) -> None:
-    system, name = file_system(f"{address.rstrip('/')}/{META}")
-    system.makedirs(name.rpartition("/")[0], exist_ok=True)
-    system.pipe_file(name, (json.dumps(asdict(settings), indent=1) + "\n").encode())
-
-
-def _difference(found: Settings, wanted: Settings) -> str:
-    before, now = asdict(found), asdict(wanted)
-    return "; ".join(
-        f"with {name} {before[name]!r}, now it is {now[name]!r}" for name in now if before[name] != now[name]
-    )
-
-
-def _open_table(address: str, settings: Settings) -> Any:
-    database = lancedb.connect(address)
-    try:
-        return database.open_table(TABLE)
-    except (ValueError, FileNotFoundError, OpenXCLIPError):
-        return database.create_table(TABLE, schema=_schema(settings))
-
-
-def _schema(settings: Settings) -> Any:
-    fields = [
-        ("path", pa.string()),
-        ("start_seconds", pa.float64()),
-        ("end_seconds", pa.float64()),
-        ("duration_seconds", pa.float64()),
-        ("fps", pa.float64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("codec", pa.string()),
-        ("root", pa.string()),
-        ("fingerprint", pa.string()),
-        ("embedding", pa.list_(pa.float16(), settings.embed_dim)),
-    ]
-    if settings.num_context:
-        fields.append(("context", pa.list_(pa.float16(), settings.num_context)))
-    return pa.schema(fields)
-
-
-def _arrow(rows: Sequence[IndexRow], settings: Settings) -> Any:
-    schema = _schema(settings)
-    columns = []
-    for field in schema:
-        values = [row[field.name] for row in rows]
-        if pa.types.is_fixed_size_list(field.type):
-            flat = pa.array(np.concatenate(values).astype(np.float16))
-            columns.append(pa.FixedSizeListArray.from_arrays(flat, field.type.list_size))
-        else:
-            columns.append(pa.array(values, field.type))
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _fingerprint(source: Source) -> str:
-    """Changes with the contents of a file, as far as its file system tells."""
-    system, name = file_system(source.address)
-    try:
-        facts = system.info(name)
-    except FileNotFoundError:
-        return "missing"
-    return f"{_print_of(facts)} {source.offset_bytes} {source.size_bytes}"
-
-
-def _print_of(facts: dict[str, Any]) -> str:
-    when = facts.get("ETag") or facts.get("mtime") or facts.get("LastModified") or facts.get("created")
-    return f"{facts.get('size')} {when}"
-
-
 def _matrix(column: Any) -> np.ndarray:
     """A column of lists of equal length -> (M, length)."""
     flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(column), -1).astype(np.float32)
 
 
-def _hits(found: Any, scores: np.ndarray, top_k: int, near_duplicate: float = np.inf) -> list[Hit]:
-    """The best rows; a score from `near_duplicate` on says that they are."""
-    best = np.argsort(-scores, kind="stable")[:top_k]
+def _hits(
+    found: Any,
+    scores: np.ndarray,
+    top_k: int,
+    *,
+    is_prompted: np.ndarray | None = None,
+    near_duplicate: float = np.inf,
+) -> list[Hit]:
+    """The best rows, prompted ones before others; a score from `near_duplicate` on says that they are."""
+    if is_prompted is None:
+        is_prompted = np.zeros(len(scores), bool)
+    best = np.lexsort((-scores, ~is_prompted))[:top_k]
     best = best[np.isfinite(scores[best])]
     facts = found.select(["path", "start_seconds", "end_seconds", "duration_seconds"]).take(best).to_pylist()
     return [
-        Hit(**row, score=float(score), is_near_duplicate=bool(score >= near_duplicate))
-        for row, score in zip(facts, scores[best], strict=True)
+        Hit(
+            **row,
+            score=float(scores[i]),
+            is_prompted=bool(is_prompted[i]),
+            is_near_duplicate=bool(scores[i] >= near_duplicate),
+        )
+        for i, row in zip(best, facts, strict=True)
     ]
 
 
-def _quoted(text: str) -> str:
-    """As a string of SQL."""
-    return "'" + text.replace("'", "''") + "'"
+_Known = dict[str, dict[str, str]]
+"""Path -> fingerprint -> root. Two fingerprints where an update was killed before it dropped what it had replaced."""
+
+
+def _paths_of(root: str, known: _Known) -> set[str]:
+    """The videos of the index that came from these inputs."""
+    return {path for path, rows in known.items() if root in rows.values()}

@@ -20,14 +20,18 @@ NUM_FRAMES = 3  # of each window
 
 def write_sheet(path: Path, query: str, hits: Sequence[Hit]) -> None:
     """Write the page. A video that can no longer be read is named in place of its picture."""
-    figures = [_figure(hit) for hit in hits]
+    prompted_alike = len({hit.is_prompted for hit in hits}) < 2
+    figures = [
+        _figure(hit, "" if prompted_alike or hit.is_prompted else ", by the text alone") for hit in hits
+    ]
     body = section(f"{len(hits)} results", f'<div class="examples">{"".join(figures)}</div>')
     write_page(path, query, "the best first; scores are comparable within this search", [body])
 
 
-def _figure(hit: Hit) -> str:
+def _figure(hit: Hit, stage: str) -> str:
     near = ", near duplicate" if hit.is_near_duplicate else ""
-    caption = f"<b>{hit.score:.3f}</b>{near} · {hit.start_seconds:.1f} to {hit.end_seconds:.1f} s · {escape(hit.path)}"
+    place = f"{hit.start_seconds:.1f} to {hit.end_seconds:.1f} s · {escape(hit.path)}"
+    caption = f"<b>{hit.score:.3f}</b>{near}{stage} · {place}"
     try:
         return picture(jpeg(_frames(hit)), "image/jpeg", caption)
     except VideoError as error:

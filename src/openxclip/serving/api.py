@@ -1,9 +1,10 @@
 """The HTTP API: routes, and which part of the service answers them."""
 
 import asyncio
+import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, BinaryIO
 
@@ -15,7 +16,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from openxclip import __version__
-from openxclip.serving import page
+from openxclip.serving import events, page
 from openxclip.serving.access_log import AccessLog
 from openxclip.serving.gate import Gate
 from openxclip.serving.metrics import Metrics
@@ -24,6 +25,7 @@ from openxclip.serving.places import Places
 from openxclip.serving.problems import ClientGoneError, Problem, of_status
 from openxclip.serving.schemas import (
     PROBLEMS,
+    TIMELINE_ANSWERS,
     BatchBody,
     BatchItem,
     EmbedBody,
@@ -38,6 +40,8 @@ from openxclip.serving.schemas import (
     PredictBody,
     ProblemBody,
     ScoreBody,
+    TimelineBody,
+    TimelineFields,
     TopK,
     VideoFields,
     ViewsField,
@@ -50,10 +54,12 @@ from openxclip.serving.service import (
     parse_views,
     pictures_of,
 )
+from openxclip.serving.timelines import Progress, timeline_wish
 from openxclip.serving.uploads import open_allowed
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
 from openxclip.text.labels import BUILT_IN_LABEL_SETS, built_in_labels
 from openxclip.text.templates import BUILT_IN_TEMPLATES
+from openxclip.timeline.formats import json_text
 
 DESCRIPTION = """Recognise in any video whatever you can name.
 
@@ -75,6 +81,10 @@ class House:
     examples: dict[str, bytes] = field(default_factory=dict)
     """Rendered so far."""
 
+    def __post_init__(self) -> None:
+        self.timelines = Places(self.options.max_timelines)
+        """Places of those that are being made, beside those of their requests."""
+
 
 def build_app(service: Service, metrics: Metrics) -> FastAPI:
     """The whole application around a service."""
@@ -82,6 +92,7 @@ def build_app(service: Service, metrics: Metrics) -> FastAPI:
     house = House(service, options, Places(options.max_queue), metrics)
     metrics.gauge("openxclip_places", "Requests that may be in the house", lambda: options.max_queue)
     metrics.gauge("openxclip_places_taken", "Requests in the house", lambda: house.places.num_taken)
+    metrics.gauge("openxclip_timelines", "Timelines being made", lambda: house.timelines.num_taken)
     metrics.gauge("openxclip_label_sets", "Label sets kept encoded", lambda: len(service.label_sets))
     metrics.gauge(
         "openxclip_label_set_hits", "Requests whose set was kept", lambda: service.label_sets.num_hits
@@ -179,7 +190,7 @@ async def predict_batch(
             return BatchItem(problem=ProblemBody(**problem.body()))
         return BatchItem(scores=_score_bodies(found))
 
-    with house.places.taken(len(wanted) - 1):  # beside the place of the request
+    with house.places.taken(len(wanted) - 1, is_arriving=False):  # beside the place of the request
         results = await _all_of([one(fields) for fields in wanted])
     return BatchBody(model=house.service.model_id, results=results)
 
@@ -228,6 +239,51 @@ async def explain(
         message_attention=numbers["message_attention"],
         labels=numbers["labels"],
     )
+
+
+@videos.post("/timeline", response_model=TimelineBody, responses=TIMELINE_ANSWERS)
+async def timeline(
+    request: Request,
+    house: HouseOf,
+    video: Annotated[VideoFields, Depends()],
+    labels: Annotated[LabelFields, Depends()],
+    fields: Annotated[TimelineFields, Depends()],
+) -> Response:
+    """What happens when in a video: scores of windows over it, and the segments that they make."""
+    texts, wish = label_texts(labels, house.options), timeline_wish(fields, house.options)
+
+    async def steps() -> AsyncGenerator[Progress | str]:
+        """Progress, then the timeline as JSON."""
+        with house.timelines.taken(is_arriving=False):
+            async with opened(house, video) as file:
+                found = house.service.timeline(file, texts, wish, request.is_disconnected)
+                async with aclosing(found):
+                    async for step in found:
+                        yield step if isinstance(step, Progress) else await asyncio.to_thread(json_text, step)
+
+    made = steps()
+    first = await anext(made)  # what is wrong from the beginning has a status of its own
+    if events.is_wanted(request.headers.get("accept", "")):
+        return events.EventStream(_as_events(first, made))
+    last = first
+    async for step in made:
+        last = step
+    return Response(last, media_type="application/json")
+
+
+async def _as_events(first: Progress | str, others: AsyncGenerator[Progress | str]) -> AsyncGenerator[bytes]:
+    async with aclosing(others):
+        yield _event(first)
+        async for step in others:
+            yield _event(step)
+
+
+def _event(step: Progress | str) -> bytes:
+    if isinstance(step, str):
+        return events.event("result", step)
+    share = None if step.share is None else round(step.share, 4)
+    told = {"seconds_seen": step.seconds_seen, "seconds_total": step.seconds_total, "share": share}
+    return events.event("progress", json.dumps(told))
 
 
 @information.get("/v1/models", responses={401: PROBLEMS[401]})

@@ -1,22 +1,25 @@
 """A client of a server: the same answers as a local `Recognizer`, without loading a model. Needs httpx2."""
 
 import io
+import json
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Literal, Self
 
-from openxclip.errors import MissingExtraError, ServerError, VideoError
+from openxclip.errors import InputError, MissingExtraError, ServerError, VideoError
 from openxclip.inference.prediction import Prediction
+from openxclip.timeline.options import SegmentRules, WindowOptions
 
 try:
     import httpx2
 except ImportError as error:
     raise MissingExtraError("httpx2", "client") from error
 
+EVENTS = "text/event-stream"
 MAX_TRIES = 5  # of a request that the server is too busy for
 
 
@@ -25,6 +28,10 @@ class ServerPath(str):
 
 
 ClientVideo = str | Path | bytes | ServerPath
+OnProgress = Callable[[float, float | None], None]
+"""Takes the seconds seen so far, and those of the video if it tells."""
+_Sent = Sequence[tuple[str, str, ClientVideo]]
+"""(name of an upload, name of a path, video)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,24 +146,77 @@ class Client:
         fields = {**_labels(labels), **_list("templates", templates), **_list("explain", explain)}
         return self._json("POST", "/v1/explain", {**fields, "top_k": str(top_k)}, [("video", "path", video)])
 
-    def _json(
-        self, method: str, path: str, fields: dict[str, Any], videos: Sequence[tuple[str, str, ClientVideo]]
+    def timeline(
+        self,
+        video: ClientVideo,
+        labels: Sequence[str] | str,
+        *,
+        templates: Sequence[str] | str | None = None,
+        windows: WindowOptions | None = None,
+        rules: SegmentRules | None = None,
+        background: Literal["self"] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
-        """Send a request, again while the server is busy; `videos` are (name of an upload, name of a path, video)."""
+        """What happens when in a video: the values of `openxclip timeline --formats json`.
+
+        Args:
+            video: a local path, the bytes of a video, or a `ServerPath`.
+            labels: class names, or the name of a built-in set.
+            templates: sentences with {} for the class name, or a built-in name.
+            windows: what is looked at; one view of each window.
+            rules: when a segment begins and ends.
+            background: "self" if the video is quiet for the most part; this calibrates "none of these".
+            on_progress: called a few times a second.
+
+        Raises:
+            InputError: more than one view is asked for.
+            VideoError: the video cannot be read, here or there.
+            ServerError: the server does not answer, or refuses the request for another reason.
+        """
+        wanted = windows or WindowOptions()
+        if wanted.views != "1x1":
+            raise InputError(
+                f"views {wanted.views}: a server looks at one view of a window; leave views at 1x1"
+            )
+        settings = {"window": wanted.window, "stride": wanted.stride, "shots": str(wanted.shots).lower()}
+        thresholds = {
+            name: str(value) for name, value in vars(rules or SegmentRules()).items() if value is not None
+        }
+        fields = {**_labels(labels), **_list("templates", templates), **_list("background", background)}
+        sent = [("video", "path", video)]
+        with self._response(
+            "POST", "/v1/timeline", {**fields, **settings, **thresholds}, sent, EVENTS
+        ) as response:
+            result = _result_of(response, self.url, sent, on_progress)
+        return {**result, "video": _name(video)}
+
+    def _json(self, method: str, path: str, fields: dict[str, Any], videos: _Sent) -> dict[str, Any]:
+        with self._response(method, path, fields, videos, "application/json") as response:
+            return json.loads(self._read(response))
+
+    @contextmanager
+    def _response(
+        self, method: str, path: str, fields: dict[str, Any], videos: _Sent, accept: str
+    ) -> Iterator["httpx2.Response"]:
+        """Send a request, again while the server is busy -> its answer, which is not read yet."""
         for attempt in range(MAX_TRIES):
-            response = self._send(method, path, fields, videos)
+            response = self._send(method, path, fields, videos, accept)
+            try:
+                if response.status_code == 200:
+                    yield response
+                    return
+                self._read(response)
+            finally:
+                response.close()
             if response.status_code != 503 or attempt == MAX_TRIES - 1:
-                break
+                raise _error_of(response, self.url, videos)
             time.sleep(min(30.0, float(response.headers.get("Retry-After", "1"))))
-        if response.status_code == 200:
-            return response.json()
-        raise _error(response, self.url, videos)
 
     def _send(
-        self, method: str, path: str, fields: dict[str, Any], videos: Sequence[tuple[str, str, ClientVideo]]
+        self, method: str, path: str, fields: dict[str, Any], videos: _Sent, accept: str
     ) -> "httpx2.Response":
         if method == "GET":
-            return self._request(method, path)
+            return self._request(method, path, accept)
         data = {name: value if isinstance(value, list) else [value] for name, value in fields.items()}
         with ExitStack() as files:
             # A form without a file would be sent in another encoding; a field that is no file has no file name.
@@ -168,15 +228,56 @@ class Client:
                     parts.append((on_server, (None, str(video))))
                 else:
                     parts.append((upload, ("video", files.enter_context(_open(video)))))
-            return self._request(method, path, parts)
+            return self._request(method, path, accept, parts)
 
-    def _request(self, method: str, path: str, parts: Any = None) -> "httpx2.Response":
-        try:
-            return self._http.request(method, path, files=parts)
-        except httpx2.HTTPError as error:
-            raise ServerError(
-                f"{self.url} does not answer ({type(error).__name__}: {error}); is the server running?", 0, ""
-            ) from error
+    def _request(self, method: str, path: str, accept: str, parts: Any = None) -> "httpx2.Response":
+        request = self._http.build_request(method, path, files=parts, headers={"Accept": accept})
+        with _http_errors(self.url):
+            return self._http.send(request, stream=True)
+
+    def _read(self, response: "httpx2.Response") -> bytes:
+        with _http_errors(self.url):
+            return response.read()
+
+
+@contextmanager
+def _http_errors(url: str) -> Iterator[None]:
+    """A connection that fails is a ServerError."""
+    try:
+        yield
+    except httpx2.HTTPError as error:
+        raise ServerError(
+            f"{url} does not answer ({type(error).__name__}: {error}); is the server running?", 0, ""
+        ) from error
+
+
+def _result_of(
+    response: "httpx2.Response", url: str, videos: _Sent, on_progress: OnProgress | None
+) -> dict[str, Any]:
+    """The result at the end of a stream of events."""
+    for name, data in _events(response, url):
+        if name == "progress" and on_progress is not None:
+            on_progress(data["seconds_seen"], data["seconds_total"])
+        elif name == "error":
+            raise _error(data, url, videos)
+        elif name == "result":
+            return data
+    raise ServerError(f"{url} sent no result: the server was stopped; try again", 0, "")
+
+
+def _events(response: "httpx2.Response", url: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and data of each event; ours have one line of data."""
+    rest = b""
+    chunks = response.iter_bytes()
+    while True:
+        with _http_errors(url):
+            chunk = next(chunks, None)
+        if chunk is None:
+            return
+        *blocks, rest = (rest + chunk).split(b"\n\n")
+        for block in blocks:
+            fields = dict(line.split(b": ", 1) for line in block.split(b"\n"))
+            yield fields[b"event"].decode(), json.loads(fields[b"data"])
 
 
 def _open(video: ClientVideo) -> BinaryIO:
@@ -214,18 +315,20 @@ def _prediction(video: ClientVideo, result: dict[str, Any]) -> Prediction:
     return Prediction(path=_name(video), scores=_scores(result["scores"]))
 
 
-def _error(
-    response: "httpx2.Response", url: str, videos: Sequence[tuple[str, str, ClientVideo]]
-) -> ServerError | VideoError:
+def _error_of(response: "httpx2.Response", url: str, videos: _Sent) -> ServerError | VideoError:
     try:
-        problem = response.json()
-        kind, detail = problem["type"].rpartition(":")[2], problem["detail"]
+        return _error(response.json(), url, videos)
     except (ValueError, KeyError, TypeError, AttributeError):
         return ServerError(
             f"{url} answered {response.status_code} and no problem details; is it an OpenXCLIP server?",
             response.status_code,
             "",
         )
+
+
+def _error(problem: dict[str, Any], url: str, videos: _Sent) -> ServerError | VideoError:
+    """The error that problem details tell of."""
+    kind, detail = problem["type"].rpartition(":")[2], problem["detail"]
     if kind.startswith("video-") or kind == "no-such-video":
         return VideoError(_name(videos[0][2]), detail)
-    return ServerError(f"{url} refuses this ({problem['title']}): {detail}", response.status_code, kind)
+    return ServerError(f"{url} refuses this ({problem['title']}): {detail}", problem["status"], kind)

@@ -39,6 +39,10 @@ class ServeOptions:
     """most labels times templates"""
     max_views: int = 30
     """most views of a video"""
+    max_windows: int = 2000
+    """most windows of a timeline"""
+    max_timelines: int = 4
+    """timelines that are made at the same time; more get 503"""
     max_batch: int = 16
     """most videos of one request"""
     max_label_sets: int = 64
@@ -47,6 +51,8 @@ class ServeOptions:
     """time to send a request in"""
     deadline_seconds: float = 60.0
     """time to answer it, once it is received"""
+    timeline_deadline_seconds: float = 600.0
+    """time to answer with a timeline, which takes as long as its video has windows"""
     decoders: int | None = None
     """videos that are decoded at the same time; by default as many as suit the device"""
 

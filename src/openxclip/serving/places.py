@@ -39,8 +39,8 @@ class Places:
         return sum(place.num_places for place in self._held)
 
     @contextmanager
-    def taken(self, num_wanted: int = 1) -> Iterator[Place]:
-        """Hold places for as long as the block runs.
+    def taken(self, num_wanted: int = 1, *, is_arriving: bool = True) -> Iterator[Place]:
+        """Hold places for as long as the block runs. A request that has arrived makes no room for others.
 
         Raises:
             Problem: there are not as many free.
@@ -52,6 +52,7 @@ class Places:
                 limit=self.num_places,
             )
         place = Place(num_wanted)
+        place.is_arriving = is_arriving
         self._held.add(place)
         try:
             yield place

@@ -30,16 +30,18 @@ KINDS: dict[str, tuple[int, str]] = {
     "label-too-long": (422, "A label is too long"),
     "too-many-views": (422, "There are too many views"),
     "too-many-videos": (422, "There are too many videos"),
+    "too-many-windows": (422, "There are too many windows"),
     "video-unreadable": (422, "The video cannot be read"),
     "video-too-long": (422, "The video is too long"),
     "video-too-large": (422, "The frames of the video are too large"),
     "internal-error": (500, "The server made a mistake"),
     "queue-full": (503, "The server is busy"),
     "deadline-exceeded": (503, "The answer took too long"),
+    "server-stopping": (503, "The server is being stopped"),
 }
 """Kind -> status and title."""
 
-RETRY_AFTER_SECONDS = {"queue-full": 1, "deadline-exceeded": 5}
+RETRY_AFTER_SECONDS = {"queue-full": 1, "deadline-exceeded": 5, "server-stopping": 5}
 
 
 class Problem(HTTPException):

@@ -1,15 +1,18 @@
 """The bodies of requests and answers, as they stand in the OpenAPI description."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import File, Form, UploadFile
 from pydantic import BaseModel, Field, StringConstraints
 
 from openxclip.serving.uploads import MAX_PATH_LETTERS
+from openxclip.timeline.options import SegmentRules, WindowOptions
 
 TopK = Annotated[int, Form(ge=1, le=1000, description="labels to give, best first")]
 
+
+_WINDOWS, _RULES = WindowOptions(), SegmentRules()
 
 PathField = Annotated[str, StringConstraints(max_length=MAX_PATH_LETTERS)]
 
@@ -56,6 +59,41 @@ ViewsField = Annotated[
         examples=["4x3"],
     ),
 ]
+
+
+LengthField = Annotated[str, StringConstraints(max_length=20)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+@dataclass
+class TimelineFields:
+    """Windows over a video, and what makes a segment; the defaults are those of `openxclip timeline`."""
+
+    window: Annotated[LengthField, Form(description="length of a window", examples=["4s"])] = _WINDOWS.window
+    stride: Annotated[LengthField, Form(description="from one window to the next", examples=["2s"])] = (
+        _WINDOWS.stride
+    )
+    shots: Annotated[bool, Form(description="look for shot boundaries: no segment goes on beyond one")] = (
+        _WINDOWS.shots
+    )
+    enter: Annotated[Share, Form(description="score that a label must reach somewhere")] = _RULES.enter
+    leave: Annotated[Share, Form(description="score below which it has ended")] = _RULES.leave
+    min_seconds: Annotated[Seconds, Form(description="shorter segments are dropped")] = _RULES.min_seconds
+    close_gap_seconds: Annotated[
+        Seconds, Form(description="segments of a label with no more between them become one")
+    ] = _RULES.close_gap_seconds
+    suppress: Annotated[
+        Share | None,
+        Form(
+            description="drop a segment that overlaps by so much (intersection over union) with a better one of "
+            "another label"
+        ),
+    ] = _RULES.suppress
+    background: Annotated[
+        Literal["self"] | None,
+        Form(description='self: the video is quiet for the most part, which calibrates "none of these"'),
+    ] = None
 
 
 class ScoreBody(BaseModel):
@@ -125,6 +163,74 @@ class ExplainBody(BaseModel):
     labels: list[LabelExplanationBody]
 
 
+class SegmentBody(BaseModel):
+    """A label and when it is to be seen."""
+
+    label: str = Field(examples=["surfing"])
+    start_seconds: float = Field(examples=[12.0])
+    end_seconds: float = Field(examples=[31.0])
+    score: float = Field(description="mean of its windows", examples=[0.91])
+    peak: float = Field(description="best of its windows", examples=[0.98])
+
+
+class WindowBody(BaseModel):
+    """A window and its scores."""
+
+    start_seconds: float
+    end_seconds: float
+    scores: list[float] | None = Field(description="of each label; null where a frame was missing")
+    none: float | None = Field(description='of "none of these"; null without a background')
+
+
+class BreakBody(BaseModel):
+    """What could not be read, or a jump of the time stamps."""
+
+    kind: str = Field(examples=["damage"])
+    start_seconds: float
+    end_seconds: float
+    reason: str
+
+
+class BackgroundBody(BaseModel):
+    """What "none of these" was calibrated with."""
+
+    ceilings: list[float] = Field(description="of the logits of each label")
+    strength: float
+    num_windows: int
+
+
+class TimelineBody(BaseModel):
+    """What happens when."""
+
+    video: str
+    model: str
+    duration_seconds: float
+    window_seconds: float
+    stride_seconds: float
+    labels: list[str]
+    background: BackgroundBody | None
+    cuts_seconds: list[float] = Field(description="shot boundaries, if they were wanted")
+    breaks: list[BreakBody]
+    segments: list[SegmentBody] = Field(description="in order of time")
+    windows: list[WindowBody]
+
+
+EVENTS_EXAMPLE = """event: progress
+data: {"seconds_seen": 36.0, "seconds_total": 60.0, "share": 0.6}
+
+event: result
+data: {"video": "the video", "model": "microsoft/xclip-base-patch32", "duration_seconds": 60.0, "segments": [...], ...}
+
+"""
+TIMELINE_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "the timeline; as server-sent events where `Accept` names `text/event-stream`: some of "
+        "`progress`, then one `result` with the same members, or one `error` with a problem",
+        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}},
+    }
+}
+
+
 class LimitsBody(BaseModel):
     """What a request may cost."""
 
@@ -135,7 +241,9 @@ class LimitsBody(BaseModel):
     max_label_letters: int
     max_views: int
     max_batch: int
+    max_windows: int
     deadline_seconds: float
+    timeline_deadline_seconds: float
 
 
 class ModelBody(BaseModel):

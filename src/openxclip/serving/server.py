@@ -42,7 +42,7 @@ def serve(engine: Engine, model_id: str, options: ServeOptions) -> bool:
         server_header=False,
         timeout_graceful_shutdown=round(options.receive_seconds + options.deadline_seconds + GRACE_SECONDS),
     )
-    server = _Server(config)
+    server = _Server(config, service)
     with _calm_signals(), _log_lines():
         try:
             server.run()
@@ -74,6 +74,15 @@ class _ImpatientProtocol(H11Protocol):
 
 class _Server(uvicorn.Server):
     """Says where it listens in a line for people."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list | None = None) -> None:
+        """Answer what was taken."""
+        self._service.stop_soon()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list | None = None) -> None:
         await super().startup(sockets)

@@ -5,7 +5,9 @@ Knows nothing of routes and headers.
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -27,10 +29,12 @@ from openxclip.serving.label_sets import LabelSets
 from openxclip.serving.options import ServeOptions
 from openxclip.serving.problems import ClientGoneError, Problem, of_video
 from openxclip.serving.schemas import LabelFields
+from openxclip.serving.timelines import Progress, Timelines, TimelineWish, Watching
 from openxclip.serving.uploads import GuardedFile
 from openxclip.text.label_texts import LabelTexts
 from openxclip.text.labels import BUILT_IN_LABEL_SETS, built_in_labels
 from openxclip.text.templates import BUILT_IN_TEMPLATES, SLOT
+from openxclip.timeline.timeline import Timeline
 from openxclip.video.jpeg import jpeg
 from openxclip.video.source import VideoLimits
 
@@ -43,6 +47,7 @@ HasLeft = Callable[[], Awaitable[bool]]
 
 MAX_TEMPLATES = 100
 POLL_SECONDS = 0.25  # between two looks whether the client is still there
+TELL_SECONDS = 10.0  # progress is told again after so long, also where there is none
 
 
 class Service:
@@ -56,6 +61,9 @@ class Service:
         self.options = options
         self.online = Online(engine, num_decoders=options.decoders, on_batch=on_batch)
         self.label_sets = LabelSets(engine.label_set, options.max_label_sets)
+        self.timelines = Timelines(engine, self.online, model_id, options, on_batch)
+        self.stops_at = math.inf
+        """On the event loop's clock: when what is still being made is given up."""
         self.is_closed = False
         self.limits = VideoLimits(max_seconds=options.max_seconds, max_frame_px=options.max_frame_px)
 
@@ -74,9 +82,14 @@ class Service:
             pixels = torch.zeros(size, num_frames, 3, side, side, dtype=torch.uint8)
             self.online.call(partial(self.engine.encode, pixels)).result()
 
+    def stop_soon(self) -> None:
+        """The server is being stopped: a timeline has as long as any other request from now on."""
+        self.stops_at = asyncio.get_running_loop().time() + self.options.deadline_seconds
+
     def close(self) -> None:
         """Finish what was taken, then stop."""
         self.label_sets.close()
+        self.timelines.close()
         self.online.close()
         self.is_closed = True
 
@@ -146,6 +159,48 @@ class Service:
             return await asyncio.wrap_future(self.online.after(read, work))
 
         return await self._with_video(file, answer, has_left)
+
+    async def timeline(
+        self, file: BinaryIO, texts: LabelTexts, wish: TimelineWish, has_left: HasLeft
+    ) -> AsyncGenerator[Progress | Timeline]:
+        """What happens when in a video: its progress a few times a second, then the timeline.
+
+        Raises what `predict` raises, at any time.
+        """
+        video = GuardedFile(file)
+        try:
+            labels = await self._in_time(self._labels(texts), has_left)
+            watching = self.timelines.start(video, labels, wish)
+            async with aclosing(self._progress_of(watching, has_left)) as steps:
+                async for progress in steps:
+                    yield progress
+            yield watching.future.result()
+        except VideoError as error:
+            raise of_video(error) from error
+        finally:
+            video.end()
+
+    async def _progress_of(self, watching: Watching, has_left: HasLeft) -> AsyncGenerator[Progress]:
+        """What is new of it, until it is done; it is given up after its deadline, or once its client has left."""
+        task = asyncio.wrap_future(watching.future)
+        clock, seconds = asyncio.get_running_loop().time, self.options.timeline_deadline_seconds
+        until, tell_at, told = clock() + seconds, 0.0, Progress()
+        try:
+            while not (await asyncio.wait({task}, timeout=POLL_SECONDS))[0]:
+                if clock() >= until:
+                    detail = f"there was no timeline after {seconds:g} s; take a longer stride, or send less"
+                    raise Problem("deadline-exceeded", detail, limit=seconds)
+                if clock() >= self.stops_at:
+                    raise Problem("server-stopping", "it was stopped before the timeline was made; try again")
+                if await has_left():
+                    raise ClientGoneError
+                if watching.progress.seconds_seen and (watching.progress != told or clock() >= tell_at):
+                    told, tell_at = watching.progress, clock() + TELL_SECONDS
+                    yield told
+        finally:
+            task.cancel()
+        if task.exception() is None:
+            yield watching.progress
 
     def _reading(self, video: BinaryIO, views: Views) -> Callable[[], Tensor]:
         return partial(read_video, self.engine, video, views, self._limits_of(video))

@@ -4,6 +4,7 @@ Shapes: W windows, V views, T frames, S input side.
 """
 
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -11,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from openxclip.inference.views import Views
-from openxclip.tagging.sources import Source
+from openxclip.tagging.sources import WHOLE_BYTES, Source
 from openxclip.video.decode import VideoReader
 from openxclip.video.source import VideoLimits
 from openxclip.video.transforms import Preprocessor
@@ -59,13 +60,34 @@ class Facts:
     """Of the whole video."""
 
 
-def decode(piece: Piece, plan: Plan) -> tuple[np.ndarray, Facts]:
+class LastFile:
+    """Opens sources, and keeps the bytes of the last one that had to be fetched: a long video is opened for each
+    of its pieces."""
+
+    def __init__(self) -> None:
+        self._source: Source | None = None
+        self._data = b""
+
+    def open(self, source: Source) -> BinaryIO:
+        """See `Source.open`."""
+        if source == self._source:
+            return io.BytesIO(self._data)
+        self._source, self._data = None, b""
+        file = source.open()
+        if isinstance(file, io.BytesIO) and file.getbuffer().nbytes <= WHOLE_BYTES:
+            self._source, self._data = source, file.getvalue()
+        return file
+
+
+def decode(
+    piece: Piece, plan: Plan, opened: Callable[[Source], BinaryIO] = Source.open
+) -> tuple[np.ndarray, Facts]:
     """Pixels uint8 (W, V, T, 3, S, S) of the windows of a piece, and facts about the video.
 
     Raises:
         VideoError: the video cannot be read.
     """
-    with piece.source.open() as file:
+    with opened(piece.source) as file:
         digest = _hash(file) if plan.content_hash else None
         with VideoReader(file, num_threads=1, limits=plan.limits) as reader:
             length, seconds = reader.num_frames, reader.duration_seconds

@@ -3,27 +3,28 @@
     OUT/part-00000000.parquet   rows of the inputs of a part, in their order
     OUT/_job/job.json           what was asked for; another question is refused
     OUT/_job/inputs.parquet     the inputs and their parts; further inputs get further parts
+    OUT/_job/lock               held by the job that writes, where a file can be held
 
-A part is there whole or not at all, and holds its inputs' rows once: the parts that are there tell what is done.
+A part is there whole or not at all, and holds its inputs' rows once: the parts that are there tell what is done. The
+list of inputs is written before the question and dropped after the parts: parts or a question without it are refused.
 Readers of data sets pass over names that begin with _. Needs fsspec and pyarrow.
 """
 
-import hashlib
+import functools
 import json
 import os
 import re
-import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from filelock import FileLock, Timeout
 
-from openxclip.errors import InputError, MissingExtraError
-from openxclip.tagging.sources import Source, file_system
+from openxclip.errors import InputError, MissingExtraError, OpenXCLIPError
+from openxclip.tagging.sources import Identities, ManifestRow, Source, extra_table, file_system
 
 try:
     import pyarrow as pa
@@ -31,7 +32,14 @@ try:
 except ImportError as error:
     raise MissingExtraError(str(error.name), "tag") from error
 
-JOB, INPUTS = "_job/job.json", "_job/inputs.parquet"
+JOB, INPUTS, LOCK = "_job/job.json", "_job/inputs.parquet", "_job/lock"
+VERSION_KEY = b"openxclip_schema_version"
+"""In the metadata of every part that a job wrote."""
+
+_EXTRA = "extra."
+"""Begins the names of the manifest's columns in the list of inputs."""
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -47,29 +55,56 @@ class Part:
         return f"part-{self.number:08d}.parquet"
 
 
+def _in_one_line(method: _Method) -> _Method:
+    """What an object store refuses is an error of the output; each store has errors of its own."""
+
+    @functools.wraps(method)
+    def wrapped(self: "Output", *words: Any, **named: Any) -> Any:
+        try:
+            return method(self, *words, **named)
+        except (OpenXCLIPError, OSError):
+            raise
+        except Exception as error:
+            if self.is_local:
+                raise
+            raise InputError(
+                f"the output {self.address} cannot be used ({type(error).__name__}: {error})"
+            ) from error
+
+    return wrapped  # type: ignore[return-value]
+
+
 class Output:
-    """A folder, on this machine or in an object store."""
+    """A folder, on this machine or in an object store.
+
+    Raises:
+        InputError: no file system is known for the address.
+    """
 
     def __init__(self, address: str) -> None:
-        self.address = address.rstrip("/")
-        self._system, self._root = file_system(self.address)
-        self._is_local = "file" in self._system.protocol
+        self.address = address.rstrip("/") or address
+        try:
+            self._system, self._root = file_system(self.address)
+        except Exception as error:  # each store has errors of its own
+            raise InputError(
+                f"{address} cannot be an output ({error}); give a folder, or an address such as s3://bucket/tags"
+            ) from error
+        self.is_local = "file" in self._system.protocol
+        self._question: dict[str, Any] = {}
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the output, so that no other job of this machine writes it. In an object store nothing can be held.
 
         Raises:
-            InputError: another job holds it.
+            InputError: another job holds it, or the folder holds something that is no job.
         """
-        if not self._is_local:
+        if not self.is_local:
             yield
             return
-        path = (
-            Path(tempfile.gettempdir())
-            / f"openxclip-{hashlib.sha256(self._root.encode()).hexdigest()[:24]}.lock"
-        )
-        lock = FileLock(path, mode=0o666)
+        self._check_free()
+        os.makedirs(self._path("_job"), exist_ok=True)  # noqa: PTH103 a path of fsspec
+        lock = FileLock(self._path(LOCK), mode=0o666)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -79,135 +114,226 @@ class Output:
         finally:
             lock.release()
 
+    @_in_one_line
     def begin(self, question: dict[str, Any], *, overwrite: bool) -> None:
-        """Begin a job, or go on with it.
+        """Begin a job, or go on with it. `parts` writes it down.
 
         Raises:
-            InputError: the folder holds another job, or something that is no job.
+            InputError: the folder holds another job, or something that is no job; or a job without its inputs.
         """
         self._system.invalidate_cache()
-        had_job = any(_is_ours(name) for name in self._names())
+        self._check_free()
+        parts = self._part_names()
         if overwrite:
-            self._drop()
-        if self._system.exists(self._path(JOB)):
+            self._drop(parts)
+        elif self._exists(JOB):
+            if not self._exists(INPUTS):
+                raise InputError(
+                    f"{self.address} has lost the list of its inputs, {INPUTS}: what was to be done is not known. Put "
+                    "it back, give another output, or --overwrite to begin anew"
+                )
             self._check_same(question)
-            return
-        others = [name for name in self._names() if not _is_ours(name)]
-        if others and not had_job:
-            raise InputError(f"{self.address} holds no job, but {others[0]}; give another output")
-        if any(name.startswith("part-") for name in self._names()):
+        elif parts:
             raise InputError(f"{self.address} holds parts without their job; --overwrite drops them")
-        self._write(JOB, (json.dumps(question, indent=1) + "\n").encode())
+        elif self._exists(INPUTS):
+            self._remove(INPUTS)  # of a job that was killed before it began, or after its parts were dropped
+        self._question = question
 
-    def _names(self) -> list[str]:
-        """What lies in the folder."""
-        if not self._system.exists(self._root):
+    def _check_free(self) -> None:
+        """Refuse a folder of something else."""
+        names = self._names()
+        if "_job" in names and any(self._exists(name) for name in (JOB, INPUTS, LOCK)):
+            return
+        foreign = [name for name in names if not _is_temporary(name) and not self._is_our_part(name)]
+        if "_job" in foreign and all(_is_temporary(name) for name in self._names("/_job")):
+            foreign.remove("_job")
+        if foreign:
+            raise InputError(f"{self.address} holds no job, but {min(foreign)}; give another output")
+
+    def _names(self, folder: str = "") -> list[str]:
+        """What lies in the folder, or in one of its."""
+        path = self._root + folder
+        if not self._system.exists(path):
             return []
-        return [path.rpartition("/")[2] for path in self._system.ls(self._root, detail=False)]
+        return [name.rpartition("/")[2] for name in self._system.ls(path, detail=False)]
 
-    def _drop(self) -> None:
-        """Remove what jobs wrote, and nothing else."""
-        for name in self._names():
-            if _is_ours(name):
-                self._system.rm(self._path(name), recursive=True)
+    def _part_names(self) -> list[str]:
+        """Names of the parts that are there, in order."""
+        return sorted(name for name in self._names() if _PART.fullmatch(name))
+
+    def _is_our_part(self, name: str) -> bool:
+        """Whether a job wrote this file."""
+        if not _PART.fullmatch(name):
+            return False
+        try:
+            with self._system.open(self._path(name), "rb") as file:
+                return VERSION_KEY in (pq.ParquetFile(file).metadata.metadata or {})
+        except (pa.ArrowException, OSError):
+            return False
+
+    def _drop(self, parts: Sequence[str]) -> None:
+        """Remove what jobs wrote, and nothing else. Killed between two steps, what is left is refused or begun anew."""
+        if foreign := [name for name in parts if not self._is_our_part(name)]:
+            raise InputError(
+                f"{self.address}/{foreign[0]} is damaged, or no job wrote it; delete it or move it away, and run the "
+                "command again"
+            )
+        for name in (JOB, *parts, INPUTS):
+            if self._exists(name):
+                self._remove(name)
+
+    def _exists(self, name: str) -> bool:
+        return bool(self._system.exists(self._path(name)))
+
+    def _remove(self, name: str) -> None:
+        self._system.rm(self._path(name))
 
     def _check_same(self, question: dict[str, Any]) -> None:
         with self._system.open(self._path(JOB), "rb") as file:
-            before = json.load(file)
-        for name in sorted(question.keys() | before.keys()):
-            if question.get(name) != before.get(name):
+            content = file.read()
+        try:
+            before = json.loads(content)
+            names = sorted(question.keys() | before.keys())
+        except (ValueError, AttributeError) as error:
+            raise InputError(self._damaged(JOB, error)) from error
+        for name in names:
+            if question.get(name) == before.get(name):
+                continue
+            if name == "columns":
                 raise InputError(
-                    f"{self.address} holds another job: its {name} is {_short(before.get(name))}, now it is "
-                    f"{_short(question.get(name))}. Give another output, or --overwrite to begin anew"
+                    f"{self.address} holds another job: {_difference(before.get(name) or [], question.get(name) or [])}"
+                    ". Give the manifest's columns the names and types of before (a Parquet manifest states its types, "
+                    "others are guessed from their values), or another output, or --overwrite to begin anew"
                 )
+            raise InputError(
+                f"{self.address} holds another job: its {name} is {_short(before.get(name))}, now it is "
+                f"{_short(question.get(name))}. Give another output, or --overwrite to begin anew"
+            )
 
+    def _damaged(self, name: str, error: Exception) -> str:
+        return (
+            f"{self.address}/{name} is damaged ({error}). Put it back, give another output, or --overwrite to begin "
+            "anew"
+        )
+
+    @_in_one_line
     def parts(self, sources: Sequence[Source], part_size: int) -> list[Part]:
-        """The inputs in parts. Those of before keep theirs; new ones, by path and how often, get parts behind them."""
-        known = self._known_inputs()
-        seen: dict[str, int] = {}
-        for _, source in known:
-            seen[source.path] = seen.get(source.path, 0) + 1
-        new = []
-        for source in sources:
-            if seen.get(source.path, 0):
-                seen[source.path] -= 1
-            else:
-                new.append(source)
+        """The inputs in parts. Those of before keep theirs; new ones, by path and how often, get parts behind them.
+
+        An input of before takes what the listing says of it now, such as a corrected column of the manifest: it counts
+        where the input is computed or tried again.
+
+        Raises:
+            InputError: the list of inputs is damaged, or there are parts that it does not know.
+        """
+        before = self._read_inputs()
+        known = _inputs_of(before)
+        new = _merge(known, sources)
         first = max((number for number, _ in known), default=-1) + 1
         everything = [*known, *((first + i // part_size, source) for i, source in enumerate(new))]
-        if new:
-            self._write_inputs(everything)
         by_part: dict[int, list[Source]] = {}
         for number, source in everything:
             by_part.setdefault(number, []).append(source)
-        return [Part(number, tuple(members)) for number, members in by_part.items()]
+        parts = [Part(number, tuple(members)) for number, members in by_part.items()]
+        if strange := sorted(self.done() - {part.name for part in parts}):
+            raise InputError(
+                f"{self.address}/{strange[0]} is no part of this job: its list of inputs, {INPUTS}, does not know it. "
+                "Move it away, or put the right list back"
+            )
+        table = _table_of(everything)
+        if before is None or not table.equals(before):
+            self._write(INPUTS, _parquet(table))
+        if not self._exists(JOB):
+            self._write(JOB, (json.dumps(self._question, indent=1) + "\n").encode())
+        return parts
 
     def done(self) -> set[str]:
         """Names of the parts that are there."""
         self._system.invalidate_cache()
-        return {name.rpartition("/")[2] for name in self._system.glob(self._path("part-*.parquet"))}
+        return set(self._part_names())
 
+    @_in_one_line
     def write(self, part: Part, table: Any) -> None:
         """Write a part, whole or not at all."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self._write(part.name, sink.getvalue().to_pybytes())
+        self._write(part.name, _parquet(table))
 
+    @_in_one_line
     def with_errors(self, names: Iterable[str]) -> list[str]:
         """Those of the parts that hold errors."""
         return [name for name in names if self.count([name])[1]]
 
+    @_in_one_line
     def count(self, names: Iterable[str]) -> tuple[int, int]:
         """Rows and errors of these parts, from their ends alone."""
         num_rows = num_errors = 0
         for name in names:
-            with self._part(name) as file:
-                meta = pq.ParquetFile(file).metadata
+            meta = self._end_of(name)
             num_rows += meta.num_rows
             num_errors += sum(_num_errors(meta.row_group(i)) for i in range(meta.num_row_groups))
         return num_rows, num_errors
 
+    @_in_one_line
+    def check_complete(self, parts: Sequence[Part]) -> None:
+        """Refuse parts that hold fewer inputs than are known.
+
+        Raises:
+            InputError: a part is missing, or holds others than its inputs.
+        """
+        done = self.done()
+        for part in parts:
+            if part.name not in done:
+                raise InputError(f"{self.address}: {part.name} is not there; run the command again")
+            if (found := _num_inputs(self._end_of(part.name))) != len(part.sources):
+                raise InputError(
+                    f"{self.address}/{part.name} holds {found} inputs; its job gave it {len(part.sources)}. Delete "
+                    "it, and run the command again"
+                )
+
+    @_in_one_line
     def read(self, part: Part) -> Any:
         """The table of a part."""
         with self._part(part.name) as file:
             return pq.read_table(file)
+
+    def _end_of(self, name: str) -> Any:
+        """Metadata of a part."""
+        with self._part(name) as file:
+            meta = pq.ParquetFile(file).metadata
+        if VERSION_KEY not in (meta.metadata or {}):
+            raise InputError(f"{self.address}/{name} was written by no job; move it away")
+        return meta
 
     @contextmanager
     def _part(self, name: str) -> Iterator[BinaryIO]:
         with self._system.open(self._path(name), "rb") as file:
             try:
                 yield file
-            except pa.ArrowInvalid as error:
+            except (pa.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
                 raise InputError(
                     f"{self.address}/{name} is damaged ({error}); delete it, and run the command again"
                 ) from error
 
-    def _known_inputs(self) -> list[tuple[int, Source]]:
-        if not self._system.exists(self._path(INPUTS)):
-            return []
+    def _read_inputs(self) -> Any:
+        """The table of the inputs that are known; None if there are none yet."""
+        if not self._exists(INPUTS):
+            return None
         with self._system.open(self._path(INPUTS), "rb") as file:
-            rows = pq.read_table(file).to_pylist()
-        return [
-            (row["part"], Source(row["path"], row["offset"], row["size"], row["extra"] or {})) for row in rows
-        ]
+            try:
+                table = pq.read_table(file)
+                table.select(list(_INPUT_FIELDS))
+            except (pa.ArrowException, OSError, KeyError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
+                raise InputError(self._damaged(INPUTS, error)) from error
+        return table
 
-    def _write_inputs(self, inputs: Sequence[tuple[int, Source]]) -> None:
-        columns = {
-            "part": pa.array([number for number, _ in inputs], pa.int64()),
-            "path": pa.array([source.path for _, source in inputs], pa.string()),
-            "offset": pa.array([source.offset_bytes for _, source in inputs], pa.int64()),
-            "size": pa.array([source.size_bytes for _, source in inputs], pa.int64()),
-            "extra": pa.array([source.extra or None for _, source in inputs]),
-        }
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), sink, compression="zstd")
-        self._write(INPUTS, sink.getvalue().to_pybytes())
-
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: Any) -> None:
         """An object store shows an object once it is whole; here it is renamed."""
         path = self._path(name)
-        if not self._is_local:
-            self._system.pipe_file(path, data)
+        if not self.is_local:
+            self._system.pipe_file(path, bytes(data))
             return
         folder, _, last = path.rpartition("/")
         temporary = f"{folder}/.{last}.{uuid.uuid4().hex[:8]}"
@@ -222,28 +348,125 @@ class Output:
             if os.path.exists(temporary):  # noqa: PTH110
                 os.remove(temporary)  # noqa: PTH107
 
+    @_in_one_line
     def clean(self) -> None:
         """Remove what a killed job was writing."""
-        for name in self._names():
-            if _is_ours(name) and name.startswith("."):
-                self._system.rm(self._path(name))
+        for folder in ("", "/_job"):
+            for name in self._names(folder):
+                if _is_temporary(name):
+                    self._system.rm(f"{self._root}{folder}/{name}")
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
 
-def _is_ours(name: str) -> bool:
-    """A part, one that was being written, or the job's own folder."""
-    return (
-        name == "_job"
-        or re.fullmatch(r"part-\d{8}\.parquet|\.part-\d{8}\.parquet\.[0-9a-f]{8}", name) is not None
-    )
+_PART = re.compile(r"part-\d{8,}\.parquet")
+
+
+def _is_temporary(name: str) -> bool:
+    """Whether this is a file that a job was writing."""
+    names = r"\.(part-\d{8,}\.parquet|job\.json|inputs\.parquet)\.[0-9a-f]{8}"
+    return re.fullmatch(names, name) is not None
+
+
+_INPUT_FIELDS = {
+    "part": pa.int64(),
+    "path": pa.string(),
+    "offset": pa.int64(),
+    "size": pa.int64(),
+    "problem": pa.string(),
+}
+
+
+def _inputs_of(table: Any) -> list[tuple[int, Source]]:
+    """Inputs and the numbers of their parts, from the table that keeps them."""
+    if table is None:
+        return []
+    names = [name for name in table.column_names if name.startswith(_EXTRA)]
+    columns = table.select(names).rename_columns([name.removeprefix(_EXTRA) for name in names])
+    number, path, offset, size, problem = (table[name].to_pylist() for name in _INPUT_FIELDS)
+    return [
+        (
+            number[i],
+            Source(path[i], offset[i], size[i], ManifestRow(columns, i) if names else None, problem[i]),
+        )
+        for i in range(table.num_rows)
+    ]
+
+
+def _table_of(inputs: Sequence[tuple[int, Source]]) -> Any:
+    """The table that keeps inputs and the numbers of their parts."""
+    sources = [source for _, source in inputs]
+    values = {
+        "part": [number for number, _ in inputs],
+        "path": [source.path for source in sources],
+        "offset": [source.offset_bytes for source in sources],
+        "size": [source.size_bytes for source in sources],
+        "problem": [source.problem for source in sources],
+    }
+    columns = {name: pa.array(values[name], kind) for name, kind in _INPUT_FIELDS.items()}
+    extra = extra_table(sources)
+    return pa.table(columns | {_EXTRA + name: extra[name] for name in extra.column_names})
+
+
+def _merge(known: list[tuple[int, Source]], sources: Sequence[Source]) -> list[Source]:
+    """Bring known inputs up to what the listing says -> those that are new."""
+    identities = Identities()
+    places: dict[str, deque[int]] = {}
+    for i, (_, source) in enumerate(known):
+        places.setdefault(identities.of(source), deque()).append(i)
+    repeated = {name for name, found in places.items() if len(found) > 1}
+    new = []
+    for source in sources:
+        name = identities.of(source)
+        if not places.get(name):
+            new.append(source)
+            continue
+        i = places[name].popleft()
+        if name not in repeated:  # which is which cannot be told: they stay as they are
+            number, before = known[i]
+            path = before.path
+            known[i] = (
+                number,
+                Source(path, source.offset_bytes, source.size_bytes, source.extra, source.problem),
+            )
+    return new
+
+
+def _parquet(table: Any) -> Any:
+    """An Arrow table as the bytes of a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _column(group: Any, name: str) -> Any:
+    columns = [group.column(i) for i in range(group.num_columns)]
+    return next(column for column in columns if column.path_in_schema == name)
 
 
 def _num_errors(group: Any) -> int:
-    columns = [group.column(i) for i in range(group.num_columns)]
-    (column,) = [column for column in columns if column.path_in_schema == "error_kind"]
-    return group.num_rows - column.statistics.null_count
+    return group.num_rows - _column(group, "error_kind").statistics.null_count
+
+
+def _num_inputs(meta: Any) -> int:
+    """Inputs of a part: they are numbered from 0, and each has a row."""
+    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+    highest = [_column(group, "input_number").statistics.max for group in groups if group.num_rows]
+    return min(meta.num_rows, 1 + max(highest, default=-1))
+
+
+def _difference(before: Sequence[Any], now: Sequence[Any]) -> str:
+    """How columns differ, each given as name and type."""
+    old, new = dict(map(tuple, before)), dict(map(tuple, now))
+    for name, kind in new.items():
+        if name not in old:
+            return f"the manifest's column {name!r} is new"
+        if old[name] != kind:
+            return f"the manifest's column {name!r} was of type {old[name]}, now its values are {kind}"
+    if gone := [name for name in old if name not in new]:
+        return f"the manifest's column {gone[0]!r} is gone"
+    return "the manifest's columns stand in another order"
 
 
 def _short(value: Any) -> str:

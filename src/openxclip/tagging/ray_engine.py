@@ -1,16 +1,28 @@
 """The same stages on Ray Data: actors on CPUs decode, actors that hold the model compute rows.
 
-Needs ray. A part goes in; its decoded pieces travel in bundles of a bounded size; its rows come out. Ray tries again
-what was lost when a process or node dies: the bundles of a part are the same each time.
-Decoding happens in processes of its own here as well, so that a video that kills its decoder takes no Ray worker with
-it. Ray Data bounds what lies between the stages.
+Needs ray. A part goes in; its decoded pieces travel in bundles of a bounded size; its rows come out. Ray Data bounds
+what lies between the stages, and tries again what was lost when a process or node dies, without an end: the bundles of
+a part are the same each time.
+
+Decoding happens in processes of its own here as well, so that most videos that kill their decoder take no Ray worker
+with them. For those that do, and for workers that the kernel or Ray ends to free memory, a journal outside the workers
+holds what each one decodes. An input that was decoded when its worker died is decoded once more while no other decoder
+of that machine works, and never a third time.
 """
 
+import fcntl
 import logging
+import os
 import pickle
+import re
+import socket
+import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +30,7 @@ import torch
 from torch import Tensor
 
 from openxclip.checkpoints.source import ModelSource
-from openxclip.errors import InputError, MissingExtraError, VideoError
+from openxclip.errors import InputError, MissingExtraError, OpenXCLIPError, VideoError
 from openxclip.inference.engine import Engine
 from openxclip.inference.options import InferenceOptions
 from openxclip.tagging.decoding import WINDOWS_AT_ONCE, Facts, Piece, Plan
@@ -42,6 +54,10 @@ BUNDLE_BYTES = (
 DECODER_CPUS = (
     0.999  # not that of a model: Ray Data runs stages as one that ask for the same, one after the other
 )
+MAX_DEATHS = 2  # of workers that decode the same input
+MAX_LOST = 5  # times that the same work is begun again for no known reason, such as a node that died
+CONNECT_SECONDS = 10.0
+DECODERS_PER_JOURNAL = 16  # each asks a few dozen times a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +74,7 @@ class Cluster:
     model_gpus: float = 0.0
     """GPUs of an actor; a fraction lets several share one."""
     num_decoders: int | None = None
-    """Decoding actors; None for the cores that the models leave."""
+    """Most decoding actors; None for as many as there is work and room for, also on nodes that join later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,14 +155,18 @@ class _BundleRows:
 
 
 def run_parts(parts: Sequence[Part], work: Work, cluster: Cluster) -> Iterator[PartDone]:
-    """Compute parts, in any order."""
-    if not ray.is_initialized():
-        ray.init(
-            address=cluster.address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR
-        )
-    num_decoders = min(_free_cores(cluster), cluster.num_decoders or len(parts))
+    """Compute parts, in any order.
+
+    Raises:
+        InputError: there is no such cluster, or it is too small.
+        OpenXCLIPError: workers die of something that is not one of the videos.
+    """
+    connect(cluster.address)
+    free_cores = _free_cores(cluster)
     if not parts:
         return
+    max_decoders = min(cluster.num_decoders or len(parts), len(parts))
+    journals = [_RemoteJournal.start() for _ in range(-(-free_cores // DECODERS_PER_JOURNAL))]
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # the job has a progress bar of its own
     ray.data.DataContext.get_current().enable_progress_bars = False
     # Values of ours travel as bytes: Arrow knows no such types.
@@ -155,13 +175,16 @@ def run_parts(parts: Sequence[Part], work: Work, cluster: Cluster) -> Iterator[P
     # Ray Data tries tasks and actors again whose process or node dies.
     decoded = data.flat_map(
         _Decoder,
-        fn_constructor_kwargs={"work": work},
+        fn_constructor_kwargs={"work": work, "journals": journals},
         num_cpus=DECODER_CPUS,
-        compute=ray.data.ActorPoolStrategy(size=num_decoders),
+        # Nodes may leave and join: idle actors make room for a model, and new cores get actors.
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=max_decoders, initial_size=min(free_cores, max_decoders)
+        ),
     )
     done = decoded.map(
         _Model,
-        fn_constructor_kwargs={"work": work},
+        fn_constructor_kwargs={"work": work, "journals": journals},
         compute=ray.data.ActorPoolStrategy(min_size=cluster.min_models, max_size=cluster.max_models),
         num_cpus=cluster.model_cpus,
         num_gpus=cluster.model_gpus,
@@ -169,20 +192,51 @@ def run_parts(parts: Sequence[Part], work: Work, cluster: Cluster) -> Iterator[P
     by_number = {part.number: part for part in parts}
     waiting: dict[int, list[_BundleRows]] = {}
     for row in done.iter_rows():
-        bundle: _BundleRows = pickle.loads(row["done"])
+        bundle: _BundleRows | OpenXCLIPError = pickle.loads(row["done"])
+        if isinstance(bundle, OpenXCLIPError):
+            raise bundle
         waiting.setdefault(bundle.part, []).append(bundle)
         if _are_all(waiting[bundle.part]):
-            yield _joined(by_number[bundle.part], waiting.pop(bundle.part))
+            yield _joined(by_number.pop(bundle.part), waiting.pop(bundle.part))
+    if by_number:
+        raise OpenXCLIPError(
+            f"{len(by_number)} parts did not come back from the cluster; run the same command again, it computes these"
+        )
+
+
+def connect(address: str | None) -> None:
+    """Connect to a cluster, or start one on this machine.
+
+    Raises:
+        InputError: none answers at this address.
+    """
+    if ray.is_initialized():
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    advice = "start one (`ray start --head`), or correct --address"
+    if match := re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address):
+        try:  # Ray itself goes on trying for minutes
+            socket.create_connection((match[1], int(match[2])), CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(f"no Ray cluster answers at {address} ({error}); {advice}") from error
+    try:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError) as error:
+        raise InputError(f"no Ray cluster answers at {address} ({error}); {advice}") from error
 
 
 def _are_all(bundles: Sequence[_BundleRows]) -> bool:
     """Whether these are the bundles of a whole part; they come in any order."""
     last = next((bundle.number for bundle in bundles if bundle.is_last), None)
-    return last is not None and len(bundles) == last + 1
+    return last is not None and len({bundle.number for bundle in bundles}) == last + 1
 
 
 def _joined(part: Part, bundles: Sequence[_BundleRows]) -> PartDone:
-    """The rows of a part. Of an input that ended in an error only the error stays."""
+    """The rows of a part. Of an input that ended in an error only the error stays.
+
+    Raises:
+        OpenXCLIPError: an input has no rows.
+    """
     bundles = sorted(bundles, key=lambda bundle: bundle.number)
     seconds: dict[int, float] = {}
     errors: dict[int, str] = {}
@@ -192,6 +246,11 @@ def _joined(part: Part, bundles: Sequence[_BundleRows]) -> PartDone:
     rows = pa.concat_tables([bundle.table for bundle in bundles])
     number = rows["input_number"].to_numpy()
     keep = ~np.isin(number, list(errors)) | rows["error_kind"].is_valid().to_numpy()
+    if missing := sorted(set(range(len(part.sources))) - set(number[keep].tolist())):
+        raise OpenXCLIPError(
+            f"part {part.number}: {len(missing)} inputs have no rows, {part.sources[missing[0]].path} first. Run the "
+            "same command again; if that does not help, with --engine local"
+        )
     return PartDone(part, rows.filter(pa.array(keep)), sum(seconds.values()), dict(Counter(errors.values())))
 
 
@@ -217,17 +276,111 @@ def _free_cores(cluster: Cluster) -> int:
     return free
 
 
+class _Journal:
+    """What workers do at this moment, and how often one died of it. Lives in an actor, outside of them."""
+
+    def __init__(self) -> None:
+        self._current: dict[str, tuple[str, int]] = {}  # worker -> work, input
+        self._deaths: dict[str, Counter[int]] = {}
+        self._num_begun: Counter[str] = Counter()
+
+    def begin_work(self, worker: str, work: str) -> tuple[dict[int, int], int]:
+        """A worker begins a part or a bundle -> workers that died, for each input; how often else it was begun before.
+
+        Work has one worker at a time, so another that is still at it is dead.
+        """
+        deaths = self._deaths.setdefault(work, Counter())
+        for other, (of_other, number) in list(self._current.items()):
+            if of_other == work and other != worker:
+                deaths[number] += 1
+                del self._current[other]
+        num_before = self._num_begun[work]
+        self._num_begun[work] += 1
+        return dict(deaths), num_before - deaths.total()
+
+    def begin(self, worker: str, work: str, number: int) -> None:
+        """It begins to decode an input."""
+        self._current[worker] = work, number
+
+    def end(self, worker: str) -> None:
+        """It has decoded it."""
+        self._current.pop(worker, None)
+
+
+@dataclass(frozen=True)
+class _RemoteJournal:
+    """A `_Journal` in an actor. If its node dies it begins anew, empty."""
+
+    actor: Any
+
+    @staticmethod
+    def start() -> "_RemoteJournal":
+        """Start the actor; it ends with its last handle."""
+        remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Journal)
+        return _RemoteJournal(remote.remote())
+
+    def begin_work(self, worker: str, work: str) -> tuple[dict[int, int], int]:
+        """See `_Journal`."""
+        return ray.get(self.actor.begin_work.remote(worker, work))
+
+    def begin(self, worker: str, work: str, number: int) -> None:
+        """See `_Journal`; it is written down when this returns."""
+        ray.get(self.actor.begin.remote(worker, work, number))
+
+    def end(self, worker: str) -> None:
+        """See `_Journal`; need not be written down before other things happen."""
+        self.actor.end.remote(worker)
+
+
+class _Machine:
+    """The decoders of this machine and user: many at once, or one alone.
+
+    By locks on two files, which the kernel frees when a process closes them or dies.
+    """
+
+    def __init__(self) -> None:
+        folder = Path(tempfile.gettempdir())
+        self._door = folder / f"openxclip-{os.getuid()}-decoding-door.lock"
+        self._room = folder / f"openxclip-{os.getuid()}-decoding-room.lock"
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Decode beside others."""
+        with self._room.open("a") as room:
+            with self._door.open("a") as door:
+                fcntl.flock(door, fcntl.LOCK_EX)
+                fcntl.flock(room, fcntl.LOCK_SH)
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold back those who come, and wait until the others are done."""
+        with self._door.open("a") as door, self._room.open("a") as room:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(room, fcntl.LOCK_EX)
+            yield
+
+
 class _Decoder:
     """An actor: decodes the pieces of a part, one after the other, in a process of its own that it keeps."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, journals: Sequence[_Journal | _RemoteJournal]) -> None:
         self.decoders = Decoders(work.plan, 1, work.decode_seconds)
+        self.journals = journals
+        self.machine = _Machine()
+        self.name = uuid.uuid4().hex
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         part: Part = pickle.loads(row["part"])
+        journal, work = self.journals[part.number % len(self.journals)], f"part {part.number}"
+        deaths, num_lost = journal.begin_work(self.name, work)
+        if num_lost > MAX_LOST:
+            yield {"bundle": pickle.dumps(_given_up(work, num_lost))}
+            return
         bundle = _Bundle(part.number, 0)
         for number, source in enumerate(part.sources):
-            for piece, pixels, facts in self._pieces(Piece(number=number, source=source)):
+            note = _Note(journal, self.name, work, number, deaths.get(number, 0))
+            for piece, pixels, facts in self._pieces(Piece(number=number, source=source), note):
                 if bundle.num_bytes >= BUNDLE_BYTES:
                     yield {"bundle": pickle.dumps(bundle)}
                     bundle = _Bundle(part.number, bundle.number + 1)
@@ -235,12 +388,14 @@ class _Decoder:
         bundle.is_last = True
         yield {"bundle": pickle.dumps(bundle)}
 
-    def _pieces(self, piece: Piece) -> Iterator[tuple[Piece, np.ndarray | VideoError, Facts | None]]:
+    def _pieces(
+        self, piece: Piece, note: "_Note"
+    ) -> Iterator[tuple[Piece, np.ndarray | VideoError, Facts | None]]:
         """An input, piece by piece, up to one that cannot be read."""
         num_windows = 1
         while piece.first_window < num_windows:
             try:
-                pixels = self.decoders.read(piece).numpy()
+                pixels = self._read(piece, note)
             except VideoError as error:
                 yield piece, error, None
                 return
@@ -249,20 +404,73 @@ class _Decoder:
             num_windows = facts.num_windows
             piece = replace(piece, first_window=piece.first_window + WINDOWS_AT_ONCE)
 
+    def _read(self, piece: Piece, note: "_Note") -> np.ndarray:
+        """Pixels of a piece. What killed a worker or, twice, its decoder is decoded once more, alone on the machine."""
+        if note.num_deaths >= MAX_DEATHS:
+            raise VideoError(piece.source.path, "the worker that decoded it died, twice", kind="crashed")
+        if not note.num_deaths:
+            try:
+                return self._read_in(self.machine.shared(), piece, note)
+            except VideoError as error:
+                if error.kind != "crashed":
+                    raise
+        return self._read_in(self.machine.alone(), piece, note)
+
+    def _read_in(self, turn: AbstractContextManager[None], piece: Piece, note: "_Note") -> np.ndarray:
+        with turn, note.written():
+            return self.decoders.read(piece).numpy()
+
+
+@dataclass(frozen=True)
+class _Note:
+    """That a worker decodes an input."""
+
+    journal: _Journal | _RemoteJournal
+    worker: str
+    work: str
+    number: int
+    """Of the input in its part."""
+    num_deaths: int
+    """Of workers that decoded it before."""
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """It stands in the journal meanwhile, and if the worker dies, afterwards."""
+        self.journal.begin(self.worker, self.work, self.number)
+        try:
+            yield
+        finally:
+            self.journal.end(self.worker)
+
+
+def _given_up(work: str, num_lost: int) -> OpenXCLIPError:
+    return OpenXCLIPError(
+        f"the workers of {work} died {num_lost} times, and not of a video. Look at their memory (a smaller "
+        "--part-size or --batch-size, more for each --model-cpus) and at Ray's logs, then run the same command again"
+    )
+
 
 class _Model:
     """An actor: loads the model once, then computes the rows of bundles."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, journals: Sequence[_Journal | _RemoteJournal]) -> None:
         # Ray counts cores, and gives a process one thread for each; sums of other numbers of threads differ in the
         # last bits.
         torch.set_num_threads(work.num_threads)
         self.layout = work.layout
         self.engine = Engine.load(work.model, work.inference)
         self.label_set = self.engine.label_set(work.texts)
+        self.journals = journals
+        self.name = uuid.uuid4().hex
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        bundle: _Bundle = pickle.loads(row["bundle"])
+        bundle: _Bundle | OpenXCLIPError = pickle.loads(row["bundle"])
+        if isinstance(bundle, OpenXCLIPError):
+            return {"done": row["bundle"]}
+        work = f"part {bundle.part}, bundle {bundle.number}"
+        _, num_lost = self.journals[bundle.part % len(self.journals)].begin_work(self.name, work)
+        if num_lost > MAX_LOST:
+            return {"done": pickle.dumps(_given_up(work, num_lost))}
         runner = tag_runner(self.engine, self.label_set, self.layout, bundle)
         rows: dict[int, list[TagRow]] = {}
         seconds: dict[int, float] = {}

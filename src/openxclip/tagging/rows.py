@@ -11,7 +11,7 @@ import numpy as np
 
 from openxclip.errors import InputError, MissingExtraError
 from openxclip.tagging.decoding import Facts
-from openxclip.tagging.sources import Source
+from openxclip.tagging.sources import Source, extra_table, unfit_column
 
 try:
     import pyarrow as pa
@@ -72,29 +72,20 @@ def extra_columns(sources: Sequence[Source]) -> tuple[tuple[str, Any], ...]:
     """Name and type of the manifest's own columns.
 
     Raises:
-        InputError: one has the name of a column of ours, or values that no column can hold.
+        InputError: one has the name of a column of ours, or a type that Parquet has not.
     """
-    names = list(dict.fromkeys(name for source in sources for name in source.extra))
+    schema = extra_table(sources).schema
     taken = {name for name, _ in _COLUMNS} | {"all_scores", "embedding", "content_hash"}
-    if clash := [name for name in names if name in taken]:
+    if clash := [name for name in schema.names if name in taken]:
         raise InputError(
             f"the manifest's column {clash[0]!r} has the name of a column of the output; rename it"
         )
-    return tuple((name, _type_of(name, sources)) for name in names)
-
-
-def _type_of(name: str, sources: Sequence[Source]) -> Any:
-    """The Arrow type that holds all values; text where there are none."""
-    try:
-        kind = pa.array([source.extra.get(name) for source in sources]).type
-        kind = pa.string() if pa.types.is_null(kind) else kind
-        pq.write_table(pa.table({name: pa.array([], kind)}), pa.BufferOutputStream())  # not all types can be
-    except (pa.ArrowException, OverflowError) as error:
-        raise InputError(
-            f"the manifest's column {name!r} cannot be kept: {error}. Give all its rows values of one type, or leave "
-            "it out"
-        ) from error
-    return kind
+    for field in schema:
+        try:
+            pq.write_table(pa.table({field.name: pa.array([], field.type)}), pa.BufferOutputStream())
+        except pa.ArrowException as error:
+            raise InputError(unfit_column(field.name, error)) from error
+    return tuple((field.name, field.type) for field in schema)
 
 
 def scored_row(
@@ -120,10 +111,9 @@ def scored_row(
         "labels": [layout.labels[k] for k in best],
         "scores": scores[best].tolist(),
         **_ids(layout),
-        **source.extra,
     }
     if layout.all_scores:
-        row["all_scores"] = scores.tolist()
+        row["all_scores"] = scores
     if embedding is not None:
         row["embedding"] = embedding.astype(np.float16)
     if layout.content_hash:
@@ -133,7 +123,7 @@ def scored_row(
 
 def error_row(layout: Layout, source: Source, kind: str, text: str) -> dict[str, Any]:
     """The one row of an input that cannot be read."""
-    return {"path": source.path, "error_kind": kind, "error": text, **_ids(layout), **source.extra}
+    return {"path": source.path, "error_kind": kind, "error": text, **_ids(layout)}
 
 
 def _ids(layout: Layout) -> Mapping[str, str]:
@@ -141,7 +131,38 @@ def _ids(layout: Layout) -> Mapping[str, str]:
 
 
 def table(layout: Layout, rows: Mapping[int, Sequence[Mapping[str, Any]]]) -> Any:
-    """Rows of the inputs of a part, by the number of the input, as an Arrow table of the job's schema."""
+    """Rows of the inputs of a part, by the number of the input, as an Arrow table of the layout's schema.
+
+    The manifest's own columns are null: `with_extra` fills them.
+    """
     schema = layout.schema()
     numbered = [{**row, "input_number": number} for number in sorted(rows) for row in rows[number]]
     return pa.table({name: [row.get(name) for row in numbered] for name in schema.names}, schema=schema)
+
+
+def with_extra(layout: Layout, rows: Any, extra: Any) -> Any:
+    """Rows of a part with the manifest's own columns, of which `extra` has a row for each input of the part."""
+    names = [name for name, _ in layout.extra]
+    if not names:
+        return rows
+    taken = extra.take(rows["input_number"])
+    columns = {
+        name: taken[name].cast(kind) if name in names else rows[name]
+        for name, kind in zip(layout.schema().names, layout.schema().types, strict=True)
+    }
+    return pa.table(columns, schema=layout.schema())
+
+
+def by_input(rows: Any) -> dict[int, Any]:
+    """Rows of a part -> those of each input, by its number."""
+    numbers = rows["input_number"].to_numpy()
+    values, starts = np.unique(numbers, return_index=True)
+    ends = [*starts[1:], len(numbers)]
+    return {int(n): rows.slice(int(a), int(b) - int(a)) for n, a, b in zip(values, starts, ends, strict=True)}
+
+
+def joined(layout: Layout, rows: Mapping[int, Any]) -> Any:
+    """Tables of inputs, by their numbers, as the table of their part."""
+    schema = layout.schema()
+    tables = [rows[number] for number in sorted(rows)]
+    return pa.concat_tables(one if one.schema.equals(schema) else one.cast(schema) for one in tables)

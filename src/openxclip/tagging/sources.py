@@ -1,6 +1,7 @@
 """Where the videos of a job come from: folders, manifests, tar shards, on this machine or in an object store.
 
-Everything is listed through fsspec, whose local file system is one among others. Needs fsspec and pyarrow.
+Everything is listed through fsspec. Paths of this machine are absolute: what a job is asked for does not depend on the
+folder it is started in. Needs fsspec and pyarrow.
 """
 
 import csv
@@ -9,9 +10,9 @@ import json
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from openxclip.data.manifest import VIDEO_SUFFIXES
@@ -19,6 +20,7 @@ from openxclip.errors import InputError, MissingExtraError, VideoError
 
 try:
     import fsspec
+    import pyarrow as pa
     import pyarrow.parquet as pq
 except ImportError as error:
     raise MissingExtraError(str(error.name), "tag") from error
@@ -32,42 +34,85 @@ WHOLE_BYTES = (
 )  # a remote file up to this size is fetched at once; of a larger one what the decoder asks for
 
 
+@dataclass(frozen=True, eq=False)
+class ManifestRow:
+    """The manifest's own columns of one input: a row of an Arrow table, with the types that the manifest gives."""
+
+    columns: Any
+    """Arrow table, shared by the rows of a manifest."""
+    number: int
+
+
 @dataclass(frozen=True)
 class Source:
     """One input of a job."""
 
     path: str
-    """As it stands in the output: an address, or SHARD.tar::MEMBER."""
+    """As it stands in the output: an absolute path, an address, or SHARD.tar::MEMBER."""
     offset_bytes: int | None = None
     """Where a member of a shard begins; None for a file of its own."""
     size_bytes: int | None = None
     """Of a member."""
-    extra: dict[str, Any] = field(default_factory=dict, compare=False)
-    """Further columns of the manifest."""
+    extra: ManifestRow | None = field(default=None, compare=False)
+    """Further columns of the manifest. Other processes do not get them."""
+    problem: str | None = None
+    """Why it cannot be read, where that is known from listing it."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Between processes a source travels without its manifest's table."""
+        return {**self.__dict__, "extra": None}
 
     @property
     def address(self) -> str:
         """Of the file; of a member that of its shard."""
-        return self.path if self.offset_bytes is None else self.path.rpartition("::")[0]
+        return self.path if self.offset_bytes is None else _split(self.path)[0]
 
     def open(self) -> BinaryIO:
         """A seekable file.
 
         Raises:
-            VideoError: it cannot be opened; kind "missing".
+            VideoError: it cannot be opened; kind "missing" where there is none, "unreadable" otherwise.
         """
+        if self.problem is not None:
+            raise VideoError(self.path, self.problem)
         try:
-            system, name = file_system(self.address)
             if self.offset_bytes is not None:
-                start, size = self.offset_bytes, self.size_bytes or 0
-                return io.BytesIO(system.cat_file(name, start=start, end=start + size))
-            if is_remote(self.address) and (system.size(name) or 0) <= WHOLE_BYTES:
+                return self._open_member(self.offset_bytes, self.size_bytes or 0)
+            if _names_member(self.path):
+                return source_at(self.path).open()
+            system, name = file_system(self.path)
+            if is_remote(self.path) and (system.size(name) or 0) <= WHOLE_BYTES:
                 return io.BytesIO(system.cat_file(name))
             return system.open(name, "rb")
-        except FileNotFoundError as error:
-            raise VideoError(self.path, "there is no such file", kind="missing") from error
+        except VideoError:
+            raise
         except Exception as error:
-            raise VideoError(self.path, f"it cannot be opened ({type(error).__name__}: {error})") from error
+            if _is_missing(self.address, error):
+                raise VideoError(self.path, "there is no such file", kind="missing") from error
+            raise VideoError(self.path, f"it cannot be opened ({_cause(error)})") from error
+
+    def _open_member(self, start: int, size: int) -> BinaryIO:
+        system, name = file_system(self.address)
+        data = system.cat_file(name, start=start, end=start + size)
+        if len(data) < size:
+            raise VideoError(self.path, f"its shard ends after {len(data)} of its {size} bytes")
+        return io.BytesIO(data)
+
+
+def _is_missing(address: str, error: Exception) -> bool:
+    """Whether an error says that there is no such file. fsspec says so of every failure of a web server."""
+    if not isinstance(error, FileNotFoundError):
+        return False
+    if not address.startswith(("http://", "https://")) or error.__cause__ is None:
+        return True
+    return getattr(error.__cause__, "status", None) in (404, 410)
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong, in words."""
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
 
 
 def source_at(path: str) -> Source:
@@ -76,38 +121,91 @@ def source_at(path: str) -> Source:
     Raises:
         VideoError: there is no such shard or member.
     """
-    shard, sign, member = path.rpartition("::")
-    if not sign or not shard.lower().endswith(".tar") or _exists(path):
+    if not _names_member(path):
         return Source(path)
+    shard, _, member = _split(path)
     try:
         system, name = file_system(shard)
-        found = next((source for source in _members(system, name, shard) if source.path == path), None)
-    except (OSError, tarfile.TarError) as error:
-        raise VideoError(path, f"its shard cannot be read ({error})", kind="missing") from error
-    if found is None:
-        raise VideoError(path, f"its shard holds no {member}", kind="missing")
-    return found
+        members = list(_members(system, name, shard))
+    except Exception as error:
+        kind = "missing" if _is_missing(shard, error) else "unreadable"
+        raise VideoError(path, f"its shard cannot be read ({_cause(error)})", kind=kind) from error
+    found = next((source for source in members if source.path == path), None)
+    if found is not None:
+        return found
+    if members and members[-1].problem is not None:
+        raise VideoError(path, f"its shard: {members[-1].problem}")
+    raise VideoError(path, f"its shard holds no {member}", kind="missing")
+
+
+def _split(path: str) -> tuple[str, str, str]:
+    """SHARD.tar::MEMBER at its sign: the shard, the sign and the member; the latter two are empty without one."""
+    end = path.lower().find(".tar::") + len(".tar")
+    return (path[:end], "::", path[end + 2 :]) if end >= len(".tar") else (path, "", "")
+
+
+def _names_member(path: str) -> bool:
+    """Whether a path is that of a shard's member; a file of this machine may have such a name as well."""
+    return ".tar::" in path.lower() and (is_remote(path) or not os.path.lexists(path))
 
 
 def is_remote(address: str) -> bool:
     """Whether an address names another file system than this machine's."""
-    return "://" in address and not address.startswith(("file://", "local://"))
+    return "://" in address and not address.startswith(_OF_THIS_MACHINE)
+
+
+_OF_THIS_MACHINE = ("file://", "local://")
 
 
 def file_system(address: str) -> tuple[Any, str]:
     """The file system of an address, and the name there. A path is taken as it is: its names may hold ::"""
-    if "://" in address:
+    if is_remote(address):
         return fsspec.core.url_to_fs(address)
-    return fsspec.filesystem("file"), os.path.abspath(Path(address).expanduser())  # noqa: PTH100 without ..
+    return fsspec.filesystem("file"), _local(address)
 
 
-def _exists(path: str) -> bool:
-    """Whether this machine has such a file."""
-    return not is_remote(path) and Path(path).is_file()
+def _local(address: str) -> str:
+    """The absolute path of an address of this machine."""
+    for start in _OF_THIS_MACHINE:
+        address = address.removeprefix(start)
+    if address.startswith("~") and not os.path.lexists(address):
+        address = os.path.expanduser(address)  # noqa: PTH111 leaves the names of unknown users alone
+    return os.path.abspath(address)  # noqa: PTH100 without ..
+
+
+def absolute(source: Source) -> Source:
+    """A source by its absolute path."""
+    if is_remote(source.path) or (source.path.startswith("/") and "/." not in source.path):
+        return source
+    shard, sign, member = _split(source.path)
+    path = _local(source.path) if source.offset_bytes is None else f"{_local(shard)}{sign}{member}"
+    return _with_path(source, path)
+
+
+def _with_path(source: Source, path: str) -> Source:
+    return Source(path, source.offset_bytes, source.size_bytes, source.extra, source.problem)
+
+
+class Identities:
+    """Names that are the same for the same input, however its path is spelt: symlinked folders are resolved."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def of(self, source: Source) -> str:
+        """The name of an input. A symlink to a file is an input of its own."""
+        if is_remote(source.path):
+            return source.path
+        folder, _, name = source.path.rpartition("/")
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder or "/")
+        return f"{self._folders[folder]}/{name}"
 
 
 def list_sources(address: str) -> list[Source]:
     """All inputs that an address stands for, in an order that is the same each time.
+
+    A shard or folder that cannot be read is one input with its `problem`, behind those members that can be.
 
     Args:
         address: a video, a folder of videos, a manifest (CSV, TSV, JSON lines, Parquet), tar shards (one, a folder, or
@@ -124,32 +222,81 @@ def list_sources(address: str) -> list[Source]:
     except ImportError as error:
         raise InputError(f"{address}: {error}") from error
     except Exception as error:
-        raise InputError(f"{address} cannot be listed ({type(error).__name__}: {error})") from error
+        raise InputError(f"{address} cannot be listed ({_cause(error)})") from error
     if not sources:
         raise InputError(f"{address}: no video found; known endings are {', '.join(sorted(VIDEO_SUFFIXES))}")
-    return _numbered(sources)
+    return sources
 
 
 def _listed(system: Any, name: str, address: str) -> Iterator[Source]:
     if any(sign in name for sign in "*?[") and not system.exists(name):
         for found in sorted(system.glob(name)):
-            yield from _file(system, found, _address(system, found, address))
-        return
-    if system.isdir(name):
-        for found in sorted(system.find(name)):
-            path = PurePosixPath(found)
-            if not path.name.startswith(".") and path.suffix.lower() in (*VIDEO_SUFFIXES, ".tar"):
+            if not system.isdir(found):
                 yield from _file(system, found, _address(system, found, address))
-        return
-    if not system.exists(name):
-        raise InputError(f"there is no {address}; give a video, a folder, a manifest or tar shards")
-    yield from _file(system, name, address)
+            elif "**" not in name:  # which gives what lies in it as well
+                yield from _folder(system, found, address)
+    elif system.isdir(name):
+        yield from _folder(system, name, address)
+    elif not system.exists(name):
+        raise InputError(_why_nothing(system, name, address))
+    else:
+        yield from _file(
+            system, name, text_of(address) if is_remote(address) else _address(system, name, address)
+        )
+
+
+def _folder(system: Any, name: str, address: str) -> Iterator[Source]:
+    files, problems = _files_below(name) if not is_remote(address) else (system.find(name), {})
+    for found in sorted([*files, *problems]):
+        path = PurePosixPath(found)
+        if found in problems:
+            yield Source(text_of(found), problem=problems[found])
+        elif not path.name.startswith(".") and path.suffix.lower() in (*VIDEO_SUFFIXES, ".tar"):
+            yield from _file(system, found, _address(system, found, address))
+
+
+def _why_nothing(system: Any, name: str, address: str) -> str:
+    try:
+        system.info(name)
+    except FileNotFoundError as error:
+        if not _is_missing(address, error):
+            return f"{address} cannot be read ({_cause(error)})"
+    return f"there is no {address}; give a video, a folder, a manifest or tar shards"
+
+
+def _files_below(folder: str) -> tuple[list[str], dict[str, str]]:
+    """Files below a folder of this machine, and what cannot be listed with the reason.
+
+    Symlinked folders are entered after the others, and each folder once: links may lead in circles.
+    """
+    files: list[str] = []
+    problems: dict[str, str] = {}
+    folders, links = [folder], list[str]()
+    entered: set[tuple[int, int]] = set()
+    while folders or links:
+        here = folders.pop() if folders else links.pop(links.index(min(links)))
+        try:
+            state = os.stat(here)  # noqa: PTH116
+            if (state.st_dev, state.st_ino) in entered:
+                continue
+            entered.add((state.st_dev, state.st_ino))
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if not entry.is_dir():
+                        files.append(entry.path)
+                    else:
+                        (links if entry.is_symlink() else folders).append(entry.path)
+        except OSError as error:
+            if here == folder:
+                raise
+            problems[here] = f"this folder cannot be listed ({error.strerror or error})"
+    return files, problems
 
 
 def _file(system: Any, name: str, address: str) -> Iterator[Source]:
     suffix = PurePosixPath(name).suffix.lower()
     if suffix == ".tar":
-        yield from _members(system, name, address)
+        yield from _shard(system, name, address)
     elif suffix in TABLE_SUFFIXES:
         yield from _rows(system, name, address, suffix)
     else:
@@ -157,71 +304,190 @@ def _file(system: Any, name: str, address: str) -> Iterator[Source]:
 
 
 def _address(system: Any, name: str, given: str) -> str:
-    """A listed name as an address, relative where the given one was."""
-    # A name that is no text cannot stand in a table: it is shown escaped, and its row says that it is missing.
-    name = name.encode("utf-8", "backslashreplace").decode()
-    if is_remote(given):
-        return system.unstrip_protocol(name)
-    if any(sign in given for sign in "*?[") and not system.exists(file_system(given)[1]):
-        return name if given.startswith("/") else os.path.relpath(name)
-    root = file_system(given)[1]
-    return given.rstrip("/") + name[len(root.rstrip("/")) :]
+    """A listed name as an address; an absolute path on this machine."""
+    return text_of(system.unstrip_protocol(name) if is_remote(given) else name)
+
+
+def text_of(name: str) -> str:
+    """A name as it can stand in a table: what is no text is shown escaped. No file is found under such a name."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _shard(system: Any, name: str, address: str) -> Iterator[Source]:
+    """The members of a shard; one of this machine that cannot be opened is an input with a problem."""
+    try:
+        yield from _members(system, name, address)
+    except OSError as error:
+        if is_remote(address):
+            raise
+        yield Source(address, problem=f"this shard cannot be opened ({error.strerror or error})")
 
 
 def _members(system: Any, name: str, address: str) -> Iterator[Source]:
-    with system.open(name, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-            if member.isfile() and PurePosixPath(member.name).suffix.lower() in VIDEO_SUFFIXES:
-                yield Source(f"{address}::{member.name}", member.offset_data, member.size)
+    """The videos of a shard, and behind them the shard itself where it is damaged. A name's second file gets #2."""
+    counts: Counter[str] = Counter()
+    with system.open(name, "rb") as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    path = PurePosixPath(member.name)
+                    is_video = path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+                    if not is_video or not member.isfile():
+                        continue
+                    counts[member.name] += 1
+                    number = "" if counts[member.name] == 1 else f"#{counts[member.name]}"
+                    shown = text_of(f"{member.name}{number}")
+                    yield Source(f"{address}::{shown}", member.offset_data, member.size)
+                # tarfile takes a header that it cannot read for the end.
+                file.seek(tar.offset)
+                is_damaged = any(file.read(tarfile.BLOCKSIZE))
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            yield Source(address, problem=f"this shard is damaged ({error})")
+            return
+    if is_damaged:
+        yield Source(address, problem="this shard is damaged: what follows its last member is no member")
 
 
 def _rows(system: Any, name: str, address: str, suffix: str) -> Iterator[Source]:
     with system.open(name, "rb") as file:
-        rows = list(_table(file, suffix, address))
-    if not rows:
+        paths, columns = _table(file, suffix, address)
+    shards: dict[str, dict[str, Source]] = {}
+    for number, path in enumerate(paths):
+        if not isinstance(path, str) or not path:
+            raise InputError(
+                f"{address}, row {number + 1}: the path is {path!r}; it must be a path or an address"
+            )
+        source = _entry(path, address, shards)
+        extra = ManifestRow(columns, number) if columns.num_columns else None
+        yield Source(source.path, source.offset_bytes, source.size_bytes, extra, source.problem)
+
+
+def _entry(path: str, manifest: str, shards: dict[str, dict[str, Source]]) -> Source:
+    """What a row of a manifest names: a file, or the member of a shard."""
+    path = text_of(path)
+    if "://" not in path and not path.startswith("/"):
+        beside = f"{manifest.rpartition('/')[0]}/{path}"
+        is_home = path.startswith("~/") and not os.path.lexists(beside)
+        path = os.path.expanduser(path) if is_home else beside  # noqa: PTH111
+    if not is_remote(path):
+        path = _local(path)
+    if not _names_member(path):
+        return Source(path)
+    shard = _split(path)[0]
+    if shard not in shards:
+        try:
+            system, name = file_system(shard)
+            shards[shard] = {source.path: source for source in _members(system, name, shard)}
+        except Exception:  # noqa: BLE001 its inputs are tried again, and are errors then
+            shards[shard] = {}
+    return shards[shard].get(path, Source(path))
+
+
+def _table(file: BinaryIO, suffix: str, address: str) -> tuple[list[Any], Any]:
+    """The paths of a manifest, and an Arrow table of its other columns."""
+    if suffix == ".parquet":
+        table = pq.read_table(file)
+    else:
+        table = _guessed(list(_records(file.read().decode("utf-8-sig"), suffix, address)))
+    names = table.column_names
+    if not table.num_rows:
         raise InputError(f"{address} has no rows")
-    column = next((column for column in PATH_COLUMNS if column in rows[0]), None)
+    column = next((column for column in PATH_COLUMNS if column in names), None)
     if column is None:
         raise InputError(
             f"{address} needs a column that says where the videos are: one of {', '.join(PATH_COLUMNS)}; it has "
-            f"{', '.join(map(str, rows[0]))}"
+            f"{', '.join(names)}"
         )
-    folder = address.rpartition("/")[0]
-    for number, row in enumerate(rows, start=1):
+    if len(set(names)) < len(names):
+        raise InputError(f"{address} has several columns of one name: {', '.join(names)}; rename them")
+    return table[column].to_pylist(), _plain(table.drop_columns([column]))
+
+
+def _plain(table: Any) -> Any:
+    """Without dictionaries, whose numbers differ from part to part, and without a writer's own metadata."""
+    columns = {
+        name: column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+    return pa.table(columns)
+
+
+def _records(text: str, suffix: str, address: str) -> Iterator[dict[str, Any]]:
+    if suffix in (".jsonl", ".ndjson"):
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                yield _json_object(line, f"{address}, line {number}")
+        return
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",")
+    for number, row in enumerate(reader, start=1):
         if None in row:
             raise InputError(f"{address}, row {number}: it has more values than the header has names")
-        if not isinstance(path := row.get(column), str) or not path:
-            raise InputError(
-                f"{address}, row {number}: {column} is {path!r}; it must be a path or an address"
-            )
-        is_whole = "://" in path or path.startswith("/") or not folder
-        extra = {name: value for name, value in row.items() if name != column}
-        yield Source(path if is_whole else f"{folder}/{path}", extra=extra)
+        yield row
 
 
-def _table(file: BinaryIO, suffix: str, address: str) -> Iterable[dict[str, Any]]:
-    if suffix == ".parquet":
-        return pq.read_table(file).to_pylist()
-    text = file.read().decode("utf-8-sig")
-    if suffix in (".jsonl", ".ndjson"):
-        lines = enumerate(text.split("\n"), start=1)
-        return [_json_object(line, f"{address}, line {number}") for number, line in lines if line.strip()]
-    return list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ","))
+def _guessed(records: Sequence[dict[str, Any]]) -> Any:
+    """Records as an Arrow table: of each column the type that holds all its values; text where there are none."""
+    columns: dict[str, Any] = {}
+    for name in dict.fromkeys(name for record in records for name in record):
+        values = [record.get(name) for record in records]
+        if name in PATH_COLUMNS and all(isinstance(value, str | None) for value in values):
+            columns[name] = pa.array(values, pa.string())
+            continue
+        try:
+            columns[name] = pa.array(values)
+        except (pa.ArrowException, OverflowError) as error:
+            raise InputError(unfit_column(name, error)) from error
+        if pa.types.is_null(columns[name].type):
+            columns[name] = columns[name].cast(pa.string())
+    return pa.table(columns)
+
+
+def unfit_column(name: str, error: Exception) -> str:
+    """What is wrong with a column that cannot be kept, and what helps."""
+    return (
+        f"the manifest's column {name!r} cannot be kept: {error}. Give all its rows values of one type, or leave it "
+        "out"
+    )
 
 
 def _json_object(line: str, place: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: it is no JSON ({error})") from error
     if not isinstance(value, dict):
         raise InputError(f'{place}: it must be an object such as {{"path": "a.mp4"}}')
+    return _as_text(value)
+
+
+def _as_text(value: Any) -> Any:
+    """A JSON value whose strings are text: JSON can escape half a character, which no table holds."""
+    if isinstance(value, str):
+        return text_of(value)
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    if isinstance(value, dict):
+        return {text_of(name): _as_text(item) for name, item in value.items()}
     return value
 
 
-def _numbered(sources: list[Source]) -> list[Source]:
-    """Refuse a path that stands twice in a listing of files; a manifest may name a video as often as it likes."""
-    counts = Counter(source.path for source in sources if source.offset_bytes is not None)
-    if repeated := [path for path, count in counts.items() if count > 1]:
-        raise InputError(f"{repeated[0]} stands twice in its shard; give each member a name of its own")
-    return sources
+def extra_table(sources: Sequence[Source]) -> Any:
+    """The manifests' own columns as an Arrow table, a row for each source; null where a source has none.
+
+    Raises:
+        InputError: several manifests give a column types that do not fit.
+    """
+    rows = [source.extra for source in sources]
+    tables = {id(row.columns): row.columns for row in rows if row is not None}
+    if not tables:
+        return pa.table({})
+    starts, start = dict[int, int](), 0
+    for key, table in tables.items():
+        starts[key] = start
+        start += table.num_rows
+    try:
+        whole = pa.concat_tables(list(tables.values()), promote_options="permissive")
+    except pa.ArrowException as error:
+        raise InputError(f"the columns of the manifests do not fit together: {error}") from error
+    numbers = [None if row is None else starts[id(row.columns)] + row.number for row in rows]
+    return whole.take(pa.array(numbers, pa.int64()))

@@ -1,10 +1,9 @@
 """A whole job: list the inputs, compute what is not done, write it part by part."""
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from openxclip.checkpoints.source import ModelSource
@@ -17,10 +16,10 @@ from openxclip.tagging.identity import label_set_id, model_id
 from openxclip.tagging.local import TagRow, tag_runner
 from openxclip.tagging.options import RowOptions, RunOptions
 from openxclip.tagging.output import Output, Part
-from openxclip.tagging.rows import SCHEMA_VERSION, Layout, extra_columns, table
+from openxclip.tagging.rows import SCHEMA_VERSION, Layout, by_input, extra_columns, joined, table, with_extra
 from openxclip.tagging.runner import Finished, Runner
-from openxclip.tagging.sources import Source, list_sources
-from openxclip.tagging.workers import Decoders
+from openxclip.tagging.sources import Source, absolute, extra_table, list_sources
+from openxclip.tagging.workers import Decoders, num_cores
 from openxclip.text.label_texts import LabelTexts
 from openxclip.video.source import VideoLimits
 
@@ -120,7 +119,7 @@ class Job:
         Raises:
             InputError: there are no inputs, or the output holds another job.
         """
-        sources = list_sources(inputs) if isinstance(inputs, str) else list(inputs)
+        sources = list_sources(inputs) if isinstance(inputs, str) else [absolute(source) for source in inputs]
         layout = self._layout(sources)
         with self.output.alone():
             yield from self._run(sources, layout)
@@ -144,7 +143,7 @@ class Job:
             to_do = [part for part in to_do if part.name in done]
             if not to_do:
                 return
-        num_decoders = self.options.decoders or os.cpu_count() or 1
+        num_decoders = self.options.decoders or num_cores()
         label_set = self.engine.label_set(self.texts)
         with Decoders(self.plan(), num_decoders, self.options.decode_seconds) as decoders:
             runner = tag_runner(self.engine, label_set, layout, decoders)
@@ -160,7 +159,7 @@ class Job:
             model=self.source,
             inference=self.engine.options,
             texts=self.texts,
-            layout=layout,
+            layout=replace(layout, extra=()),
             plan=self.plan(),
             decode_seconds=options.decode_seconds,
             num_threads=options.model_threads or max(1, math.ceil(options.model_cpus)),
@@ -174,7 +173,7 @@ class Job:
             num_decoders=options.decoders,
         )
         for done in run_parts(parts, work, cluster):
-            self.output.write(done.part, done.table)
+            self.output.write(done.part, with_extra(layout, done.table, extra_table(done.part.sources)))
             self._tally.add_part(len(done.part.sources), done.video_seconds, done.errors)
             yield self._progress(num_before)
 
@@ -182,22 +181,21 @@ class Job:
         self, runner: Runner[TagRow], layout: Layout, part: Part, num_before: int, *, is_retry: bool
     ) -> Iterator[Progress]:
         """Compute a part, or only the errors of one that is there, and write it."""
-        kept = self._kept_rows(part) if is_retry else {}
-        missing = [i for i in range(len(part.sources)) if i not in kept]
-        rows: dict[int, Sequence[TagRow]] = dict(kept)
+        rows = self._kept_rows(part) if is_retry else {}
+        missing = [i for i in range(len(part.sources)) if i not in rows]
+        extra = extra_table(part.sources)
         for finished in runner.run([part.sources[i] for i in missing]):
-            rows[missing[finished.number]] = finished.rows
+            number = missing[finished.number]
+            # As a table at once: Python's own numbers take ten times the memory.
+            rows[number] = with_extra(layout, table(layout, {number: finished.rows}), extra)
             self._tally.add(finished)
             yield self._progress(num_before)
-        self.output.write(part, table(layout, rows))
+        self.output.write(part, joined(layout, rows))
 
-    def _kept_rows(self, part: Part) -> dict[int, list[TagRow]]:
-        """Rows of a part's inputs that are no errors, by the number of the input."""
-        kept: dict[int, list[TagRow]] = {}
-        for row in self.output.read(part).to_pylist():
-            if row["error_kind"] is None:
-                kept.setdefault(row["input_number"], []).append(row)
-        return kept
+    def _kept_rows(self, part: Part) -> dict[int, Any]:
+        """Tables of a part's inputs that are no errors, by the number of the input."""
+        rows = self.output.read(part)
+        return by_input(rows.filter(rows["error_kind"].is_null()))
 
     def _progress(self, num_before: int) -> Progress:
         tally = self._tally
@@ -215,10 +213,14 @@ class Job:
         return sum(len(part.sources) for part in self._parts)
 
     def summary(self) -> Summary:
-        """What the job came to, from what it wrote."""
+        """What the job came to, from what it wrote.
+
+        Raises:
+            InputError: the job is not done: there are fewer inputs in its parts than are known.
+        """
         tally = self._tally
-        names = [part.name for part in self._parts if part.name in self.output.done()]
-        num_rows, num_errors = self.output.count(names)
+        self.output.check_complete(self._parts)
+        num_rows, num_errors = self.output.count(part.name for part in self._parts)
         return Summary(
             output=self.output.address,
             num_inputs=self.num_inputs,
@@ -253,6 +255,10 @@ class Job:
             "labels": list(layout.labels),
             "precision": str(self.engine.model.logit_scale.dtype).removeprefix("torch."),
             "frames": self.engine.model.config.num_frames,
+            "shortlist": self.engine.options.shortlist,
+            "int8": self.engine.options.runtime.int8,
+            "max_seconds": self.limits.max_seconds,
+            "max_frame_px": self.limits.max_frame_px,
             "columns": [[name, str(kind)] for name, kind in layout.extra],
             **asdict(self.rows),
         }
@@ -296,7 +302,7 @@ def tag(
         limits: videos beyond them become error rows.
 
     Raises:
-        InputError: there are no inputs, or the output holds another job.
+        InputError: there are no inputs, the output holds another job, or decoders do not start.
     """
     source = model if isinstance(model, ModelSource) else ModelSource(source=str(model))
     texts = labels if isinstance(labels, LabelTexts) else LabelTexts(labels=labels)

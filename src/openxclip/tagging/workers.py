@@ -1,7 +1,8 @@
 """Processes that decode: one that dies or hangs takes one video with it, and no other.
 
 Each works on one video at a time, so that it is known which video ended it. A video whose process died is tried once
-more while no other is decoded: what its neighbours took, memory above all, does not count against it.
+more while no other is decoded: what its neighbours took, memory above all, does not count against it. A process that
+does not start is no video's fault, and stops the job.
 """
 
 import contextlib
@@ -17,14 +18,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openxclip.errors import VideoError
-from openxclip.tagging.decoding import Facts, Piece, Plan, decode
+from openxclip.errors import InputError, VideoError
+from openxclip.tagging.decoding import Facts, LastFile, Piece, Plan, decode
 
 START_SECONDS = 120.0
+START_TRIES = 3
+"""Of a process that follows others that did start."""
+
+START_HELP = (
+    'decoders are processes that import the main module: call openxclip below `if __name__ == "__main__":` in a file, '
+    "not from standard input, and keep files named like a module of Python (types.py) out of the current folder"
+)
 READY = "ready"
 
 CRASH_HOOK = "OPENXCLIP_TEST_CRASH"
 """Names a file whose decoder calls os.abort, for tests."""
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class StartError(InputError):
+    """A process did not start."""
 
 
 class Decoders:
@@ -34,7 +51,8 @@ class Decoders:
         self.num_decoders = num_decoders
         self._plan = plan
         self._max_seconds = max_seconds
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[_Worker | StartError] = queue.SimpleQueue()
+        self._has_started = False
         self._workers: list[_Worker] = []
         self._facts: dict[tuple[int, int], Facts] = {}
         self._lock = threading.Lock()
@@ -54,6 +72,7 @@ class Decoders:
 
         Raises:
             VideoError: the video cannot be read; or its decoder died twice, or took too long.
+            InputError: decoders do not start.
         """
         try:
             with self._turns.among_others():
@@ -74,21 +93,43 @@ class Decoders:
                 raise VideoError(piece.source.path, reason, kind="crashed") from None
 
     def _decode(self, piece: Piece) -> tuple[np.ndarray, Facts]:
-        worker = self._idle.get()
+        worker = self._ready_worker()
         try:
             answer = worker.decode(piece, self._max_seconds)
-        except EOFError:
-            self._replace(worker)
+        except VideoError:
+            self._idle.put(worker)
             raise
         except TimeoutError:
             self._replace(worker)
             reason = f"decoding took longer than {self._max_seconds:g} s"
             raise VideoError(piece.source.path, reason, kind="too-slow") from None
-        except BaseException:
-            self._idle.put(worker)
+        except BaseException:  # the process died, or the pipe holds the rest of an answer
+            self._replace(worker)
             raise
         self._idle.put(worker)
         return answer
+
+    def _ready_worker(self) -> "_Worker":
+        """An idle process that has started. Once one cannot be started, all who wait are told."""
+        for tries in range(1, START_TRIES + 1):
+            worker = self._idle.get()
+            if isinstance(worker, StartError):
+                self._idle.put(worker)
+                raise worker
+            try:
+                worker.wait_until_ready()
+            except StartError as error:
+                if not self._has_started or tries == START_TRIES:
+                    self._idle.put(error)
+                    raise
+                self._replace(worker)
+            except BaseException:
+                self._replace(worker)
+                raise
+            else:
+                self._has_started = True
+                return worker
+        raise AssertionError
 
     def facts_of(self, piece: Piece) -> Facts:
         """The facts about a piece that was read; once."""
@@ -163,7 +204,6 @@ class _Worker:
             TimeoutError: it took too long.
         """
         try:
-            self._wait_until_ready()
             self._ours.send(piece)
             if not self._ours.poll(max_seconds):
                 raise TimeoutError
@@ -173,17 +213,30 @@ class _Worker:
             shape, facts = answer
             pixels = np.empty(shape, np.uint8)
             self._ours.recv_bytes_into(pixels.data.cast("B"))
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except (VideoError, TimeoutError):
+            raise
+        except OSError as error:  # of the pipe: broken, reset, or at its end within a message
             raise EOFError from error
         return pixels, facts
 
-    def _wait_until_ready(self) -> None:
-        """Starting is not decoding: it has a time of its own."""
+    def wait_until_ready(self) -> None:
+        """Starting is not decoding: it has a time of its own.
+
+        Raises:
+            StartError: the process died before it was ready, or is not ready in time.
+        """
         if self._is_ready:
             return
-        if not self._ours.poll(START_SECONDS):
-            raise EOFError
-        self._is_ready = self._ours.recv() == READY
+        try:
+            if not self._ours.poll(START_SECONDS):
+                raise StartError(f"a decoding process did not start within {START_SECONDS:g} s; {START_HELP}")
+            self._is_ready = self._ours.recv() == READY
+        except (EOFError, ConnectionError) as error:
+            self._process.join(5)
+            raise StartError(
+                f"a decoding process ended before it began (exit status {self._process.exitcode}; what it printed "
+                f"stands above); {START_HELP}"
+            ) from error
 
     def end(self) -> None:
         """End the process, whatever it does."""
@@ -194,15 +247,17 @@ class _Worker:
 
 def _serve(connection: Connection, plan: Plan) -> None:
     """The loop of a process: a piece comes in; the shape of its pixels and its facts, then the pixels go out."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     connection.send(READY)
-    with contextlib.suppress(EOFError, KeyboardInterrupt):
+    last_file = LastFile()
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             piece: Piece = connection.recv()
             if os.environ.get(CRASH_HOOK) and piece.source.path.endswith(os.environ[CRASH_HOOK]):
                 os.abort()
             try:
-                pixels, facts = decode(piece, plan)
+                pixels, facts = decode(piece, plan, last_file.open)
             except VideoError as error:
                 connection.send(error)
                 continue
@@ -212,3 +267,11 @@ def _serve(connection: Connection, plan: Plan) -> None:
                 continue
             connection.send((pixels.shape, facts))
             connection.send_bytes(pixels.data.cast("B"))
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, also while it hangs on a file."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

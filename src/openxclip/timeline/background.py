@@ -44,6 +44,7 @@ class Background:
             InputError: there are no windows.
         """
         _check_any(logits)
+        logits = logits.astype(np.float64)
         ceilings = _half_way(logits.max(axis=0))
         strength = float(_log_sum_exp(logits - ceilings).max())
         return cls(ceilings=ceilings, strength=strength, num_windows=len(logits))
@@ -56,6 +57,7 @@ class Background:
             InputError: there are no windows.
         """
         _check_any(logits)
+        logits = logits.astype(np.float64)
         ceilings = _half_way(_most(logits))
         strength = float(_most(_log_sum_exp(logits - ceilings)[:, None])[0])
         return cls(ceilings=ceilings, strength=strength, num_windows=len(logits))

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
@@ -19,10 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openxclip.checkpoints.source import ModelSource
 from openxclip.errors import InputError, VideoError
 from openxclip.inference import pipeline
 from openxclip.inference.engine import Engine
 from openxclip.inference.label_set import LabelSet
+from openxclip.inference.options import InferenceOptions
 from openxclip.inference.pipeline import Scored
 from openxclip.inference.scoring import mean_over_views
 from openxclip.inference.views import Views
@@ -46,6 +47,8 @@ WINDOWS_AHEAD = 4  # decoded beyond a batch while the model computes
 
 Pass = Callable[[Iterable[PlayedFrame | Break]], Iterator[PlayedFrame | Break]]
 """Looks at what is played, and passes it on."""
+Compute = Callable[[Tensor, LabelSet], Tensor]
+"""Views uint8 (B, T, 3, S, S) and a label set -> logits (B, K)."""
 
 
 class FilePlaying(Playing, Protocol):
@@ -101,29 +104,31 @@ class Watcher:
     def __init__(
         self,
         engine: Engine,
-        labels: LabelTexts | Sequence[str],
+        labels: LabelTexts | LabelSet | Sequence[str],
         *,
         windows: WindowOptions | None = None,
         rules: SegmentRules | None = None,
         limits: VideoLimits | None = None,
         model: str = "",
+        compute: Compute | None = None,
     ) -> None:
         """
         Args:
             engine: the model.
-            labels: class names, or `LabelTexts` for templates and descriptions.
+            labels: class names, `LabelTexts` for templates and descriptions, or a set that the engine encoded.
             windows: what is looked at.
             rules: when a segment begins and ends.
             limits: what a video may cost; by default it may be of any length.
             model: how the model is called in results.
+            compute: scores a batch of windows; by default `engine.logits`, in the caller's thread.
         """
-        texts = labels if isinstance(labels, LabelTexts) else LabelTexts(labels=labels)
         self.engine, self.model = engine, model
         self.options, self.rules = windows or WindowOptions(), rules or SegmentRules()
         self.options.check()
         self.rules.check()
         self.limits = limits or VideoLimits(max_seconds=math.inf)
-        self.label_set: LabelSet = engine.label_set(texts)
+        self.label_set = _encoded(engine, labels)
+        self._compute: Compute = compute or engine.logits
         self.background: Background | None = None
         """What "none of these" is calibrated with; see `calibrate`."""
         self.is_own_background = False
@@ -258,7 +263,10 @@ class Watcher:
         self, items: Iterable[Window | Unseen | Break]
     ) -> Iterator[tuple[Span | Break, np.ndarray | None]]:
         """All items in order; with each window that was seen its logits (V, K)."""
-        compute = partial(self.engine.logits, labels=self.label_set)
+
+        def compute(pixels: Tensor) -> Tensor:
+            return self._compute(pixels, self.label_set)
+
         for outcome in pipeline.run(items, _pixels, compute, self.engine.flow):
             logits = outcome.scores.float().numpy() if isinstance(outcome, Scored) else None
             yield _without_pixels(outcome.item), logits
@@ -329,6 +337,12 @@ def _cells_at(cuts_seconds: Sequence[float], window: int | None) -> Iterator[Cel
         yield Cell(cut, window if position == len(cuts_seconds) else None, is_cut=True)
 
 
+def _encoded(engine: Engine, labels: LabelTexts | LabelSet | Sequence[str]) -> LabelSet:
+    if isinstance(labels, LabelSet):
+        return labels
+    return engine.label_set(labels if isinstance(labels, LabelTexts) else LabelTexts(labels=labels))
+
+
 def _pixels(item: Window | Unseen | Break) -> Tensor:
     if isinstance(item, Window):
         return item.pixels
@@ -380,3 +394,37 @@ def _ahead(items: Iterator[Item], size: int) -> Generator[Item]:
     finally:
         is_over.set()
         thread.join()
+
+
+def timeline(
+    video: VideoSource,
+    labels: LabelTexts | Sequence[str],
+    model: str | ModelSource = "microsoft/xclip-base-patch32",
+    *,
+    background: Sequence[str] = (),
+    windows: WindowOptions | None = None,
+    rules: SegmentRules | None = None,
+    inference: InferenceOptions | None = None,
+    limits: VideoLimits | None = None,
+) -> Timeline:
+    """What happens when in a video. For many of them build a `Watcher` once.
+
+    Args:
+        video: a path, bytes or a file.
+        labels: class names, or `LabelTexts` for templates and descriptions.
+        model: what `openxclip.load` takes.
+        background: footage in which none of the labels happens, or "self"; see `Watcher.calibrate_with`.
+        windows: what is looked at.
+        rules: when a segment begins and ends.
+        inference: how the model runs.
+        limits: what the video may cost; by default it may be of any length.
+
+    Raises:
+        VideoError: the video cannot be opened, or not one frame can be decoded.
+        InputError: settings that mean nothing.
+    """
+    source = model if isinstance(model, ModelSource) else ModelSource(source=str(model))
+    engine = Engine.load(source, inference)
+    watcher = Watcher(engine, labels, windows=windows, rules=rules, limits=limits, model=source.source)
+    watcher.calibrate_with(background)
+    return watcher.watch(video)

@@ -27,7 +27,7 @@ from openxclip.video.source import (
 
 JUMP_SECONDS = 10.0  # a longer step of the time stamps is a jump of the clock, and no time
 LIVE_GAP_SECONDS = 1.0  # a live stream that shows no frame for longer has lost some
-RECOVERY_SECONDS = 10.0  # from damage on, where no key frame comes
+RECOVERY_SECONDS = 60.0  # from damage on, where no key frame comes
 USUAL_RATE = Fraction(25)  # frames a second, where a stream does not tell
 MAX_ERRORS = 100  # of the container, one after the other
 MAX_AHEAD_BYTES = 256 << 20
@@ -142,6 +142,8 @@ class Player:
             JUMP_SECONDS if is_live or self.stated_seconds is None else self.stated_seconds,
         )
         self._last_pts: int | None = None  # of the packets, once all are read
+        self._waits_for_key = False
+        self._most_skipped = round(RECOVERY_SECONDS * self.frame_rate)
 
     def _stated_seconds(self) -> float | None:
         stream = self._stream
@@ -225,11 +227,15 @@ class Player:
         return seconds - shown > max(LIVE_GAP_SECONDS, 3 / float(self.frame_rate))
 
     def _images(self) -> Iterator[Any]:
+        skipped = 0
         for packet in self._packets():
             if isinstance(packet, _Damage):
                 yield packet
-                continue
-            yield from self._decoded(packet)
+            elif self._waits_for_key and not packet.is_keyframe and skipped < self._most_skipped:
+                skipped += 1
+            else:
+                self._waits_for_key, skipped = False, 0
+                yield from self._decoded(packet)
         yield from self._decoded(None)
 
     def _decoded(self, packet: Any) -> Iterator[Any]:
@@ -238,6 +244,9 @@ class Player:
         except av.FFmpegError as error:
             self._limits.check_frame(self.name, self._decoder.width, self._decoder.height)
             yield _Damage(f"it cannot be decoded ({error.strerror})")
+            # A decoder of several threads does not recover by itself.
+            self._decoder.flush_buffers()
+            self._waits_for_key = True
 
     def _packets(self) -> Iterator[Any]:
         """Packets in decode order, those of the next `ahead_seconds` read already."""

@@ -1,0 +1,187 @@
+"""Timelines of a server: each is watched by a thread of its own, and its batches take turns with other requests.
+
+Only the model's thread computes. A long video therefore holds others up for one batch at a time.
+"""
+
+import math
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import BinaryIO, cast
+
+from torch import Tensor
+
+from openxclip.durations import seconds_of
+from openxclip.errors import InputError, VideoError
+from openxclip.inference.engine import Engine
+from openxclip.inference.label_set import LabelSet
+from openxclip.inference.online import Online
+from openxclip.serving.options import ServeOptions
+from openxclip.serving.problems import Problem
+from openxclip.serving.schemas import TimelineFields
+from openxclip.serving.uploads import GuardedFile
+from openxclip.timeline.options import SegmentRules, WindowOptions
+from openxclip.timeline.timeline import Timeline
+from openxclip.timeline.watcher import Watcher
+from openxclip.video.source import VideoLimits
+
+MAX_OVERLAP = 32  # windows over one moment: their frames are in memory together
+POLL_SECONDS = 0.25  # between two looks whether the request is over
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelineWish:
+    """How a request wants its timeline."""
+
+    windows: WindowOptions
+    rules: SegmentRules
+    is_own_background: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How much of a video was seen."""
+
+    seconds_seen: float = 0.0
+    seconds_total: float | None = None
+    """None where the video does not tell."""
+
+    @property
+    def share(self) -> float | None:
+        """0 to 1."""
+        if not self.seconds_total:
+            return None
+        return min(1.0, self.seconds_seen / self.seconds_total)
+
+
+class Watching:
+    """A timeline in the making."""
+
+    def __init__(self, video: GuardedFile, wish: TimelineWish) -> None:
+        self.video, self.wish = video, wish
+        self.progress = Progress()
+        """Replaced by the thread that watches."""
+        self.future: Future[Timeline]
+
+
+class Timelines:
+    """Makes timelines, as many at a time as the options allow."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        online: Online,
+        model_id: str,
+        options: ServeOptions,
+        on_batch: Callable[[int, float], None],
+    ) -> None:
+        self._engine, self._online, self._model_id = engine, online, model_id
+        self._options, self._on_batch = options, on_batch
+        self._limits = VideoLimits(max_seconds=options.max_seconds, max_frame_px=options.max_frame_px)
+        self._threads = ThreadPoolExecutor(options.max_timelines, "timeline")
+
+    def start(self, video: GuardedFile, labels: LabelSet, wish: TimelineWish) -> Watching:
+        """Begin a timeline; it ends soon after the video's request has ended.
+
+        The future raises VideoError, or Problem where the video has too many windows.
+        """
+        watching = Watching(video, wish)
+        watching.future = self._threads.submit(self._watch, watching, labels)
+        return watching
+
+    def close(self) -> None:
+        """Wait for those that are still at work."""
+        self._threads.shutdown(wait=True)
+
+    def _watch(self, watching: Watching, labels: LabelSet) -> Timeline:
+        video, wish = watching.video, watching.wish
+        limits = replace(self._limits, is_over=video.is_over)
+        watcher = Watcher(
+            self._engine,
+            labels,
+            windows=wish.windows,
+            rules=wish.rules,
+            limits=limits,
+            model=self._model_id,
+            compute=partial(self._compute, video),
+        )
+        watcher.is_own_background = wish.is_own_background
+        steps = watcher.watch_in_steps(cast(BinaryIO, video))
+        num_windows = 0
+        try:
+            while True:
+                watching.progress = Progress(*next(steps))
+                num_windows += 1
+                limits.check_seconds(
+                    video.name, watching.progress.seconds_seen
+                )  # its header may have told less
+                self._check_windows(num_windows, watching)
+        except StopIteration as end:
+            return end.value
+        except InputError as error:  # not one window could be seen, and it is its own background
+            raise VideoError(video.name, str(error)) from error
+        finally:
+            steps.close()
+
+    def _check_windows(self, num_seen: int, watching: Watching) -> None:
+        """Refuse too many windows, at once where the video tells its length."""
+        stride_seconds = watching.wish.windows.stride_seconds
+        stated = (watching.progress.seconds_total or 0.0) / stride_seconds
+        num_windows = max(num_seen, math.floor(stated))
+        if num_windows > (most := self._options.max_windows):
+            raise Problem(
+                "too-many-windows",
+                f"{num_windows} windows are more than this server's {most}; take a longer stride",
+                limit=most,
+            )
+
+    def _compute(self, video: GuardedFile, pixels: Tensor, labels: LabelSet) -> Tensor:
+        """Logits (B, K) of a batch of windows, from the model's thread."""
+        future = self._online.call(partial(self._logits, pixels, labels))
+        while not wait([future], timeout=POLL_SECONDS).done:
+            if video.is_over():
+                future.cancel()
+                raise VideoError(video.name, "its request is over")
+        return future.result()
+
+    def _logits(self, pixels: Tensor, labels: LabelSet) -> Tensor:
+        started = time.perf_counter()
+        logits = self._engine.logits(pixels, labels).cpu()
+        self._on_batch(len(pixels), time.perf_counter() - started)
+        return logits
+
+
+def timeline_wish(fields: TimelineFields, options: ServeOptions) -> TimelineWish:
+    """The windows and rules that a request asks for, within the limits.
+
+    Raises:
+        Problem: a length cannot be read or is too long, windows overlap too much, or a threshold means nothing.
+    """
+    try:
+        window, stride = seconds_of("window", fields.window), seconds_of("stride", fields.stride)
+        rules = SegmentRules(
+            enter=fields.enter,
+            leave=fields.leave,
+            min_seconds=fields.min_seconds,
+            close_gap_seconds=fields.close_gap_seconds,
+            suppress=fields.suppress,
+        )
+        rules.check()
+    except InputError as error:
+        raise Problem("invalid-request", _of_fields(str(error))) from error
+    if max(window, stride) > options.max_seconds:
+        detail = f"window and stride may be {options.max_seconds:g} s, as long as a video; send shorter ones"
+        raise Problem("invalid-request", detail, limit=options.max_seconds)
+    if window > MAX_OVERLAP * stride:
+        detail = f"a window of {window:g} s is more than {MAX_OVERLAP} strides of {stride:g} s; take a longer stride"
+        raise Problem("invalid-request", detail, limit=MAX_OVERLAP)
+    windows = WindowOptions(window=fields.window, stride=fields.stride, shots=fields.shots)
+    return TimelineWish(windows=windows, rules=rules, is_own_background=fields.background == "self")
+
+
+def _of_fields(message: str) -> str:
+    """Options of a command become fields of a form."""
+    return re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), message)
