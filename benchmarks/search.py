@@ -153,7 +153,7 @@ def million(engine: Engine, folder: Path, num_vectors: int = NUM_VECTORS) -> Tab
             (f"index of vectors (IVF, built in {built:.0f} s)", f"{quick:.3f}", f"{recall:.2f}"),
         ),
         notes=(
-            f"The process' peak memory, torch and adding rows included: {of_every:.1f} GiB, after building the index of "
+            f"The process' peak memory with torch and adding rows: {of_every:.1f} GiB, after building the index of "
             f"vectors {_peak_gib():.1f} GiB; the table has {_bytes(folder / 'million') / 2**30:.2f} GiB on disk.",
         ),
     )

@@ -1,8 +1,10 @@
-"""Throughput of `openxclip tag` on real clips against a plain loop over files; its decoders alone; its memory."""
+"""Throughput of `openxclip tag` on real clips against a plain loop over files; its decoders alone; Ray; its memory."""
 
+import os
 import resource
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -35,19 +37,24 @@ LIST = Path("ucf8") / "test.txt"
 PEER_CLIPS = 16  # a turn of the plain loop: it takes most of a second a clip
 NUM_TURNS = 3
 NUM_INPUTS = 10_000
+RAY_REPEATS = 4  # of the clips: a cluster takes its time to start
+LOCAL, RAY_COLD, RAY_WARM = "local", "ray, the cluster starts in the time", "ray, on a cluster that runs"
 OURS, INT8, PEER = "ours, auto", "ours, --int8 --compile", "plain loop, transformers"
 
 
 def run(options: Options) -> Section:
-    """Throughput of the whole, then of decoding alone, then memory."""
+    """Throughput of the whole, then of decoding alone, of Ray where it is installed, then memory."""
     path = options.data / LIST
     if not path.exists():
         raise UnavailableError(f"it needs {path}; give the folder of the clips with --data")
     paths = [str(item.media.path) for item in read_manifest(path).items if isinstance(item.media, FileMedia)]
     with TemporaryDirectory() as folder:
         model = write_model(Path(folder) / "model", preset(MODEL))
-        tables = (throughput(model, paths, Path(folder)), decoding(paths), memory(paths, Path(folder)))
-    return Section(suite=SUITE, tables=tables)
+        tables = [throughput(model, paths, Path(folder)), decoding(paths)]
+        if find_spec("ray") is not None:
+            tables.append(on_ray(model, paths * RAY_REPEATS, Path(folder)))
+        tables.append(memory(paths, Path(folder)))
+    return Section(suite=SUITE, tables=tuple(tables))
 
 
 def throughput(model: Path, paths: Sequence[str], folder: Path, num_turns: int = NUM_TURNS) -> Table:
@@ -126,6 +133,40 @@ def decoding(paths: Sequence[str], num_turns: int = NUM_TURNS) -> Table:
         rows=(("1", f"{one:.1f}", "1"), ("2", f"{two:.1f}", f"{two / (2 * one):.2f}")),
         notes=(
             "Eight frames of 224 px of each of the real clips; pixels come back to the one process that asks.",
+        ),
+    )
+
+
+def on_ray(model: Path, paths: Sequence[str], folder: Path, num_turns: int = NUM_TURNS) -> Table:
+    """The same job on this machine's cores: without Ray, with a cluster that it starts, and on one that runs."""
+    import ray
+
+    source = ModelSource(source=str(model), device="cpu")
+    engine, texts = Engine.load(source), LabelTexts(labels=built_in_labels("ucf101"))
+    local = RunOptions(part_size=64)
+    clustered = RunOptions(part_size=64, engine="ray", model_threads=os.cpu_count())
+    seconds: dict[str, list[float]] = {LOCAL: [], RAY_COLD: [], RAY_WARM: []}
+    for turn in range(num_turns):
+        # The second job on Ray finds the cluster of the first one.
+        for what, options in ((LOCAL, local), (RAY_COLD, clustered), (RAY_WARM, clustered)):
+            started = time.perf_counter()
+            job = Job(engine, source, texts, str(folder / f"{turn} {what}"), run=options)
+            for _ in job.run([Source(path) for path in paths]):
+                pass
+            seconds[what].append(time.perf_counter() - started)
+        ray.shutdown()
+    medians = {what: float(np.median(times)) for what, times in seconds.items()}
+    return Table(
+        title=f"{len(paths)} inputs, {MODEL}: Ray against local",
+        command=f"python -m benchmarks {SUITE}",
+        columns=("engine", "videos a second", "of local"),
+        rows=tuple(
+            (what, f"{len(paths) / m:.2f}", f"{100 * medians[LOCAL] / m:.0f} %")
+            for what, m in medians.items()
+        ),
+        notes=(
+            f"Medians of {num_turns} turns, one after the other. Processes of decoders and of Ray's stages start in "
+            "the time of each, and the model is loaded in that of Ray.",
         ),
     )
 

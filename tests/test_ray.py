@@ -166,6 +166,7 @@ def test_a_journal_tells_what_workers_died_of() -> None:
     assert journal.begin_work("e", "part 0") == ({5: 2}, 1), "d had not begun any input"
     journal.end("b")
     assert journal.begin_work("e", "part 1") == ({}, 1)
+    assert journal.begin_work("f", "part 0") == ({}, 0), "e has finished it"
 
 
 def test_a_second_try_is_alone_on_its_machine(tmp_path, monkeypatch) -> None:
@@ -354,7 +355,7 @@ print(ray.get(ray.remote(lambda: 6 * 7).remote()), flush=True)
 
 def test_the_scripts_run_as_they_stand_and_a_node_that_joins_is_used(videos, tmp_path) -> None:
     script = _Script(str(tmp_path))
-    names = [str(path) for path in sorted(videos.glob("green*.mp4"))] * 400
+    names = [str(path) for path in sorted(videos.glob("green*.mp4"))] * 2000
     (tmp_path / "many.csv").write_text("\n".join(["path", *names]))
     with subprocess.Popen(
         [sys.executable, "-c", OTHER_CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -1,5 +1,6 @@
 """The HTTP API, over real HTTP on loopback, against the answers of a recognizer in this process."""
 
+import asyncio
 import concurrent.futures
 import json
 import logging
@@ -25,11 +26,17 @@ from videos import write_video
 import openxclip
 from openxclip.checkpoints.save import save_as
 from openxclip.cli.main import run
-from openxclip.errors import ServerError, VideoError
+from openxclip.errors import InputError, ServerError, VideoError
+from openxclip.serving import events
 from openxclip.serving.client import Client, ServerPath
 from openxclip.serving.options import ServeOptions
 from openxclip.serving.problems import KINDS
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
+from openxclip.shapes.long import LongVideo, usual_labels
+from openxclip.text.label_texts import LabelTexts
+from openxclip.timeline.formats import as_dict
+from openxclip.timeline.options import SegmentRules, WindowOptions
+from openxclip.timeline.watcher import Watcher
 from openxclip.video.transforms import Preprocessor
 
 pytestmark = pytest.mark.on_cpu
@@ -559,6 +566,262 @@ def test_names_of_a_proxy_and_frames_can_be_allowed(tmp_path) -> None:
         assert "frame-ancestors https://huggingface.co" in policy
 
 
+# --- timelines ------------------------------------------------------------------------------------------------------
+
+WINDOWS = {"window": "2s", "stride": "1s"}
+MANY_WINDOWS = {"window": "4s", "stride": "0.5s"}
+"""1,200 of them in `endless`."""
+STREAM = {"Accept": "text/event-stream"}
+
+
+@pytest.fixture(scope="module")
+def eventful(clips) -> Path:
+    """A video of the moving shapes in which things happen on a quiet stage."""
+    path = clips[0].parent / "eventful.mp4"
+    LongVideo(key="serving", seconds=30.0, labels=usual_labels(), quiet_seconds=4.0).write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory) -> Path:
+    """Ten minutes."""
+    return write_video(tmp_path_factory.mktemp("endless") / "endless.mp4", num_frames=1200, fps=2)
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory, clips):
+    """A server with the usual limits."""
+    scratch = tmp_path_factory.mktemp("patient")
+    with running_server(scratch, *MODEL, "--allow-paths", str(clips[0].parent)) as running:
+        yield running
+        assert left_behind(running) == []
+
+
+def events_of(text: str) -> list[tuple[str, dict]]:
+    """Server-sent events: names and data."""
+    found = re.findall(r"event: (\w+)\ndata: (.+)\n\n", text)
+    assert "".join(f"event: {name}\ndata: {data}\n\n" for name, data in found) == text
+    return [(name, json.loads(data)) for name, data in found]
+
+
+def ask_timeline(server: RunningServer, video: Path, headers: dict | None = None, **fields):
+    files = [upload(video), *form(**({"labels": LABELS} | fields))]
+    return httpx2.post(
+        f"{server.url}/v1/timeline", files=files, headers=headers, timeout=120, trust_env=False
+    )
+
+
+@pytest.mark.parametrize("background", [None, "self"])
+def test_a_timeline_is_that_of_the_library(background, patient, eventful, recognizer) -> None:
+    windows, rules = WindowOptions(**WINDOWS), SegmentRules(enter=0.6)
+    watcher = Watcher(recognizer.engine, usual_labels(), windows=windows, rules=rules)
+    watcher.calibrate_with([] if background is None else [background])
+    expected = as_dict(watcher.watch(eventful))
+    told: list[tuple[float, float | None]] = []
+    with Client(patient.url) as client:
+        found = client.timeline(
+            eventful,
+            usual_labels(),
+            windows=windows,
+            rules=rules,
+            background=background,
+            on_progress=lambda *progress: told.append(progress),
+        )
+        by_path = client.timeline(
+            ServerPath(eventful.name), usual_labels(), windows=windows, rules=rules, background=background
+        )
+    assert found | {"video": ""} == by_path | {"video": ""}
+    assert (found["video"], found["model"]) == (str(eventful), "openxclip-tiny")
+    assert len(found["segments"]) >= (2 if background is None else 0)
+    assert [one["label"] for one in found["segments"]] == [one["label"] for one in expected["segments"]]
+    for ours, theirs in zip(found["segments"], expected["segments"], strict=True):
+        for name in ("start_seconds", "end_seconds", "score", "peak"):
+            assert ours[name] == pytest.approx(theirs[name], abs=1e-4)
+    for ours, theirs in zip(found["windows"], expected["windows"], strict=True):
+        assert np.allclose(ours["scores"], theirs["scores"], atol=2e-5)
+    assert (found["background"] is None) == (background is None)
+    assert told == sorted(told)
+    assert told[-1] == (30.0, 30.0)
+
+
+def test_events_or_json_as_the_client_accepts(patient, eventful) -> None:
+    streamed = ask_timeline(patient, eventful, headers={"Accept": "text/event-stream;q=0.9, */*"}, **WINDOWS)
+    assert streamed.status_code == 200
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    *progress, (last, result) = events_of(streamed.text)
+    assert last == "result"
+    assert progress
+    assert {name for name, _ in progress} == {"progress"}
+    shares = [told["share"] for _, told in progress]
+    assert shares == sorted(shares)
+    assert progress[-1][1] == {"seconds_seen": 30.0, "seconds_total": 30.0, "share": 1.0}
+    for accept in ("*/*", "application/json"):
+        plain = ask_timeline(patient, eventful, headers={"Accept": accept}, **WINDOWS)
+        assert plain.headers["content-type"] == "application/json"
+        assert plain.json() == result
+
+
+def test_a_timeline_takes_all_settings(patient, eventful, recognizer) -> None:
+    rules = SegmentRules(enter=0.3, leave=0.2, min_seconds=0.5, close_gap_seconds=0.0, suppress=0.1)
+    windows = WindowOptions(window="2s", stride="1.5s", shots=True)
+    labels = ['a "quoted"\u2028label, with a comma', *LABELS]
+    texts = LabelTexts(labels=labels, templates=("a video of {}.",))
+    expected = as_dict(Watcher(recognizer.engine, texts, windows=windows, rules=rules).watch(eventful))
+    with Client(patient.url) as client:
+        found = client.timeline(eventful, labels, templates="a video of {}.", windows=windows, rules=rules)
+    assert found["labels"] == expected["labels"]
+    assert found["cuts_seconds"] == expected["cuts_seconds"]
+    spans = [(one["label"], one["start_seconds"], one["end_seconds"]) for one in found["segments"]]
+    assert spans == [(one["label"], one["start_seconds"], one["end_seconds"]) for one in expected["segments"]]
+    with Client(patient.url) as client, pytest.raises(InputError, match="one view"):
+        client.timeline(eventful, LABELS, windows=WindowOptions(views="4x3"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "words"),
+    [
+        ({"window": "4x"}, "invalid-request", ("window", "4x")),
+        ({"stride": "0s"}, "invalid-request", ("stride",)),
+        ({"stride": "1" * 30}, "invalid-request", ("stride",)),
+        ({"window": "11m"}, "invalid-request", ("600",)),
+        ({"window": "4s", "stride": "0.1s"}, "invalid-request", ("longer stride",)),
+        ({"enter": "0.2"}, "invalid-request", ("leave is 0.3 and enter 0.2",)),
+        ({"enter": "1.5"}, "invalid-request", ("enter",)),
+        ({"leave": "nan"}, "invalid-request", ("leave",)),
+        ({"min_seconds": "-1"}, "invalid-request", ("min_seconds",)),
+        ({"close_gap_seconds": "inf"}, "invalid-request", ("close_gap_seconds",)),
+        ({"suppress": "2"}, "invalid-request", ("suppress",)),
+        ({"shots": "perhaps"}, "invalid-request", ("shots",)),
+        ({"background": "quiet.mp4"}, "invalid-request", ("background",)),
+        ({"labels": "one"}, "invalid-labels", ("single",)),
+        ({"labels": [f"label {i}" for i in range(1001)]}, "too-many-labels", ("1000",)),
+        ({"path": "a.mp4"}, "invalid-request", ("either",)),
+    ],
+)
+def test_a_timeline_that_cannot_be_made(fields, kind, words, patient, clips) -> None:
+    assert_problem(ask_timeline(patient, clips[0], headers=STREAM, **fields), 422, kind, *words)
+
+
+def test_what_is_wrong_from_the_beginning_has_its_status(server, patient, http, tmp_path, endless) -> None:
+    wrong = tmp_path / "text.mp4"
+    wrong.write_text("this is no video")
+    assert_problem(ask_timeline(patient, wrong, headers=STREAM), 422, "video-unreadable")
+    long = write_video(tmp_path / "long.mp4", num_frames=110, fps=5)
+    assert_problem(ask_timeline(server, long, headers=STREAM), 422, "video-too-long", "22.0 s")
+    large = write_video(tmp_path / "large.mp4", width=320, height=240, num_frames=5)
+    assert_problem(ask_timeline(server, large), 422, "video-too-large", "320x240")
+    response = ask_timeline(patient, endless, headers=STREAM, window="4s", stride="0.2s")
+    assert_problem(response, 422, "too-many-windows", "3000", "2000")
+    response = ask_timeline(server, long, headers=STREAM | {"Origin": "https://evil.example"})
+    assert_problem(response, 403, "foreign-origin")
+    assert_problem(
+        http.post("/v1/timeline", files=form(labels="a, b", path="/etc/x")), 403, "path-not-allowed"
+    )
+    with Client(patient.url) as client, pytest.raises(VideoError, match="no video"):
+        client.timeline(wrong, LABELS)
+
+
+def test_a_video_that_does_not_tell_its_length_ends_at_the_limit(server, tmp_path) -> None:
+    raw = write_video(tmp_path / "raw.h264", num_frames=700, fps=25)
+    assert_problem(ask_timeline(server, raw), 422, "video-too-long", "20")
+    told: list[tuple[float, float | None]] = []
+    with Client(server.url) as client:
+        with pytest.raises(VideoError, match="20"):
+            client.timeline(raw, LABELS)
+        short = write_video(tmp_path / "short.h264", num_frames=100, fps=25)
+        found = client.timeline(short, LABELS, on_progress=lambda *progress: told.append(progress))
+    assert found["duration_seconds"] == pytest.approx(4.0)
+    assert {total for _, total in told} == {None}
+
+
+def test_others_are_answered_during_a_timeline_and_one_that_is_left_stops(patient, endless, clips) -> None:
+    gone = metric(patient, "openxclip_clients_gone_total")
+    files = [upload(endless), *form(labels=LABELS, **MANY_WINDOWS)]
+    with httpx2.Client(base_url=patient.url, timeout=60, trust_env=False) as http:
+        with http.stream("POST", "/v1/timeline", files=files, headers=STREAM) as response:
+            chunks = response.iter_text()
+            assert next(chunks).startswith("event: progress")
+            assert metric(patient, "openxclip_timelines") == 1
+            with Client(patient.url) as client:
+                for _ in range(5):
+                    assert client.predict(clips[0], LABELS).scores[0][0] == LABELS[0]
+            assert "result" not in next(chunks), "it goes on"
+        wait_for(patient, "openxclip_places_taken", 0)
+        wait_for(patient, "openxclip_timelines", 0)
+        assert metric(patient, "openxclip_clients_gone_total") == gone + 1
+        time.sleep(1.0)
+        num_batches = metric(patient, "openxclip_batch_views_count")
+        time.sleep(1.0)
+        assert metric(patient, "openxclip_batch_views_count") == num_batches, "nothing is computed for it"
+
+
+def wait_for(server: RunningServer, name: str, value: float) -> None:
+    until = time.monotonic() + 20
+    while metric(server, name) != value:
+        assert time.monotonic() < until, name
+        time.sleep(0.05)
+
+
+def test_a_timeline_has_its_own_deadline_and_places(tmp_path, endless, clips) -> None:
+    options = ("--timeline-deadline-seconds", "3", "--max-timelines", "1")
+    with running_server(tmp_path / "scratch", *MODEL, *options) as server:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            first = pool.submit(ask_timeline, server, endless, headers=STREAM, **MANY_WINDOWS)
+            wait_for(server, "openxclip_timelines", 1)
+            second = ask_timeline(server, clips[0], headers=STREAM)
+            assert_problem(second, 503, "queue-full", "1")
+            assert int(second.headers["retry-after"]) >= 1
+            *progress, (last, problem) = events_of(first.result().text)
+        assert {name for name, _ in progress} <= {"progress"}
+        assert (last, problem["status"]) == ("error", 503)
+        assert problem["type"] == "urn:openxclip:problem:deadline-exceeded"
+        late = ask_timeline(server, endless, **MANY_WINDOWS)
+        assert_problem(late, 503, "deadline-exceeded", "3 s")
+        assert "retry-after" in late.headers
+        with Client(server.url) as client:
+            with pytest.raises(ServerError, match="3 s") as caught:
+                client.timeline(endless, LABELS, windows=WindowOptions(**MANY_WINDOWS))
+            assert (caught.value.status, caught.value.kind) == (503, "deadline-exceeded")
+            assert client.timeline(clips[0], LABELS)["duration_seconds"] == 2.0, "the place is free again"
+
+
+def test_a_server_that_stops_finishes_short_timelines_and_ends_long_ones(tmp_path, eventful, endless) -> None:
+    options = ("--deadline-seconds", "4", "--receive-seconds", "1")
+    with running_server(tmp_path / "scratch", *MODEL, *options) as server:
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            long = pool.submit(ask_timeline, server, endless, headers=STREAM, **MANY_WINDOWS)
+            short = pool.submit(ask_timeline, server, eventful, headers=STREAM, **WINDOWS)
+            wait_for(server, "openxclip_timelines", 2)
+            assert server.stop() == 0
+            assert events_of(short.result().text)[-1][0] == "result"
+            last, problem = events_of(long.result().text)[-1]
+        assert (last, problem["type"]) == ("error", "urn:openxclip:problem:server-stopping")
+        assert {line["status"] for line in server.log() if line["route"] == "/v1/timeline"} == {200}
+        assert left_behind(server) == []
+
+
+def test_a_mistake_of_ours_in_the_middle_is_the_last_event() -> None:
+    """And the log has it."""
+
+    async def failing():
+        yield events.event("progress", "{}")
+        raise RuntimeError("ours")
+
+    sent: list[dict] = []
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    async def receive() -> dict:
+        return {"type": "http.request"}
+
+    asyncio.run(events.EventStream(failing())({"type": "http"}, receive, send))
+    assert [message["type"] for message in sent] == ["http.response.start", *["http.response.body"] * 3]
+    (_, _), (last, problem) = events_of(b"".join(message["body"] for message in sent[1:]).decode())
+    assert (last, problem["status"]) == ("error", 500)
+    assert sent[-1]["more_body"] is False
+
+
 # --- what can be seen of it ------------------------------------------------------------------------------------------
 
 
@@ -579,11 +842,14 @@ def test_what_is_served_can_be_asked_for(server, http) -> None:
 
 def test_the_description_has_examples_and_the_pages_fetch_nothing_from_outside(http) -> None:
     schema = http.get("/openapi.json").json()
-    for path in ("/v1/predict", "/v1/predict/batch", "/v1/embed", "/v1/explain"):
+    for path in ("/v1/predict", "/v1/predict/batch", "/v1/embed", "/v1/explain", "/v1/timeline"):
         operation = schema["paths"][path]["post"]
         assert "multipart/form-data" in operation["requestBody"]["content"]
         assert {"413", "422", "503"} <= set(operation["responses"])
     assert "surfing" in json.dumps(schema)
+    answers = schema["paths"]["/v1/timeline"]["post"]["responses"]["200"]["content"]
+    assert set(answers) == {"application/json", "text/event-stream"}
+    assert answers["text/event-stream"]["example"].startswith("event: progress")
     for page in ("/docs", "/"):
         text = http.get(page).text
         outside = [found for found in re.findall(r"""(?:src|href)=["']([^"']+)""", text) if "//" in found]
@@ -740,7 +1006,7 @@ def test_random_requests_of_the_description_get_answers_that_it_describes(server
             case.call_and_validate(checks=checks)
 
         ask()
-    assert num_operations == 10
+    assert num_operations == 11
 
 
 # --- the client and the command ---
@@ -792,12 +1058,14 @@ def test_a_curl_line_of_the_docs(line, documented) -> None:
     command = ["curl", "--silent", "--show-error", "--fail-with-body", *arguments[1:]]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    if not line.endswith("/metrics"):
+    if "text/event-stream" in line:
+        assert [name for name, _ in events_of(done.stdout)] == ["progress", "result"]
+    elif not line.endswith("/metrics"):
         assert json.loads(done.stdout)
 
 
 def test_the_curl_lines_are_found() -> None:
-    assert len(CURL_LINES) == 9
+    assert len(CURL_LINES) == 11
 
 
 def test_the_python_of_the_docs(documented, monkeypatch, capsys) -> None:

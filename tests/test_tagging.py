@@ -28,13 +28,16 @@ import openxclip
 from openxclip.cli.main import run
 from openxclip.durations import seconds_of
 from openxclip.errors import InputError, VideoError
+from openxclip.inference.engine import Engine
 from openxclip.inference.views import Views
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
 from openxclip.tagging.decoding import Piece, Plan, decode, spans_of
 from openxclip.tagging.options import RowOptions, RunOptions
 from openxclip.tagging.output import Output
 from openxclip.tagging.sources import Source, list_sources, source_at
+from openxclip.tagging.tag import Job
 from openxclip.tagging.workers import CRASH_HOOK, Decoders, _Worker
+from openxclip.text.label_texts import LabelTexts
 from openxclip.video.source import VideoLimits
 from openxclip.video.transforms import Preprocessor
 
@@ -311,6 +314,8 @@ def test_nothing_to_tag_is_one_line(tmp_path, capsys) -> None:
     for inputs in (tmp_path / "none", tmp_path / "empty", "nothing://x/y"):
         assert run(arguments(inputs, tmp_path / "out")) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
+    assert run(arguments(tmp_path, "nothing://x/y")) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 # --- exactly once ---------------------------------------------------------------------------------------------------
@@ -371,7 +376,9 @@ def test_another_question_is_refused_and_overwrite_begins_anew(videos, tmp_path,
     assert run(arguments(videos / "a", output)) == 0
     before = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
     for change, word in ((["--top-k", "2"], "top_k"), (["--templates", "video"], "label_set"),
-                         (["--frames", "4"], "frames"), (["--windows", "1s"], "windows")):  # fmt: skip
+                         (["--frames", "4"], "frames"), (["--windows", "1s"], "windows"),
+                         (["--shortlist", "3"], "shortlist"), (["--int8"], "int8"),
+                         (["--max-seconds", "1"], "max_seconds"), (["--max-frame-px", "100"], "max_frame_px")):  # fmt: skip
         assert run(arguments(videos / "a", output, *change)) == 2
         error = capsys.readouterr().err
         assert word in error
@@ -439,6 +446,38 @@ def test_errors_tried_again_keep_the_windows_of_the_others(tmp_path) -> None:
     rows = rows_of(tmp_path / "out")
     assert [row for row in rows if row["error"] is None] == before
     assert [row["path"] for row in rows if row["error"] is not None] == [str(tmp_path / "1.mp4")]
+
+
+def test_errors_tried_again_take_corrected_columns(tmp_path, capsys) -> None:
+    clips = [clip.encode() for clip in example_clips()]
+    for i in range(3):
+        (tmp_path / f"{i}.mp4").write_bytes(b"not yet" if i == 1 else clips[i])
+
+    def tagged(cameras: str, *more: str) -> list[str]:
+        rows = "".join(f"{i}.mp4,{camera}\n" for i, camera in enumerate(cameras))
+        (tmp_path / "list.csv").write_text("path,camera\n" + rows)
+        run(arguments(tmp_path / "list.csv", tmp_path / "out", *more))
+        return [row["camera"] for row in rows_of(tmp_path / "out")]
+
+    assert tagged("xyz") == ["x", "y", "z"]
+    before = rows_of(tmp_path / "out")
+    (tmp_path / "1.mp4").write_bytes(clips[1])
+    assert tagged("abc") == ["x", "y", "z"]
+    assert tagged("abc", "--retry-errors") == ["x", "b", "z"]
+    rows = rows_of(tmp_path / "out")
+    assert [rows[0], rows[2]] == [before[0], before[2]]
+    assert rows[1]["labels"][0] == "green ring rising"
+
+
+def test_a_finished_job_without_one_of_its_parts_has_no_summary(videos, tmp_path) -> None:
+    source = openxclip.ModelSource(source="openxclip-tiny", dtype="float32")
+    texts = LabelTexts(labels=EXAMPLE_LABELS)
+    job = Job(Engine.load(source), source, texts, str(tmp_path / "out"), run=RunOptions(part_size=1))
+    steps = job.run(str(videos / "a"))
+    next(steps)
+    steps.close()
+    with pytest.raises(InputError, match=r"part-00000000\.parquet is not there"):
+        job.summary()
 
 
 def test_a_damaged_part_is_named(videos, tmp_path, capsys) -> None:

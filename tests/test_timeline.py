@@ -93,6 +93,41 @@ def test_windows_score_as_predict_does_on_them_cut_out(
         assert np.abs(scores - expected.numpy()).max() < 1e-5
 
 
+@pytest.mark.parametrize("is_even", [True, False])
+def test_frames_that_nobody_needs_are_left_out_and_change_nothing(is_even, tmp_path, engine) -> None:
+    """H.264 with frames that no other refers to; also with time stamps that are not even."""
+    path = tmp_path / "video.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "3", "g": "50"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        rng, now = np.random.default_rng(0), 0
+        for frame in frames_of(400):
+            image = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            image.pts, image.time_base = now, Fraction(1, 1000)
+            now += 40 if is_even else int(rng.integers(20, 300))
+            container.mux(stream.encode(image))
+        container.mux(stream.encode(None))
+    plan = WindowPlan(window_seconds=3, stride_seconds=1.7, num_frames=8)
+    found = {}
+    for skips in (False, True):
+        with Player.of_file(path, ahead_seconds=4) as player:
+            collector = WindowCollector(player, plan, engine.preprocess)
+            if skips:
+                player.skip_unless(collector.is_wanted)
+            decoded: list[float] = []
+            played = (decoded.append(item.seconds) or item for item in player)  # type: ignore[union-attr,func-returns-value]
+            windows = [(w.start_seconds, w.end_seconds, w.pixels) for w in collector.windows(played)]
+            found[skips] = windows, len(decoded)
+    whole, fewer = found[False], found[True]
+    assert whole[1] == 400
+    assert fewer[1] < 0.7 * whole[1] or not is_even
+    assert len(fewer[0]) == len(whole[0]) > 5
+    for (start, end, pixels), (right_start, right_end, right) in zip(fewer[0], whole[0], strict=True):
+        assert (start, end) == (right_start, right_end)
+        assert torch.equal(pixels, right)
+
+
 def test_a_frame_is_converted_once_and_nothing_is_kept(tmp_path, engine, monkeypatch) -> None:
     path = write_video(tmp_path / "video.mp4", num_frames=300, fps=25)
     converted: list[float] = []

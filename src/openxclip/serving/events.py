@@ -24,7 +24,8 @@ def is_wanted(accept: str) -> bool:
 
 def event(name: str, data: str) -> bytes:
     """One event; the data is JSON of any number of lines, which become one."""
-    return f"event: {name}\ndata: {' '.join(data.splitlines())}\n\n".encode()
+    line = "".join(line.strip() for line in data.split("\n"))
+    return f"event: {name}\ndata: {line}\n\n".encode()
 
 
 class EventStream(Response):

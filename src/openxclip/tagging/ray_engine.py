@@ -283,12 +283,19 @@ class _Journal:
         self._current: dict[str, tuple[str, int]] = {}  # worker -> work, input
         self._deaths: dict[str, Counter[int]] = {}
         self._num_begun: Counter[str] = Counter()
+        self._work: dict[str, str] = {}  # of each worker
 
     def begin_work(self, worker: str, work: str) -> tuple[dict[int, int], int]:
         """A worker begins a part or a bundle -> workers that died, for each input; how often else it was begun before.
 
-        Work has one worker at a time, so another that is still at it is dead.
+        Work has one worker at a time, so another that is still at it is dead. A worker that begins other work has
+        finished its last.
         """
+        finished = self._work.get(worker)
+        if finished not in (None, work):
+            self._deaths.pop(finished, None)
+            self._num_begun.pop(finished, None)
+        self._work[worker] = work
         deaths = self._deaths.setdefault(work, Counter())
         for other, (of_other, number) in list(self._current.items()):
             if of_other == work and other != worker:

@@ -169,7 +169,9 @@ class LiveWatcher:
         reason = "stopped" if stop.is_set() else "the stream ended"
         yield Event(kind="end", start_seconds=0.0, end_seconds=self._end, wall_time=_iso(wall), reason=reason)
         thread.join(timeout=1.0)
-        if not thread.is_alive():  # otherwise it waits for a sender that sends nothing, and cannot be disturbed
+        if (
+            not thread.is_alive()
+        ):  # otherwise it waits for a sender that sends nothing, and cannot be disturbed
             player.close()
 
     def _read(self, player: LivePlayer, waiting: _Waiting, stop: threading.Event) -> None:

@@ -239,8 +239,12 @@ class Watcher:
                 played = detector.watch(played)
             if thumbnails:
                 played = strip.watch(played)
-            windows = WindowCollector(player, plan, self.engine.preprocess).windows(played)
-            with closing(_ahead(windows, self.engine.flow.batch_size + WINDOWS_AHEAD)) as items:
+            collector = WindowCollector(player, plan, self.engine.preprocess)
+            if isinstance(player, Player) and not self.options.shots:  # a cut may lie at any frame
+                player.skip_unless(collector.is_wanted)
+            with closing(
+                _ahead(collector.windows(played), self.engine.flow.batch_size + WINDOWS_AHEAD)
+            ) as items:
                 for item, logits in self._scored(items):
                     if isinstance(item, Break):
                         seen.breaks.append(item)

@@ -22,6 +22,8 @@ from openxclip.video.convert import FrameSize
 from openxclip.video.playback import Break, PlayedFrame
 from openxclip.video.transforms import Preprocessor
 
+MANY_TICKS = 1000  # a frame that is on screen for longer is taken to be looked at
+
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
@@ -99,8 +101,30 @@ class WindowCollector:
         self._open: list[_Open] = []
         self._done = -1  # last tick whose frame is known
         self._shown: PlayedFrame | None = None
-        self._crops: dict[int, Tensor] = {}
+        self._ticks: dict[int, frozenset[int]] = {}
+        """Window -> the ticks that it looks at."""
+        self._crops: dict[int, np.ndarray] = {}
         """Tick -> its frame (crops, 3, S, S)."""
+
+    def is_wanted(self, start_seconds: float, end_seconds: float) -> bool:
+        """Whether a window looks at what is on screen from one moment until another, neither far behind the present."""
+        first, last = (self._tick_before(seconds) for seconds in (start_seconds, end_seconds))
+        if last - first > MANY_TICKS:
+            return True
+        return any(self._is_looked_at(tick) for tick in range(first + 1, last + 1))
+
+    def _is_looked_at(self, tick: int) -> bool:
+        """Whether a window that begins up to this tick looks at it."""
+        step, size = self._step_and_size()
+        number = max(0, math.floor((tick - size) / step) - 1)
+        while round(number * step) <= tick:
+            if number not in self._ticks:
+                self._ticks = {n: ticks for n, ticks in self._ticks.items() if n >= number - MANY_TICKS}
+                self._ticks[number] = frozenset(self._window(number).ticks.tolist())
+            if tick in self._ticks[number]:
+                return True
+            number += 1
+        return False
 
     def windows(self, played: Iterable[PlayedFrame | Break]) -> Iterator[Window | Unseen | Break]:
         """Windows in their order; breaks as they come."""
@@ -157,18 +181,30 @@ class WindowCollector:
 
     def _open_up_to(self, last: int) -> None:
         """Open the windows that begin up to this tick, but none behind one that reaches the end."""
-        size, step = (
-            seconds * self._rate for seconds in (self._plan.window_seconds, self._plan.stride_seconds)
-        )
-        step = max(1.0, step)  # two windows never begin at the same frame
-        while not self._reaches_end and (begin := round(self._num_opened * step)) <= last:
-            end = max(begin + 1, round(self._num_opened * step + size))
-            total = self._num_ticks()
-            if total is not None and end >= total:
-                self._reaches_end, end = True, max(begin + 1, total)
-            ticks = begin + self._plan.views.indices(end - begin, self._plan.num_frames).reshape(-1)
-            self._open.append(_Open(self._num_opened, begin, end, ticks))
+        step, _ = self._step_and_size()
+        while not self._reaches_end and round(self._num_opened * step) <= last:
+            window = self._window(self._num_opened)
+            self._open.append(window)
             self._num_opened += 1
+            total = self._num_ticks()
+            self._reaches_end = total is not None and window.end >= total
+
+    def _step_and_size(self) -> tuple[float, float]:
+        """Ticks from one window to the next, and of a window. Two windows never begin at the same tick."""
+        return (
+            max(1.0, self._plan.stride_seconds * self._rate),
+            self._plan.window_seconds * self._rate,
+        )
+
+    def _window(self, number: int) -> _Open:
+        """A window; one that reaches the end, as far as that is known, stops there."""
+        step, size = self._step_and_size()
+        begin = round(number * step)
+        end, total = max(begin + 1, round(number * step + size)), self._num_ticks()
+        if total is not None:
+            end = min(end, max(begin + 1, total))
+        ticks = begin + self._plan.views.indices(end - begin, self._plan.num_frames).reshape(-1)
+        return _Open(number, begin, end, ticks)
 
     def _num_ticks(self) -> int | None:
         """Of the whole video, as soon as they are known."""
@@ -187,12 +223,14 @@ class WindowCollector:
         start, end = window.begin / self._rate, window.end / self._rate
         if window.num_missing:
             return Unseen(number=window.number, start_seconds=start, end_seconds=end)
-        frames = torch.stack([self._crops[int(tick)] for tick in window.ticks])  # (clips * T, crops, 3, S, S)
-        clips = frames.unflatten(0, (self._plan.views.num_clips, self._plan.num_frames))
-        pixels = clips.transpose(1, 2).flatten(0, 1)
+        # By NumPy: the threads of torch would get in the decoder's way.
+        frames = np.stack([self._crops[int(tick)] for tick in window.ticks])  # (clips * T, crops, 3, S, S)
+        clips = frames.reshape(self._plan.views.num_clips, -1, *frames.shape[1:])
+        views = np.ascontiguousarray(np.moveaxis(clips, 2, 1))  # (clips, crops, T, 3, S, S)
+        pixels = torch.from_numpy(views.reshape(-1, *views.shape[2:]))
         return Window(number=window.number, start_seconds=start, end_seconds=end, pixels=pixels)
 
-    def _crops_of(self, frame: PlayedFrame) -> Tensor:
+    def _crops_of(self, frame: PlayedFrame) -> np.ndarray:
         """(crops, 3, S, S)."""
         pixels = np.ascontiguousarray(self._player.pixels(frame, self._size))
-        return self._preprocess.crops(pixels[None], self._plan.views.num_crops)[:, 0].clone()
+        return self._preprocess.crops(pixels[None], self._plan.views.num_crops)[:, 0].numpy()

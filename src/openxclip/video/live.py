@@ -171,7 +171,7 @@ def _open(source: str) -> tuple[Any, BinaryIO | None]:
     timeout = (OPEN_SECONDS, READ_SECONDS)
     if source == "-":
         # Not sys.stdin: a thread that waits in it at the end of the process would crash it.
-        file = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115, PTH123
+        file = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115
         return _container_of(file, probe), file
     if "://" not in source:
         if _is_pipe(source):

@@ -15,6 +15,8 @@ import numpy as np
 # frame. Others (VP8 with its invisible packets, AV1, ...) are decoded from the start.
 SEEKABLE_CODECS = frozenset({"h264", "hevc", "vp9", "mpeg1video", "mpeg2video", "mpeg4"})
 
+CODECS_THAT_SKIP = frozenset({"h264", "hevc"})
+"""Only these mark the packets that no other packet refers to."""
 
 # In typical distances of frames: a larger gap may be a packet that was lost.
 _MAX_GAP = 1.5

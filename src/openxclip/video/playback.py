@@ -4,8 +4,9 @@ Nothing is counted beforehand and no frame is kept, so that memory does not grow
 is passed over up to the next key frame, and said.
 """
 
+from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, BinaryIO, Literal, Self
@@ -15,6 +16,7 @@ import numpy as np
 
 from openxclip.errors import VideoError
 from openxclip.video.convert import Converter, FrameSize, quarter_turns
+from openxclip.video.packets import CODECS_THAT_SKIP
 from openxclip.video.source import (
     VideoLimits,
     VideoSource,
@@ -142,6 +144,9 @@ class Player:
             JUMP_SECONDS if is_live or self.stated_seconds is None else self.stated_seconds,
         )
         self._last_pts: int | None = None  # of the packets, once all are read
+        self._is_steady = True  # no packet came out of order, or far from the one before
+        self._ahead_pts: list[int] = []  # of the packets that were read and a little before, sorted
+        self._is_wanted: Callable[[float, float], bool] | None = None
         self._waits_for_key = False
         self._most_skipped = round(RECOVERY_SECONDS * self.frame_rate)
 
@@ -173,6 +178,15 @@ class Player:
         """From the first frame to the end of the last one, once all are played."""
         end = self.end_seconds
         return self._clock.seconds + float(1 / self.frame_rate) if end is None else end
+
+    def skip_unless(self, is_wanted: Callable[[float, float], bool]) -> None:
+        """Leave frames out that no other frame needs and nobody wants, where packets tell which these are.
+
+        Args:
+            is_wanted: whether somebody wants what is on screen from one moment until another.
+        """
+        if self._ahead_seconds is not None and self.codec in CODECS_THAT_SKIP:
+            self._is_wanted = is_wanted
 
     def pixels(self, frame: PlayedFrame, size: FrameSize) -> np.ndarray:
         """A frame upright and scaled, uint8 (3, H, W). All frames get the size of the first one."""
@@ -235,8 +249,22 @@ class Player:
                 skipped += 1
             else:
                 self._waits_for_key, skipped = False, 0
+                if self._is_wanted is not None:
+                    is_needed = self._is_needed(packet, self._is_wanted)
+                    self._decoder.skip_frame = "DEFAULT" if is_needed else "NONREF"
                 yield from self._decoded(packet)
         yield from self._decoded(None)
+
+    def _is_needed(self, packet: Any, is_wanted: Callable[[float, float], bool]) -> bool:
+        """Whether its frame is on screen when somebody looks, as far as the packets tell."""
+        start = None if packet.pts is None else self._clock.seconds_of(packet.pts)
+        if start is None or not self._is_steady:
+            return True
+        place = bisect_right(self._ahead_pts, packet.pts)
+        if place == len(self._ahead_pts):
+            return True
+        end = self._clock.seconds_of(self._ahead_pts[place])
+        return end is None or is_wanted(start, end)
 
     def _decoded(self, packet: Any) -> Iterator[Any]:
         try:
@@ -254,11 +282,11 @@ class Player:
             yield from self._demuxed()
             return
         ahead: deque[tuple[float, Any]] = deque()
-        num_bytes, last, last_pts, is_steady = 0, 0.0, None, True
+        num_bytes, last, last_pts = 0, 0.0, None
         for packet in self._demuxed():
             when = self._time_of(packet)
             if when is None or not 0 <= when - last <= JUMP_SECONDS:  # no order to go by
-                is_steady &= when is not None and not ahead
+                self._is_steady &= when is not None and not ahead
                 while ahead:
                     yield ahead.popleft()[1]
                 num_bytes = 0
@@ -268,14 +296,23 @@ class Player:
                 pts = packet.pts if packet.pts is not None else packet.dts
                 if pts is not None and not packet.is_discard:
                     last_pts = pts if last_pts is None else max(last_pts, pts)
+                    self._note(pts)
             ahead.append((last, packet))
             while ahead and (last - ahead[0][0] > self._ahead_seconds or num_bytes > MAX_AHEAD_BYTES):
                 released = ahead.popleft()[1]
                 num_bytes -= 0 if isinstance(released, _Damage) else released.size
                 yield released
-        self._last_pts = last_pts if is_steady else None
+        self._last_pts = last_pts if self._is_steady else None
         for _, packet in ahead:
             yield packet
+
+    def _note(self, pts: int) -> None:
+        """Keep a time stamp, and drop those that lie far behind all that the decoder has not seen."""
+        insort(self._ahead_pts, pts)
+        if len(self._ahead_pts) % 4096 == 0:
+            keep_seconds = 2 * (self._ahead_seconds or 0.0) + JUMP_SECONDS
+            oldest = pts - keep_seconds / max(1e-9, float(self._stream.time_base or 0))
+            del self._ahead_pts[: bisect_right(self._ahead_pts, oldest)]
 
     def _time_of(self, packet: Any) -> float | None:
         if isinstance(packet, _Damage) or packet.time_base is None:
@@ -359,6 +396,11 @@ class _Clock:
         self.seconds = max(seconds, self.seconds + self._frame_seconds / 10)
         return self.seconds, None
 
+    def seconds_of(self, pts: int) -> float | None:
+        """When a frame of this time stamp comes on screen; None before the first frame."""
+        return None if self._offset is None else self._offset + pts * self._time_base
+
     def end_of(self, pts: int) -> float | None:
-        """When a frame of this time stamp leaves the screen."""
-        return None if self._offset is None else self._offset + pts * self._time_base + self._frame_seconds
+        """When a frame of this time stamp leaves the screen, if it is the last one."""
+        start = self.seconds_of(pts)
+        return None if start is None else start + self._frame_seconds

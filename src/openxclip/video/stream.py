@@ -8,7 +8,7 @@ from typing import Any, Self
 import av
 
 from openxclip.errors import VideoError
-from openxclip.video.packets import SEEKABLE_CODECS, PacketInfo, PacketTable, Run, scan
+from openxclip.video.packets import CODECS_THAT_SKIP, SEEKABLE_CODECS, PacketInfo, PacketTable, Run, scan
 from openxclip.video.source import (
     VideoLimits,
     VideoSource,
@@ -19,9 +19,6 @@ from openxclip.video.source import (
     source_name,
     video_errors,
 )
-
-# Only these mark the packets that no other packet refers to.
-_CODECS_THAT_SKIP = frozenset({"h264", "hevc"})
 
 # AVI stores no pts, and those FFmpeg makes up are one frame off once B-frames occur. An MPEG program stream
 # stores few, and those made up in between differ after a seek.
@@ -107,7 +104,7 @@ class VideoStream:
         Where frames are skipped, those that remain form chains in which each needs the one before: FFmpeg's threads
         mostly wait for each other, and a core is better left to the conversion.
         """
-        if self._decoder.codec.canonical_name not in _CODECS_THAT_SKIP:
+        if self._decoder.codec.canonical_name not in CODECS_THAT_SKIP:
             return 0
         return max(1, (os.cpu_count() or 1) - 1)
 
@@ -171,7 +168,7 @@ class VideoStream:
         Not where a packet may be lost: the decoder then patches frames up from others, which must all be there.
         """
         for position, packet in self._packets_of(table, run):
-            if self.codec in _CODECS_THAT_SKIP and table.is_even:
+            if self.codec in CODECS_THAT_SKIP and table.is_even:
                 self._decoder.skip_frame = "DEFAULT" if position in run.positions else "NONREF"
             yield from self._decoder.decode(packet)
         yield from self._decoder.decode(None)

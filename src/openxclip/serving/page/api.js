@@ -29,17 +29,41 @@ export async function get(address) {
 }
 
 // Sends a form; onUpload gets the share that has been sent, 0 to 1.
-export function post(address, fields, onUpload = () => {}) {
+export async function post(address, fields, onUpload = () => {}) {
+  return JSON.parse(await send(address, fields, { onUpload }));
+}
+
+// Sends a form and follows the events of the answer: onProgress gets the data of each, the last one resolves or rejects.
+export async function follow(address, fields, { onUpload, onProgress, signal }) {
+  let taken = 0, last = null;
+  const onText = (text) => {
+    for (let end; (end = text.indexOf("\n\n", taken)) >= 0; taken = end + 2) {
+      const [, name, data] = text.slice(taken, end).match(/^event: (\w+)\ndata: (.*)$/s);
+      if (name === "progress") onProgress(JSON.parse(data));
+      else last = { name, data };
+    }
+  };
+  onText(await send(address, fields, { onUpload, onText, signal, accept: "text/event-stream" }));
+  if (!last) throw new Problem("unreachable", UNREACHABLE);
+  if (last.name === "error") throw problemOf(0, last.data);
+  return JSON.parse(last.data);
+}
+
+// Resolves to the text of the answer; onText gets what has come of it so far.
+function send(address, fields, { onUpload, onText = () => {}, signal = null, accept = "application/json" }) {
   const body = new FormData();
   for (const [name, value] of fields) body.append(name, value);
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", address);
-    for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
+    for (const [name, value] of Object.entries({ Accept: accept, ...headers() })) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => event.lengthComputable && onUpload(event.loaded / event.total);
+    request.onprogress = () => request.status === 200 && onText(request.responseText);
     request.onload = () =>
-      request.status === 200 ? resolve(JSON.parse(request.responseText)) : reject(problemOf(request.status, request.responseText));
+      request.status === 200 ? resolve(request.responseText) : reject(problemOf(request.status, request.responseText));
     request.onerror = () => reject(new Problem("unreachable", UNREACHABLE));
+    request.onabort = () => reject(new Problem("stopped", "Stopped."));
+    signal?.addEventListener("abort", () => request.abort());
     request.send(body);
   });
 }

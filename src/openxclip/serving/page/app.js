@@ -1,10 +1,11 @@
-// The page: a video and labels go to the server, a ranking and its reasons come back.
+// The page: a video and labels go to the server, a ranking and its reasons come back, or a timeline.
 
-import { Problem, apiKey, get, post, setApiKey } from "./api.js";
+import { Problem, apiKey, follow, get, post, setApiKey } from "./api.js";
 import { Chips } from "./chips.js";
 import { record } from "./recorder.js";
 import { Results } from "./results.js";
 import { save, sharedPage } from "./share.js";
+import { TimelineView, clock, condensed } from "./timeline.js";
 
 const $ = (id) => document.getElementById(id);
 const TOP_K = 10, NUM_EXPLAINED = 3, MAX_HISTORY = 12;
@@ -13,6 +14,7 @@ const HISTORY = "openxclip-history";
 const state = { file: null, limits: null, model: "", isBusy: false, history: [], news: "" };
 const chips = new Chips($("chip-list"), $("chip-input"), () => showError("labels", ""));
 const results = new Results(explainMore);
+const moments = new TimelineView(seek);
 
 // --- messages -----------------------------------------------------------------------------------------------
 
@@ -120,7 +122,8 @@ function labelFields() {
   return chips.labels.map((label) => ["labels", label]);
 }
 
-async function recognise() {
+// work(file, labels) asks the server.
+async function attempt(work) {
   if (state.isBusy) return;
   clearErrors();
   if (!state.file) {
@@ -133,7 +136,7 @@ async function recognise() {
   setBusy(true);
   try {
     if ($("key").value) setApiKey($("key").value);
-    await ask(state.file, labels);
+    await work(state.file, labels);
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     showProblem(problem);
@@ -144,7 +147,7 @@ async function recognise() {
 
 function setBusy(isBusy) {
   state.isBusy = isBusy;
-  $("go").disabled = isBusy;
+  $("go").disabled = $("go-timeline").disabled = isBusy;
   $("results").setAttribute("aria-busy", String(isBusy));
   if (!isBusy) showProgress(null, state.news);
   state.news = "";
@@ -157,7 +160,7 @@ async function ask(file, labels) {
   const onUpload = (share) => showProgress(share, share < 1 ? "Sending …" : "Looking …");
   const first = await post("v1/predict", [...fields, ["views", "1x1"]], onUpload);
   const result = { name: file.name, model: first.model, scores: first.scores, when: new Date().toLocaleString(), file, labels };
-  results.show(result);
+  showRanking(result);
   if ($("views").value !== "1x1") {
     showProgress(1, "Looking more closely …");
     result.scores = (await post("v1/predict", [...fields, ["views", $("views").value]])).scores;
@@ -170,6 +173,43 @@ async function ask(file, labels) {
   remember(result);
   state.news = `It looks like ${result.scores[0].label}, ${(100 * result.scores[0].probability).toFixed(1)} percent.`;
   $("results").scrollIntoView({ block: "nearest" });
+}
+
+function showRanking(result) {
+  $("moments").hidden = true;
+  return results.show(result);
+}
+
+async function askTimeline(file, labels) {
+  const window = Number($("window").value), stopping = new AbortController();
+  const fields = [["video", file], ...labels, ["window", `${window}s`], ["stride", `${window / 2}s`], ["min_seconds", window / 2]];
+  if ($("quiet").checked) fields.push(["background", "self"]);
+  $("cancel").hidden = false;
+  $("cancel").onclick = () => stopping.abort();
+  showProgress(0, "Sending …");
+  try {
+    const answer = await follow("v1/timeline", fields, {
+      onUpload: (share) => showProgress(share, share < 1 ? "Sending …" : "Watching …"),
+      onProgress: ({ share, seconds_seen, seconds_total }) =>
+        showProgress(share ?? 1, `Watching … ${clock(seconds_seen, 0)}${seconds_total ? ` of ${clock(seconds_total, 0)}` : ""}`),
+      signal: stopping.signal,
+    });
+    const result = { name: file.name, model: answer.model, timeline: condensed(answer), when: new Date().toLocaleString(), file, labels };
+    moments.show(result);
+    remember(result);
+    const number = result.timeline.num_segments;
+    state.news = number === 1 ? "One segment." : `${number} segments.`;
+    $("results").scrollIntoView({ block: "nearest" });
+  } finally {
+    $("cancel").hidden = true;
+  }
+}
+
+function seek(result, seconds) {
+  if (!result.file) return "The video of this earlier result is not kept. Choose it again to see more.";
+  if (result.file !== state.file && (state.isBusy || !chooseFile(result.file))) return "The video is not at hand now.";
+  $("player").currentTime = seconds;
+  return "";
 }
 
 async function explainMore(label) {
@@ -218,13 +258,14 @@ function drawHistory() {
       const image = document.createElement("img"), text = document.createElement("span"), small = document.createElement("small");
       button.type = "button";
       image.alt = "";
-      const frames = result.explanation.frames;
-      image.src = frames[Math.floor(frames.length / 2)];
+      const frames = result.explanation?.frames;
+      image.src = frames ? frames[Math.floor(frames.length / 2)] : "page/icon.svg";
       small.textContent = `${result.name}, ${result.when}`;
-      text.append(result.scores[0].label, small);
+      text.append(result.timeline ? "Timeline" : result.scores[0].label, small);
       button.append(image, text);
       button.onclick = () => {
-        results.show(result);
+        if (result.timeline) moments.show(result);
+        else showRanking(result);
         $("results").focus();
       };
       item.append(button);
@@ -263,7 +304,7 @@ async function showExamples() {
       $("label-set").value = "";
       updateLabelSet();
       chips.set(example.labels);
-      recognise().then(() => $("results").focus());
+      attempt(ask).then(() => $("results").focus());
     };
     $("examples").append(button);
   }
@@ -288,9 +329,11 @@ function share() {
 async function begin() {
   $("form").addEventListener("submit", (event) => {
     event.preventDefault();
-    recognise();
+    attempt(ask);
   });
   $("file").addEventListener("change", () => chooseFile($("file").files[0]));
+  $("go-timeline").onclick = () => attempt(askTimeline);
+  $("player").ontimeupdate = () => moments.result?.file === state.file && moments.move($("player").currentTime);
   $("another").onclick = chooseAnother;
   $("record").onclick = recordVideo;
   $("theme").onclick = switchTheme;
