@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from server import RunningServer, running_server
+from videos import write_video
 
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
+from openxclip.shapes.long import LongVideo, usual_labels
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -183,6 +185,18 @@ EDGES = """() => {
 }"""
 
 
+LANE_CONTRASTS = """() => {
+  const channel = value => (value /= 255) <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const numbers = text => text.match(/[\\d.]+/g).map(Number);
+  return [...document.querySelectorAll("#lanes path")].map(path => {
+    const line = light(numbers(getComputedStyle(path).stroke));
+    const track = light(numbers(getComputedStyle(path.closest(".track")).backgroundColor));
+    return (Math.max(line, track) + 0.05) / (Math.min(line, track) + 0.05);
+  });
+}"""
+
+
 # --- what most people do ----------------------------------------------------------------------------------------
 
 
@@ -284,6 +298,148 @@ def test_a_chip_is_removed_while_another_is_being_typed(visit) -> None:
     assert one.page.locator("#chip-list li").count() == 2
     labels = [text.split("\n")[0] for text in one.page.locator("#chip-list li").all_inner_texts()]
     assert labels == ["two", "three"]
+
+
+# --- what happens when -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def eventful_path(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("eventful") / "eventful.mp4"
+    LongVideo(key="serving", seconds=30.0, labels=usual_labels(), quiet_seconds=4.0).write(path)
+    return path
+
+
+def ask_timeline(one: Visit, path: Path, labels: list[str], window: str = "2") -> None:
+    one.page.locator("#file").set_input_files(path)
+    add_labels(one.page, labels)
+    one.page.locator("#window").select_option(window)
+    one.page.get_by_role("button", name="Timeline").click()
+
+
+def wait_for_moments(one: Visit) -> None:
+    until(one.page, "!document.querySelector('#moments').hidden && !document.querySelector('#go').disabled")
+
+
+def player_seconds(one: Visit) -> float:
+    one.page.evaluate("document.querySelector('#player').pause()")
+    return one.page.evaluate("document.querySelector('#player').currentTime")
+
+
+def test_a_timeline_and_its_moments_in_the_player(visit, eventful_path) -> None:
+    one = visit()
+    ask_timeline(one, eventful_path, list(usual_labels()))
+    wait_for_moments(one)
+    rows = one.page.locator("#moments-list button")
+    assert "blue bar moving left" in rows.first.inner_text()
+    assert one.page.locator("#status").inner_text() == f"{rows.count()} segments."
+    names = one.page.locator("#lanes .lane:not(.axis) .name").all_inner_texts()
+    assert names[0] == "blue bar moving left"
+    assert one.page.locator("#lanes .lane").first.locator("i").count() >= 1
+    last = rows.last
+    start = float(re.match(r"0:(\d+\.\d)", last.inner_text())[1])
+    last.click()
+    assert player_seconds(one) == pytest.approx(start, abs=0.1)
+    assert "now" in last.get_attribute("class")
+    track = one.page.locator("#lanes .track").first
+    box = track.bounding_box()
+    track.click(position={"x": box["width"] / 2, "y": 5})
+    assert player_seconds(one) == pytest.approx(15.0, abs=0.2)
+    until(one.page, "document.querySelector('#player').readyState > 1")
+    one.page.evaluate("scrollTo(0, 0)")
+    keep_screenshot(one.page, "page-timeline.png")
+
+
+def test_progress_is_shown_and_a_timeline_can_be_stopped(browser, tmp_path) -> None:
+    """A server whose model is large enough that there is something to see."""
+    video = write_video(tmp_path / "endless.mp4", num_frames=1200, fps=2)
+    with running_server(tmp_path / "scratch", "--model", "openxclip-tiny", "--dtype", "float32") as server:
+        one = Visit(browser, server.url)
+        ask_timeline(one, video, ["a", "b"], window="1")
+        until(one.page, "document.querySelector('#status').textContent.includes('of 10:00')")
+        bar = one.page.locator("#progress")
+        first = int(bar.get_attribute("aria-valuenow"))
+        until(
+            one.page, f"Number(document.querySelector('#progress').getAttribute('aria-valuenow')) > {first}"
+        )
+        one.page.get_by_role("button", name="Stop", exact=True).click()
+        until(one.page, "document.querySelector('#status').textContent === 'Stopped.'")
+        assert one.page.locator("#general-error").is_hidden()
+        assert one.page.locator("#cancel").is_hidden()
+        assert one.page.locator("#go-timeline").is_enabled()
+        assert one.page.locator("#moments").is_hidden()
+        one.close()
+
+
+def test_a_timeline_that_fails_says_why(browser, visit, tmp_path, clips, eventful_path) -> None:
+    one = visit()
+    one.page.get_by_role("button", name="Timeline").click()
+    assert "Choose a video first" in one.error("video")
+    wrong = tmp_path / "notes.mp4"
+    wrong.write_text("these are notes")
+    ask_timeline(one, wrong, ["a", "b"])
+    assert "cannot be read" in one.error("video")
+    limits = ("--timeline-deadline-seconds", "0.5")
+    with running_server(tmp_path / "scratch", "--model", "openxclip-tiny", *limits) as server:
+        late = Visit(browser, server.url)
+        video = write_video(tmp_path / "endless.mp4", num_frames=1200, fps=2)
+        ask_timeline(late, video, ["a", "b"], window="1")
+        assert "0.5 s" in late.error("general")
+        late.close()
+
+
+def test_a_timeline_without_segments_and_one_of_a_quiet_video(visit, eventful_path) -> None:
+    one = visit()
+    one.page.locator("#quiet").check()
+    ask_timeline(one, eventful_path, ["green ring rising", "purple bar growing", "white star orbiting"])
+    wait_for_moments(one)
+    assert one.page.locator("#moments-list li").count() == 0
+    assert "nearest" in one.page.locator("#moments-none").inner_text()
+    names = one.page.locator("#lanes .lane:not(.axis) .name").all_inner_texts()
+    assert len(names) == 4
+    assert names[-1] == "none of these"
+
+
+def test_a_timeline_by_keyboard_alone_and_again_after_a_reload(visit, eventful_path) -> None:
+    one = visit()
+    one.page.locator("#file").set_input_files(eventful_path)
+    add_labels(one.page, list(usual_labels()))
+    one.page.locator("#go").focus()
+    one.page.keyboard.press("Tab")
+    assert one.page.evaluate("document.activeElement.id") == "go-timeline"
+    one.page.keyboard.press("Enter")
+    wait_for_moments(one)
+    one.page.locator("#results").focus()
+    one.page.keyboard.press("Tab")
+    assert "blue bar" in one.page.evaluate("document.activeElement.textContent")
+    one.page.keyboard.press("Enter")
+    begin = one.page.evaluate("document.activeElement.firstChild.textContent")
+    assert player_seconds(one) == pytest.approx(float(re.match(r"0:(\d+\.\d)", begin)[1]), abs=0.1)
+    outline = one.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline != "none", "the focus is visible"
+    one.page.reload()
+    one.page.locator("#history button").click()
+    assert "blue bar" in one.page.locator("#moments-list button").first.inner_text()
+    one.page.locator("#moments-list button").first.click()
+    assert "not kept" in one.page.locator("#moments-status").inner_text()
+    assert one.page.locator("#found").is_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_timeline_on_a_phone_in_both_themes(scheme, visit, eventful_path) -> None:
+    one = visit(viewport=PHONE, color_scheme=scheme, has_touch=True, is_mobile=True)
+    ask_timeline(one, eventful_path, [*usual_labels()[:5], "a label of very many words " * 4])
+    wait_for_moments(one)
+    assert one.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert [text for ratio, text in one.page.evaluate(CONTRASTS) if ratio < 4.5] == []
+    assert [control for ratio, control in one.page.evaluate(EDGES) if ratio < 3] == []
+    colours = one.page.evaluate(LANE_CONTRASTS)
+    assert len(colours) == one.page.locator("#lanes path").count() > 0
+    assert min(colours) >= 3
+    heights = one.page.evaluate(
+        "[...document.querySelectorAll('#moments-list button')].map(button => button.offsetHeight)"
+    )
+    assert min(heights) >= 44, "large enough for a finger"
 
 
 # --- what can go wrong ------------------------------------------------------------------------------------------

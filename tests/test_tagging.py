@@ -378,7 +378,8 @@ def test_another_question_is_refused_and_overwrite_begins_anew(videos, tmp_path,
     for change, word in ((["--top-k", "2"], "top_k"), (["--templates", "video"], "label_set"),
                          (["--frames", "4"], "frames"), (["--windows", "1s"], "windows"),
                          (["--shortlist", "3"], "shortlist"), (["--int8"], "int8"),
-                         (["--max-seconds", "1"], "max_seconds"), (["--max-frame-px", "100"], "max_frame_px")):  # fmt: skip
+                         (["--max-seconds", "1"], "max_seconds"),
+                         (["--max-frame-px", "100"], "max_frame_px")):  # fmt: skip
         assert run(arguments(videos / "a", output, *change)) == 2
         error = capsys.readouterr().err
         assert word in error

@@ -131,9 +131,10 @@ class Preprocessor:
         width, height = self.frame_size(num_crops).of(width, height)
         pixels = resize(pixels, height, width, self.filter)
         steps = (1,) if num_crops == 1 or self.resize == "squash" else (0, 1, 2)
-        return torch.stack([self._crop(pixels, step) for step in steps])
+        # Copied by NumPy: decoders work meanwhile, and the threads of torch would get in their way.
+        return torch.from_numpy(np.stack([self._crop(pixels.numpy(), step) for step in steps]))
 
-    def _crop(self, pixels: torch.Tensor, step: int) -> torch.Tensor:
+    def _crop(self, pixels: np.ndarray, step: int) -> np.ndarray:
         """Centred along the shorter side; along the longer one at the start (0), centre (1) or end (2)."""
         size = self.input_size_px
         free_y, free_x = pixels.shape[-2] - size, pixels.shape[-1] - size

@@ -139,7 +139,8 @@ async function attempt(work) {
     await work(state.file, labels);
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
-    showProblem(problem);
+    if (problem.kind === "stopped") state.news = problem.message;
+    else showProblem(problem);
   } finally {
     setBusy(false);
   }
@@ -177,12 +178,14 @@ async function ask(file, labels) {
 
 function showRanking(result) {
   $("moments").hidden = true;
+  $("results").setAttribute("aria-labelledby", "results-title");
   return results.show(result);
 }
 
 async function askTimeline(file, labels) {
-  const window = Number($("window").value), stopping = new AbortController();
-  const fields = [["video", file], ...labels, ["window", `${window}s`], ["stride", `${window / 2}s`], ["min_seconds", window / 2]];
+  const seconds = Number($("window").value), stopping = new AbortController();
+  const windows = [["window", `${seconds}s`], ["stride", `${seconds / 2}s`]];
+  const fields = [["video", file], ...labels, ...windows, ["min_seconds", seconds / 2], ["close_gap_seconds", seconds / 2]];
   if ($("quiet").checked) fields.push(["background", "self"]);
   $("cancel").hidden = false;
   $("cancel").onclick = () => stopping.abort();

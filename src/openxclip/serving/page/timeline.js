@@ -52,6 +52,7 @@ export class TimelineView {
     const { timeline } = result, { segments, num_segments } = timeline;
     $("empty").hidden = $("found").hidden = true;
     $("moments").hidden = false;
+    $("results").setAttribute("aria-labelledby", "moments-heading");
     $("moments-about").textContent =
       `${result.name}, ${clock(timeline.duration_seconds)}, windows of ${timeline.window_seconds} s every ${timeline.stride_seconds} s. Choose a moment to see it.`;
     $("moments-status").textContent = "";
