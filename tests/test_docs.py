@@ -17,6 +17,7 @@ GUIDES = (
     "moving-shapes",
     "predicting",
     "explaining",
+    "timelines",
     "serving",
     "scale",
     "training",
@@ -62,7 +63,7 @@ def test_the_commands_are_found() -> None:
     assert len(COMMANDS) >= 16
     assert {arguments[0] for arguments in COMMANDS} == {
         *("predict", "train", "evaluate", "ablate", "pretrain", "render", "report", "info", "convert"),
-        *("explain", "serve", "tag", "index", "search"),
+        *("explain", "serve", "tag", "index", "search", "timeline"),
     }
 
 

@@ -164,7 +164,7 @@ def _watcher(options: TimelineOptions, rules: SegmentRules, texts: "LabelTexts")
 
 
 def _limits(options: LimitOptions) -> "VideoLimits":
-    """A timeline may be of any length, unless somebody says otherwise."""
+    """A video may be of any length, but for --max-seconds."""
     import math
 
     from openxclip.video.source import VideoLimits

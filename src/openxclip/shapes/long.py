@@ -169,7 +169,7 @@ class RenderedPlayer:
         return self.end_seconds
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """For `Player`: no file is open."""
 
     def __iter__(self) -> Iterator[PlayedFrame]:
         """All frames; their pixels are rendered on demand."""
