@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import av
 import numpy as np
@@ -33,7 +35,6 @@ pytestmark = pytest.mark.on_cpu
 
 CLIPS = example_clips()[:3]
 LABELS = tuple(clip.kind.name for clip in CLIPS)
-CLIP_SECONDS = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -52,23 +53,23 @@ def stream(clips: int = 3, *, shift_seconds: float = 0.0, format: str = "mpegts"
     file = io.BytesIO()
     options = {"mpegts_flags": "+resend_headers"} if format == "mpegts" else {}
     with av.open(file, "w", format=format, options=options) as container:
-        video = container.add_stream(
-            "libx264",
-            rate=FRAMES_PER_SECOND,
-            options={"g": "16", "bf": "0", "tune": "zerolatency", "crf": "20"},
-        )
-        video.width = video.height = 128
-        video.pix_fmt = "yuv420p"
-        video.codec_context.thread_count = 1
-        number = 0
-        for clip in [CLIPS[i % 3] for i in range(clips)]:
-            for frame in clip.frames(np.arange, 128):
-                image = av.VideoFrame.from_ndarray(frame, format="rgb24")
-                image.pts, image.time_base = number, Fraction(1, FRAMES_PER_SECOND)
-                number += 1
-                mux(container, video.encode(image), shift_seconds)
-        mux(container, video.encode(None), shift_seconds)
+        write(container, clips, shift_seconds)
     return file.getvalue()
+
+
+def write(container, clips: int, shift_seconds: float = 0.0) -> None:
+    """Encode some clips."""
+    options = {"g": "16", "bf": "0", "tune": "zerolatency", "crf": "20"}
+    video = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=options)
+    video.width = video.height = 128
+    video.pix_fmt = "yuv420p"
+    video.codec_context.thread_count = 1
+    pictures = [frame for i in range(clips) for frame in CLIPS[i % 3].frames(np.arange, 128)]
+    for number, frame in enumerate(pictures):
+        image = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        image.pts, image.time_base = number, Fraction(1, FRAMES_PER_SECOND)
+        mux(container, video.encode(image), shift_seconds)
+    mux(container, video.encode(None), shift_seconds)
 
 
 def mux(container, packets, shift_seconds: float) -> None:
@@ -285,6 +286,56 @@ def test_frames_that_a_network_lost_are_a_gap(watcher, tmp_path) -> None:
     assert (gap.start_seconds, gap.end_seconds) == (pytest.approx(4, abs=0.3), pytest.approx(7, abs=0.1))
     windows = [event.start_seconds for event in found if event.kind == "window"]
     assert {0.0, 8.0} <= set(windows) <= {0.0, 2.0, 8.0, 10.0}
+
+
+def test_a_playlist_over_http(watcher, tmp_path) -> None:
+    options = {"hls_time": "2", "hls_list_size": "0"}
+    with av.open(str(tmp_path / "list.m3u8"), "w", format="hls", options=options) as container:
+        write(container, 3)
+    assert len(list(tmp_path.glob("list*.ts"))) == 3
+
+    class Files(SimpleHTTPRequestHandler):
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(tmp_path))) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{http.server_port}/list.m3u8"
+        found = events_of(watcher, address, until=lambda events: False, seconds=30)
+        http.shutdown()
+    assert [label for label, _, _ in segments(found)] == list(LABELS)
+    assert count(found, "lost") == 0, "its length is known: it has ended"
+
+
+def test_datagrams_that_stop_and_come_again(watcher, monkeypatch) -> None:
+    """UDP has no connection: a sender that is silent for long counts as lost, and is listened to again."""
+    monkeypatch.setattr(live, "READ_SECONDS", 1.5)
+    monkeypatch.setattr(live, "FIRST_PAUSE_SECONDS", 0.2)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    is_over = threading.Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            while not is_over.is_set():
+                data = stream(3)
+                for start in range(0, len(data), 1316):
+                    out.sendto(data[start : start + 1316], ("127.0.0.1", port))
+                    time.sleep(6 * 1316 / len(data))
+                is_over.wait(4)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    found = events_of(
+        watcher,
+        f"udp://127.0.0.1:{port}",
+        until=lambda events: count(events, "gap") >= 1 and events[-1].kind == "window",
+    )
+    is_over.set()
+    thread.join()
+    assert count(found, "lost") >= 1
+    assert count(found, "window") >= 2
 
 
 # --- a slow model -------------------------------------------------------------------------------------------------
