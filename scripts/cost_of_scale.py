@@ -3,6 +3,8 @@
     python scripts/cost_of_scale.py                    the tables of docs/scale.md; a test keeps the page current
     PYTHONPATH=. python scripts/cost_of_scale.py measure
         times of the stages and of small runs on this machine; writes benchmarks/results/cost-of-scale.json
+    PYTHONPATH=. python scripts/cost_of_scale.py measure runs
+        of the small runs alone; on a machine that does nothing else
 
 A stage takes seconds of a resource for each video: storage, cores or GPUs. Stages on the same resource share it, stages
 on different ones overlap; the resource that a video takes longest of sets the pace. Text is encoded once in a job.
@@ -94,9 +96,8 @@ def simulated(pipeline: Pipeline, num_videos: int, room: int = 8) -> float:
     while waiting[-1] < num_videos:
         _move(stages, waiting, working, room)
         rates = _rates(pipeline, working)
-        step = min(
-            left / rate for lefts, rate in zip(working, rates, strict=True) for left in lefts if left > 0
-        )
+        lefts_of = zip(working, rates, strict=True)
+        step = min((left / rate for lefts, rate in lefts_of for left in lefts if left > 0), default=0.0)
         now += step
         for lefts, rate in zip(working, rates, strict=True):
             lefts[:] = [left - step * rate if left - step * rate > 1e-12 else 0.0 for left in lefts]
@@ -369,16 +370,7 @@ def measure(paths: Sequence[str], model: str = "B/32-8") -> dict[str, Any]:
         rig, tiny = rigs[8], _Rig("openxclip-tiny", paths, Path(folder))
         encode = {frames: one.encode_seconds() for frames, one in rigs.items()}
         compare = {labels: rig.compare_seconds(labels) for labels in NUM_LABELS}
-        runs = [
-            rig.run("B/32-8, 2 decoders, 400 labels", 32, decoders=2, num_labels=400),
-            rig.run("B/32-8, 1 decoder, 10 labels", 32, decoders=1, num_labels=10),
-            rig.run("B/32-8, 2 decoders, 2,000 labels", 24, decoders=2, num_labels=2000),
-            tiny.run("tiny, 1 decoder, 10 labels", 280, decoders=1, num_labels=10),
-            tiny.run("tiny, 2 decoders, 400 labels", 280, decoders=2, num_labels=400),
-            tiny.run(
-                "tiny, 2 decoders, 10 labels, windows of 1 s", 280, decoders=2, num_labels=10, windows="1s"
-            ),
-        ]
+        runs = small_runs(rig, tiny)
         return {
             "machine": f"{Machine().slug}, {time.strftime('%Y-%m-%d')}",
             "load": load,
@@ -397,6 +389,29 @@ def measure(paths: Sequence[str], model: str = "B/32-8") -> dict[str, Any]:
             },
             "runs": runs,
         }
+
+
+def measure_runs(paths: Sequence[str], model: str = "B/32-8") -> list[dict[str, Any]]:
+    """The small runs alone."""
+    from benchmarks.weights import write_model
+
+    from openxclip.models import preset
+
+    with TemporaryDirectory() as folder:
+        source = str(write_model(Path(folder) / "8", preset(model)))
+        return small_runs(_Rig(source, paths, Path(folder)), _Rig("openxclip-tiny", paths, Path(folder)))
+
+
+def small_runs(rig: "_Rig", tiny: "_Rig") -> list[dict[str, Any]]:
+    """Different decoders, labels, windows and models."""
+    return [
+        rig.run("B/32-8, 2 decoders, 400 labels", 32, decoders=2, num_labels=400),
+        rig.run("B/32-8, 1 decoder, 10 labels", 32, decoders=1, num_labels=10),
+        rig.run("B/32-8, 2 decoders, 2,000 labels", 24, decoders=2, num_labels=2000),
+        tiny.run("tiny, 1 decoder, 10 labels", 280, decoders=1, num_labels=10),
+        tiny.run("tiny, 2 decoders, 400 labels", 280, decoders=2, num_labels=400),
+        tiny.run("tiny, 2 decoders, 10 labels, windows of 1 s", 280, decoders=2, num_labels=10, windows="1s"),
+    ]
 
 
 class _Rig:
@@ -534,7 +549,7 @@ class _Rig:
         print(f"{name}: {seconds:.1f} s", file=sys.stderr)
         return {
             "name": name, "num_videos": num_videos, "cores": self.cores, "decoders": decoders, "once": once,
-            "seconds": seconds, **stages,
+            "seconds": seconds, "load": os.getloadavg()[0], **stages,
         }  # fmt: skip
 
     def _stage_seconds(self, num_labels: int, windows: str | None, num_windows: float) -> dict[str, float]:
@@ -608,13 +623,16 @@ def median_seconds(
 
 def main(words: Sequence[str]) -> None:
     """See above."""
-    if list(words) == ["measure"]:
+    if words[:1] == ["measure"]:
         from benchmarks.options import Options
 
         from openxclip.files import atomic_write
 
         paths = [str(path) for path in sorted((Options().data / "ucf8" / "videos").glob("*"))]
-        values = measure(paths)
+        if words[1:] == ["runs"]:
+            values = json.loads(RESULTS.read_text(encoding="utf-8")) | {"runs": measure_runs(paths)}
+        else:
+            values = measure(paths)
         with atomic_write(RESULTS) as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     for name, text in tables(Measured.read()).items():

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import signal
 import socket
 import subprocess
@@ -111,16 +112,20 @@ def test_windows_of_long_videos_travel_in_bundles(tmp_path, monkeypatch) -> None
     part = Part(0, tuple(list_sources(str(inputs))))
     journals = [ray_engine._Journal()]
     decoder, model = ray_engine._Decoder(work, journals), ray_engine._Model(work, journals)
-    bundles = [model(row) for row in decoder({"part": pickle.dumps(part)})]
+    bundles = [model(row) for row in decoder({"part": pickle.dumps((part, range(4)))})]
+    (one,) = [model(row) for row in decoder({"part": pickle.dumps((part, [2]))})]
     decoder.decoders.__exit__()
     done = [pickle.loads(bundle["done"]) for bundle in bundles]
     assert len(done) > 3
     assert not ray_engine._are_all(done[:-1])
     assert not ray_engine._are_all(done[1:])
-    joined = ray_engine._joined(part, done[::-1])
+    joined = ray_engine._joined(part, done[::-1], range(4))
     assert joined.errors == {"unreadable": 1}
     assert joined.video_seconds == pytest.approx(70 + 3 + 40)
     assert_alike(joined.table.to_pylist(), expected)
+    again = ray_engine._joined(part, [pickle.loads(one["done"])], [2])
+    assert_alike(again.table.to_pylist(), [row for row in expected if row["path"] == part.sources[2].path])
+    assert set(again.table["input_number"].to_pylist()) == {2}
 
     finished(tag(*arguments(inputs, tmp_path / "out", *MORE, *more)))
     assert_alike(rows_of(tmp_path / "out"), expected)
@@ -139,7 +144,7 @@ def test_an_input_that_fails_in_a_later_piece_is_its_error_alone() -> None:
         0, 1, True, rows([1, 2], ["crashed", None]), {1: 0.0, 2: 2.0}, {1: "crashed"}
     )
     part = Part(0, tuple(map(Source, "abc")))
-    joined = ray_engine._joined(part, [last, first])
+    joined = ray_engine._joined(part, [last, first], range(3))
     assert joined.table.to_pylist() == [
         {"input_number": 0, "error_kind": None},
         {"input_number": 1, "error_kind": "crashed"},
@@ -147,7 +152,7 @@ def test_an_input_that_fails_in_a_later_piece_is_its_error_alone() -> None:
     ]
     assert (joined.errors, joined.video_seconds) == ({"crashed": 1}, 3.0)
     with pytest.raises(OpenXCLIPError, match=r"part 0: 1 inputs have no rows, d first"):
-        ray_engine._joined(replace(part, sources=(*part.sources, Source("d"))), [last, first])
+        ray_engine._joined(replace(part, sources=(*part.sources, Source("d"))), [last, first], range(4))
 
 
 def test_a_journal_tells_what_workers_died_of() -> None:
@@ -332,9 +337,18 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def decoding_processes() -> int:
-    names = [read_name(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return sum(name.startswith(b"ray::") and b"_Decoder" in name for name in names)
+def decoding_processes(port: str) -> int:
+    """Decoding workers of a cluster: their parents are its raylets, which know the port of the head."""
+    found = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    workers = [entry for entry in found if re.match(rb"ray::.*_Decoder", read_name(entry))]
+    return sum(f":{port}".encode() in read_name(_parent(entry)) for entry in workers)
+
+
+def _parent(process: Path) -> Path:
+    try:
+        return Path("/proc") / (process / "stat").read_text().rpartition(")")[2].split()[1]
+    except OSError:
+        return process
 
 
 def read_name(process: Path) -> bytes:
@@ -365,10 +379,13 @@ def test_the_scripts_run_as_they_stand_and_a_node_that_joins_is_used(videos, tmp
         try:
             process = script.job(tmp_path / "many.csv", LABELS, tmp_path / "out")
             wait_for_parts(tmp_path / "out", 3, process)
-            assert decoding_processes() == 1, "two cores, of which the model has one"
+            assert decoding_processes(script.environment["PORT"]) == 1, (
+                "two cores, of which the model has one"
+            )
+            script.environment["CPUS"] = "2"
             script.nodes("add")
-            until = time.monotonic() + 100
-            while decoding_processes() < 2:
+            until = time.monotonic() + 200
+            while decoding_processes(script.environment["PORT"]) < 2:
                 assert time.monotonic() < until
                 assert process.poll() is None, process.stderr.read().decode()[-3000:]
                 time.sleep(0.1)

@@ -60,7 +60,7 @@ def clips(tmp_path_factory) -> list[Path]:
 def server(tmp_path_factory, clips):
     limits = ("--max-megabytes", "2", "--max-seconds", "20", "--max-frame-px", "70000", "--max-labels", "20",
               "--max-label-letters", "60", "--max-views", "6", "--max-batch", "4", "--receive-seconds", "3",
-              "--max-sentences", "700")  # fmt: skip
+              "--max-sentences", "700", "--max-windows", "300")  # fmt: skip
     scratch = tmp_path_factory.mktemp("scratch")
     with running_server(scratch, *MODEL, "--allow-paths", str(clips[0].parent), *limits) as running:
         yield running
@@ -569,8 +569,8 @@ def test_names_of_a_proxy_and_frames_can_be_allowed(tmp_path) -> None:
 # --- timelines ------------------------------------------------------------------------------------------------------
 
 WINDOWS = {"window": "2s", "stride": "1s"}
-MANY_WINDOWS = {"window": "4s", "stride": "0.5s"}
-"""1,200 of them in `endless`."""
+MANY_WINDOWS = {"window": "1s", "stride": "0.04s"}
+"""Nearly 15,000 of them in `endless`."""
 STREAM = {"Accept": "text/event-stream"}
 
 
@@ -584,15 +584,18 @@ def eventful(clips) -> Path:
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory) -> Path:
-    """Ten minutes."""
-    return write_video(tmp_path_factory.mktemp("endless") / "endless.mp4", num_frames=1200, fps=2)
+    """Ten seconds, nearly sixty times: bare H.264 may be joined end to end."""
+    path = tmp_path_factory.mktemp("endless") / "endless.h264"
+    write_video(path, num_frames=250, fps=25)
+    path.write_bytes(path.read_bytes() * 59)
+    return path
 
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory, clips):
-    """A server with the usual limits."""
-    scratch = tmp_path_factory.mktemp("patient")
-    with running_server(scratch, *MODEL, "--allow-paths", str(clips[0].parent)) as running:
+    """A server that takes as many windows as there may be."""
+    scratch, options = tmp_path_factory.mktemp("patient"), ("--max-windows", "20000")
+    with running_server(scratch, *MODEL, *options, "--allow-paths", str(clips[0].parent)) as running:
         yield running
         assert left_behind(running) == []
 
@@ -685,6 +688,7 @@ def test_a_timeline_takes_all_settings(patient, eventful, recognizer) -> None:
         ({"stride": "1" * 30}, "invalid-request", ("stride",)),
         ({"window": "11m"}, "invalid-request", ("600",)),
         ({"window": "4s", "stride": "0.1s"}, "invalid-request", ("longer stride",)),
+        ({"window": "0.1s", "stride": "0.01s"}, "invalid-request", ("0.04",)),
         ({"enter": "0.2"}, "invalid-request", ("leave is 0.3 and enter 0.2",)),
         ({"enter": "1.5"}, "invalid-request", ("enter",)),
         ({"leave": "nan"}, "invalid-request", ("leave",)),
@@ -702,7 +706,7 @@ def test_a_timeline_that_cannot_be_made(fields, kind, words, patient, clips) -> 
     assert_problem(ask_timeline(patient, clips[0], headers=STREAM, **fields), 422, kind, *words)
 
 
-def test_what_is_wrong_from_the_beginning_has_its_status(server, patient, http, tmp_path, endless) -> None:
+def test_what_is_wrong_from_the_beginning_has_its_status(server, patient, http, tmp_path) -> None:
     wrong = tmp_path / "text.mp4"
     wrong.write_text("this is no video")
     assert_problem(ask_timeline(patient, wrong, headers=STREAM), 422, "video-unreadable")
@@ -710,8 +714,9 @@ def test_what_is_wrong_from_the_beginning_has_its_status(server, patient, http, 
     assert_problem(ask_timeline(server, long, headers=STREAM), 422, "video-too-long", "22.0 s")
     large = write_video(tmp_path / "large.mp4", width=320, height=240, num_frames=5)
     assert_problem(ask_timeline(server, large), 422, "video-too-large", "320x240")
-    response = ask_timeline(patient, endless, headers=STREAM, window="4s", stride="0.2s")
-    assert_problem(response, 422, "too-many-windows", "3000", "2000")
+    many = write_video(tmp_path / "many.mp4", num_frames=400, fps=25)
+    response = ask_timeline(server, many, headers=STREAM, **MANY_WINDOWS)
+    assert_problem(response, 422, "too-many-windows", "400", "300")
     response = ask_timeline(server, long, headers=STREAM | {"Origin": "https://evil.example"})
     assert_problem(response, 403, "foreign-origin")
     assert_problem(
@@ -732,6 +737,8 @@ def test_a_video_that_does_not_tell_its_length_ends_at_the_limit(server, tmp_pat
         found = client.timeline(short, LABELS, on_progress=lambda *progress: told.append(progress))
     assert found["duration_seconds"] == pytest.approx(4.0)
     assert {total for _, total in told} == {None}
+    many = write_video(tmp_path / "many.h264", num_frames=400, fps=25)
+    assert_problem(ask_timeline(server, many, **MANY_WINDOWS), 422, "too-many-windows", "301", "300")
 
 
 def test_others_are_answered_during_a_timeline_and_one_that_is_left_stops(patient, endless, clips) -> None:
@@ -763,7 +770,7 @@ def wait_for(server: RunningServer, name: str, value: float) -> None:
 
 
 def test_a_timeline_has_its_own_deadline_and_places(tmp_path, endless, clips) -> None:
-    options = ("--timeline-deadline-seconds", "3", "--max-timelines", "1")
+    options = ("--timeline-deadline-seconds", "3", "--max-timelines", "1", "--max-windows", "20000")
     with running_server(tmp_path / "scratch", *MODEL, *options) as server:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             first = pool.submit(ask_timeline, server, endless, headers=STREAM, **MANY_WINDOWS)
@@ -786,7 +793,7 @@ def test_a_timeline_has_its_own_deadline_and_places(tmp_path, endless, clips) ->
 
 
 def test_a_server_that_stops_finishes_short_timelines_and_ends_long_ones(tmp_path, eventful, endless) -> None:
-    options = ("--deadline-seconds", "4", "--receive-seconds", "1")
+    options = ("--deadline-seconds", "6", "--receive-seconds", "1", "--max-windows", "20000")
     with running_server(tmp_path / "scratch", *MODEL, *options) as server:
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             long = pool.submit(ask_timeline, server, endless, headers=STREAM, **MANY_WINDOWS)
@@ -894,6 +901,24 @@ def test_metrics_count_requests_by_route_and_batches(server, http) -> None:
 
 
 # --- hostile input ---------------------------------------------------------------------------------------------------
+
+
+def test_hostile_videos_of_timelines(server, clips) -> None:
+    videos = mutated_videos([path.read_bytes() for path in clips[:3]], 60)
+    statuses = set()
+    with httpx2.Client(base_url=server.url, timeout=70, trust_env=False) as client:
+        for i, content in enumerate(videos):
+            fields = form(labels="a, b", window="1s", stride="0.1s", shots="true")
+            headers = STREAM if i % 2 else {}
+            files = [("video", ("a.mp4", content)), *fields]
+            response = client.post("/v1/timeline", files=files, headers=headers)
+            statuses.add(response.status_code)
+            if response.status_code != 200:
+                assert_problem(response, 422, response.json()["type"].rpartition(":")[2])
+            elif headers:
+                assert events_of(response.text)[-1][0] == "result"
+    assert statuses == {200, 422}
+    assert metric(server, "openxclip_timelines") == 0
 
 
 def assert_survives(server: RunningServer, videos: list[bytes], requests: list[bytes]) -> dict[int, int]:
@@ -1074,7 +1099,7 @@ def test_the_python_of_the_docs(documented, monkeypatch, capsys) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     exec("".join(blocks).replace("http://127.0.0.1:8000", server.url), {})
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 4
+    assert len(printed) == 5
     assert printed[-1] == "64"
 
 

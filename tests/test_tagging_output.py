@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from openxclip.errors import InputError
+from openxclip.tagging import output as output_module
 from openxclip.tagging.output import INPUTS, JOB, LOCK, Output, Part
-from openxclip.tagging.rows import Layout, error_row, joined, table
+from openxclip.tagging.rows import Layout, by_input, error_row, table
 from openxclip.tagging.sources import Source
 
 LAYOUT = Layout(
@@ -22,8 +23,9 @@ QUESTION = {"top_k": 1}
 
 
 def rows_of(part: Part) -> pa.Table:
-    rows = {i: (error_row(LAYOUT, s, "missing", "no file"),) for i, s in enumerate(part.sources)}
-    return joined(LAYOUT, {i: table(LAYOUT, {i: rows[i]}) for i in rows})
+    return table(
+        LAYOUT, {i: (error_row(LAYOUT, s, "missing", "no file"),) for i, s in enumerate(part.sources)}
+    )
 
 
 def job(folder: Path, names: str, *, question: dict | None = None, overwrite: bool = False) -> Output:
@@ -192,6 +194,37 @@ def test_an_object_store_that_does_not_answer_is_one_line(monkeypatch) -> None:
             Output("s3://bucket/out").begin({}, overwrite=False)
     finally:
         s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize("group_bytes", [1, 1 << 30])
+@pytest.mark.parametrize("address", ["{folder}", "memory://tagging-output-{group_bytes}"])
+def test_a_part_is_written_in_the_order_of_its_inputs(group_bytes, address, tmp_path, monkeypatch) -> None:
+    """They come in another."""
+    monkeypatch.setattr(output_module, "GROUP_BYTES", group_bytes)
+    output = Output(address.format(folder=tmp_path / "out", group_bytes=group_bytes))
+    part = Part(0, tuple(Source(f"/{name}.mp4") for name in "abcd"))
+    whole = rows_of(part)
+    with output.writing(part, LAYOUT.schema()) as writer:
+        for number in (1, 3, 0, 2):
+            writer.add(number, by_input(whole)[number])
+            assert output.done() == set()
+    assert output.read(part).equals(whole)
+    assert output.count([part.name]) == (4, 4)
+    output.check_complete([part])
+
+
+def test_a_part_that_breaks_off_leaves_nothing(tmp_path) -> None:
+    output = Output(str(tmp_path / "out"))
+    part = Part(0, (Source("/a.mp4"), Source("/b.mp4")))
+
+    def break_off() -> None:
+        with output.writing(part, LAYOUT.schema()) as writer:
+            writer.add(0, by_input(rows_of(part))[0])
+            raise InputError("no decoders")
+
+    with pytest.raises(InputError):
+        break_off()
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_work_of_a_folder_moves_with_it(tmp_path) -> None:

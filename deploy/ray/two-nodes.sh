@@ -3,6 +3,7 @@
 # PORT and CPUS (of each node) can be set. "add" starts a further node; "stop" ends the nodes of this PORT and no others.
 set -euo pipefail
 export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token} # nobody else on this machine may use the cluster
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=${RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S:-0} # "stop" waits for no job
 port=${PORT:-6390}
 cpus=${CPUS:-2}
 address="127.0.0.1:$port"

@@ -92,7 +92,7 @@ def build_app(service: Service, metrics: Metrics) -> FastAPI:
     house = House(service, options, Places(options.max_queue), metrics)
     metrics.gauge("openxclip_places", "Requests that may be in the house", lambda: options.max_queue)
     metrics.gauge("openxclip_places_taken", "Requests in the house", lambda: house.places.num_taken)
-    metrics.gauge("openxclip_timelines", "Timelines being made", lambda: house.timelines.num_taken)
+    metrics.gauge("openxclip_timelines", "Timelines at work", lambda: house.timelines.num_taken)
     metrics.gauge("openxclip_label_sets", "Label sets kept encoded", lambda: len(service.label_sets))
     metrics.gauge(
         "openxclip_label_set_hits", "Requests whose set was kept", lambda: service.label_sets.num_hits

@@ -29,6 +29,7 @@ from openxclip.timeline.watcher import Watcher
 from openxclip.video.source import VideoLimits
 
 MAX_OVERLAP = 32  # windows over one moment: their frames are in memory together
+MIN_STRIDE_SECONDS = 0.04  # a frame at 25 a second: a video may tell any frame rate
 POLL_SECONDS = 0.25  # between two looks whether the request is over
 
 
@@ -175,6 +176,9 @@ def timeline_wish(fields: TimelineFields, options: ServeOptions) -> TimelineWish
     if max(window, stride) > options.max_seconds:
         detail = f"window and stride may be {options.max_seconds:g} s, as long as a video; send shorter ones"
         raise Problem("invalid-request", detail, limit=options.max_seconds)
+    if stride < MIN_STRIDE_SECONDS:
+        detail = f"a stride of {stride:g} s is below {MIN_STRIDE_SECONDS:g} s; take a longer one"
+        raise Problem("invalid-request", detail, limit=MIN_STRIDE_SECONDS)
     if window > MAX_OVERLAP * stride:
         detail = f"a window of {window:g} s is more than {MAX_OVERLAP} strides of {stride:g} s; take a longer stride"
         raise Problem("invalid-request", detail, limit=MAX_OVERLAP)

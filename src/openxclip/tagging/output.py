@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,6 +36,9 @@ except ImportError as error:
 JOB, INPUTS, LOCK = "_job/job.json", "_job/inputs.parquet", "_job/lock"
 VERSION_KEY = b"openxclip_schema_version"
 """In the metadata of every part that a job wrote."""
+
+GROUP_BYTES = 32 << 20
+"""Of a row group, before it is compressed."""
 
 _EXTRA = "extra."
 """Begins the names of the manifest's columns in the list of inputs."""
@@ -257,6 +261,44 @@ class Output:
         """Write a part, whole or not at all."""
         self._write(part.name, _parquet(table))
 
+    @contextmanager
+    def writing(self, part: Part, schema: Any) -> Iterator["PartWriter"]:
+        """Write a part from the tables of its inputs, as they come; it appears at the end, whole or not at all."""
+        with self._temporary(part.name) as temporary:
+            with (
+                open(temporary, "wb") as sink,  # noqa: PTH123
+                pq.ParquetWriter(sink, schema, compression="zstd") as file,
+            ):
+                writer = PartWriter(file, schema)
+                yield writer
+                writer.finish()
+            if not self.is_local:
+                self._put(temporary, part.name)
+
+    @_in_one_line
+    def _put(self, temporary: str, name: str) -> None:
+        self._system.put_file(temporary, self._path(name))
+
+    @contextmanager
+    def _temporary(self, name: str) -> Iterator[str]:
+        """A file that becomes the one of this name in a folder of this machine; for an object store just a file."""
+        if not self.is_local:
+            with tempfile.NamedTemporaryFile() as file:
+                yield file.name
+            return
+        path = self._path(name)
+        folder, _, last = path.rpartition("/")
+        temporary = f"{folder}/.{last}.{uuid.uuid4().hex[:8]}"
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103 a path of fsspec
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:  # noqa: PTH123
+                os.fsync(file.fileno())  # the name must not be on the disk before what it names
+            os.replace(temporary, path)  # noqa: PTH105
+        finally:
+            if os.path.exists(temporary):  # noqa: PTH110
+                os.remove(temporary)  # noqa: PTH107
+
     @_in_one_line
     def with_errors(self, names: Iterable[str]) -> list[str]:
         """Those of the parts that hold errors."""
@@ -331,22 +373,11 @@ class Output:
 
     def _write(self, name: str, data: Any) -> None:
         """An object store shows an object once it is whole; here it is renamed."""
-        path = self._path(name)
         if not self.is_local:
-            self._system.pipe_file(path, bytes(data))
+            self._system.pipe_file(self._path(name), bytes(data))
             return
-        folder, _, last = path.rpartition("/")
-        temporary = f"{folder}/.{last}.{uuid.uuid4().hex[:8]}"
-        os.makedirs(folder, exist_ok=True)  # noqa: PTH103 a path of fsspec
-        try:
-            with open(temporary, "wb") as file:  # noqa: PTH123
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())  # the name must not be on the disk before what it names
-            os.replace(temporary, path)  # noqa: PTH105
-        finally:
-            if os.path.exists(temporary):  # noqa: PTH110
-                os.remove(temporary)  # noqa: PTH107
+        with self._temporary(name) as temporary, open(temporary, "wb") as file:  # noqa: PTH123
+            file.write(data)
 
     @_in_one_line
     def clean(self) -> None:
@@ -358,6 +389,41 @@ class Output:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+
+class PartWriter:
+    """Writes the tables of a part's inputs in the order of their numbers, whichever comes first.
+
+    Few of them wait: the windows of a day of video take more memory than all decoders.
+    """
+
+    def __init__(self, file: Any, schema: Any) -> None:
+        self._file, self._schema = file, schema
+        self._later: dict[int, Any] = {}
+        self._next = 0
+        self._group: list[Any] = []
+        self._group_bytes = 0
+
+    def add(self, number: int, rows: Any) -> None:
+        """The rows of an input; each number from 0 is to come once."""
+        self._later[number] = rows
+        while self._next in self._later:
+            rows = self._later.pop(self._next)
+            self._next += 1
+            self._group.append(rows if rows.schema.equals(self._schema) else rows.cast(self._schema))
+            self._group_bytes += rows.nbytes
+            if self._group_bytes >= GROUP_BYTES:
+                self._write_group()
+
+    def _write_group(self) -> None:
+        self._file.write_table(pa.concat_tables(self._group))
+        self._group, self._group_bytes = [], 0
+
+    def finish(self) -> None:
+        """Write what is left."""
+        assert not self._later  # all inputs came
+        if self._group:
+            self._write_group()
 
 
 _PART = re.compile(r"part-\d{8,}\.parquet")

@@ -19,7 +19,7 @@ import socket
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -154,8 +154,19 @@ class _BundleRows:
     """Input -> kind."""
 
 
-def run_parts(parts: Sequence[Part], work: Work, cluster: Cluster) -> Iterator[PartDone]:
+def run_parts(
+    parts: Sequence[Part],
+    work: Work,
+    cluster: Cluster,
+    only: Mapping[int, Sequence[int]] | None = None,
+) -> Iterator[PartDone]:
     """Compute parts, in any order.
+
+    Args:
+        parts: what to compute.
+        work: how.
+        cluster: where.
+        only: number of a part -> numbers of the inputs to compute of it, in order; of other parts all.
 
     Raises:
         InputError: there is no such cluster, or it is too small.
@@ -170,7 +181,8 @@ def run_parts(parts: Sequence[Part], work: Work, cluster: Cluster) -> Iterator[P
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # the job has a progress bar of its own
     ray.data.DataContext.get_current().enable_progress_bars = False
     # Values of ours travel as bytes: Arrow knows no such types.
-    items = [{"part": pickle.dumps(part)} for part in parts]
+    numbers = {part.number: range(len(part.sources)) for part in parts} | dict(only or {})
+    items = [{"part": pickle.dumps((part, numbers[part.number]))} for part in parts]
     data: Any = ray.data.from_items(items, override_num_blocks=len(items))
     # Ray Data tries tasks and actors again whose process or node dies.
     decoded = data.flat_map(
@@ -195,9 +207,12 @@ def run_parts(parts: Sequence[Part], work: Work, cluster: Cluster) -> Iterator[P
         bundle: _BundleRows | OpenXCLIPError = pickle.loads(row["done"])
         if isinstance(bundle, OpenXCLIPError):
             raise bundle
+        if bundle.part not in by_number:
+            continue
         waiting.setdefault(bundle.part, []).append(bundle)
         if _are_all(waiting[bundle.part]):
-            yield _joined(by_number.pop(bundle.part), waiting.pop(bundle.part))
+            part = by_number.pop(bundle.part)
+            yield _joined(part, waiting.pop(bundle.part), numbers[part.number])
     if by_number:
         raise OpenXCLIPError(
             f"{len(by_number)} parts did not come back from the cluster; run the same command again, it computes these"
@@ -231,8 +246,8 @@ def _are_all(bundles: Sequence[_BundleRows]) -> bool:
     return last is not None and len({bundle.number for bundle in bundles}) == last + 1
 
 
-def _joined(part: Part, bundles: Sequence[_BundleRows]) -> PartDone:
-    """The rows of a part. Of an input that ended in an error only the error stays.
+def _joined(part: Part, bundles: Sequence[_BundleRows], numbers: Sequence[int]) -> PartDone:
+    """The rows of these inputs of a part. Of an input that ended in an error only the error stays.
 
     Raises:
         OpenXCLIPError: an input has no rows.
@@ -246,7 +261,7 @@ def _joined(part: Part, bundles: Sequence[_BundleRows]) -> PartDone:
     rows = pa.concat_tables([bundle.table for bundle in bundles])
     number = rows["input_number"].to_numpy()
     keep = ~np.isin(number, list(errors)) | rows["error_kind"].is_valid().to_numpy()
-    if missing := sorted(set(range(len(part.sources))) - set(number[keep].tolist())):
+    if missing := sorted(set(numbers) - set(number[keep].tolist())):
         raise OpenXCLIPError(
             f"part {part.number}: {len(missing)} inputs have no rows, {part.sources[missing[0]].path} first. Run the "
             "same command again; if that does not help, with --engine local"
@@ -378,22 +393,29 @@ class _Decoder:
         self.name = uuid.uuid4().hex
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        part: Part = pickle.loads(row["part"])
+        try:
+            for bundle in self._bundles(*pickle.loads(row["part"])):
+                yield {"bundle": pickle.dumps(bundle)}
+        except InputError as error:  # decoders do not start
+            yield {"bundle": pickle.dumps(error)}
+
+    def _bundles(self, part: Part, numbers: Sequence[int]) -> Iterator[_Bundle | OpenXCLIPError]:
+        """The pieces of these inputs of a part; an error where it cannot go on."""
         journal, work = self.journals[part.number % len(self.journals)], f"part {part.number}"
         deaths, num_lost = journal.begin_work(self.name, work)
         if num_lost > MAX_LOST:
-            yield {"bundle": pickle.dumps(_given_up(work, num_lost))}
+            yield _given_up(work, num_lost)
             return
         bundle = _Bundle(part.number, 0)
-        for number, source in enumerate(part.sources):
+        for number in numbers:
             note = _Note(journal, self.name, work, number, deaths.get(number, 0))
-            for piece, pixels, facts in self._pieces(Piece(number=number, source=source), note):
+            for piece, pixels, facts in self._pieces(Piece(number=number, source=part.sources[number]), note):
                 if bundle.num_bytes >= BUNDLE_BYTES:
-                    yield {"bundle": pickle.dumps(bundle)}
+                    yield bundle
                     bundle = _Bundle(part.number, bundle.number + 1)
                 bundle.add(piece, pixels, facts)
         bundle.is_last = True
-        yield {"bundle": pickle.dumps(bundle)}
+        yield bundle
 
     def _pieces(
         self, piece: Piece, note: "_Note"

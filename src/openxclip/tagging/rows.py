@@ -159,10 +159,3 @@ def by_input(rows: Any) -> dict[int, Any]:
     values, starts = np.unique(numbers, return_index=True)
     ends = [*starts[1:], len(numbers)]
     return {int(n): rows.slice(int(a), int(b) - int(a)) for n, a, b in zip(values, starts, ends, strict=True)}
-
-
-def joined(layout: Layout, rows: Mapping[int, Any]) -> Any:
-    """Tables of inputs, by their numbers, as the table of their part."""
-    schema = layout.schema()
-    tables = [rows[number] for number in sorted(rows)]
-    return pa.concat_tables(one if one.schema.equals(schema) else one.cast(schema) for one in tables)

@@ -16,7 +16,7 @@ from openxclip.tagging.identity import label_set_id, model_id
 from openxclip.tagging.local import TagRow, tag_runner
 from openxclip.tagging.options import RowOptions, RunOptions
 from openxclip.tagging.output import Output, Part
-from openxclip.tagging.rows import SCHEMA_VERSION, Layout, by_input, extra_columns, joined, table, with_extra
+from openxclip.tagging.rows import SCHEMA_VERSION, Layout, by_input, extra_columns, table, with_extra
 from openxclip.tagging.runner import Finished, Runner
 from openxclip.tagging.sources import Source, absolute, extra_table, list_sources
 from openxclip.tagging.workers import Decoders, num_cores
@@ -181,16 +181,19 @@ class Job:
         self, runner: Runner[TagRow], layout: Layout, part: Part, num_before: int, *, is_retry: bool
     ) -> Iterator[Progress]:
         """Compute a part, or only the errors of one that is there, and write it."""
-        rows = self._kept_rows(part) if is_retry else {}
-        missing = [i for i in range(len(part.sources)) if i not in rows]
+        kept = self._kept_rows(part) if is_retry else {}
+        missing = [i for i in range(len(part.sources)) if i not in kept]
         extra = extra_table(part.sources)
-        for finished in runner.run([part.sources[i] for i in missing]):
-            number = missing[finished.number]
-            # As a table at once: Python's own numbers take ten times the memory.
-            rows[number] = with_extra(layout, table(layout, {number: finished.rows}), extra)
-            self._tally.add(finished)
-            yield self._progress(num_before)
-        self.output.write(part, joined(layout, rows))
+        with self.output.writing(part, layout.schema()) as writer:
+            for number in list(kept):
+                writer.add(number, kept.pop(number))
+            for finished in runner.run([part.sources[i] for i in missing]):
+                number = missing[finished.number]
+                # As a table at once: Python's own numbers take ten times the memory.
+                rows = table(layout, {number: finished.rows})
+                writer.add(number, with_extra(layout, rows, extra))
+                self._tally.add(finished)
+                yield self._progress(num_before)
 
     def _kept_rows(self, part: Part) -> dict[int, Any]:
         """Tables of a part's inputs that are no errors, by the number of the input."""
