@@ -304,6 +304,22 @@ def kill_a_worker() -> bool:
     return False
 
 
+def test_errors_are_tried_again_on_the_cluster(tmp_path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    clips = example_clips()[:4]
+    for number, clip in enumerate(clips):
+        (folder / f"{number}.mp4").write_bytes(clip.encode() if number % 2 else b"not yet")
+    finished(tag(*arguments(folder, tmp_path / "out", *MORE)))
+    before = rows_of(tmp_path / "out")
+    (folder / "0.mp4").write_bytes(clips[0].encode())
+    finished(tag(*arguments(folder, tmp_path / "out", *MORE, "--retry-errors")))
+    rows = rows_of(tmp_path / "out")
+    assert [row["error_kind"] for row in rows] == [None, None, "unreadable", None]
+    assert rows[0]["labels"][0] == clips[0].kind.name
+    assert rows[1:] == before[1:]
+
+
 def test_models_that_leave_no_core_for_decoding_are_refused(videos, tmp_path) -> None:
     process = tag(*arguments(videos, tmp_path / "out", *MORE, "--models", "500"))
     _, error = process.communicate(timeout=200)

@@ -114,12 +114,11 @@ class Timelines:
         num_windows = 0
         try:
             while True:
-                watching.progress = Progress(*next(steps))
+                progress = Progress(*next(steps))
                 num_windows += 1
-                limits.check_seconds(
-                    video.name, watching.progress.seconds_seen
-                )  # its header may have told less
-                self._check_windows(num_windows, watching)
+                limits.check_seconds(video.name, progress.seconds_seen)  # its header may tell less
+                self._check_windows(num_windows, progress, wish)
+                watching.progress = progress  # only now: what is refused at once has not begun
         except StopIteration as end:
             return end.value
         except InputError as error:  # not one window could be seen, and it is its own background
@@ -127,10 +126,9 @@ class Timelines:
         finally:
             steps.close()
 
-    def _check_windows(self, num_seen: int, watching: Watching) -> None:
+    def _check_windows(self, num_seen: int, progress: Progress, wish: TimelineWish) -> None:
         """Refuse too many windows, at once where the video tells its length."""
-        stride_seconds = watching.wish.windows.stride_seconds
-        stated = (watching.progress.seconds_total or 0.0) / stride_seconds
+        stated = (progress.seconds_total or 0.0) / wish.windows.stride_seconds
         num_windows = max(num_seen, math.floor(stated))
         if num_windows > (most := self._options.max_windows):
             raise Problem(

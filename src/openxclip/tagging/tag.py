@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -138,11 +138,8 @@ class Job:
         if not to_do:
             return
         if self.options.engine == "ray":
-            yield from self._run_on_ray([part for part in to_do if part.name not in done], layout, num_before)
-            # Errors are tried again here: parts that are there keep their other rows.
-            to_do = [part for part in to_do if part.name in done]
-            if not to_do:
-                return
+            yield from self._run_on_ray(to_do, done, layout, num_before)
+            return
         num_decoders = self.options.decoders or num_cores()
         label_set = self.engine.label_set(self.texts)
         with Decoders(self.plan(), num_decoders, self.options.decode_seconds) as decoders:
@@ -150,7 +147,10 @@ class Job:
             for part in to_do:
                 yield from self._run_part(runner, layout, part, num_before, is_retry=part.name in done)
 
-    def _run_on_ray(self, parts: Sequence[Part], layout: Layout, num_before: int) -> Iterator[Progress]:
+    def _run_on_ray(
+        self, parts: Sequence[Part], done: Container[str], layout: Layout, num_before: int
+    ) -> Iterator[Progress]:
+        """Compute parts; of those that are there only the errors."""
         from openxclip.tagging.ray_engine import Cluster, Work, run_parts
 
         options = self.options
@@ -172,10 +172,21 @@ class Job:
             model_gpus=options.model_gpus,
             num_decoders=options.decoders,
         )
-        for done in run_parts(parts, work, cluster):
-            self.output.write(done.part, with_extra(layout, done.table, extra_table(done.part.sources)))
-            self._tally.add_part(len(done.part.sources), done.video_seconds, done.errors)
+        only = {part.number: self._numbers_of_errors(part) for part in parts if part.name in done}
+        for computed in run_parts(parts, work, cluster, only):
+            part = computed.part
+            rows = by_input(with_extra(layout, computed.table, extra_table(part.sources)))
+            kept = self._kept_rows(part) if part.number in only else {}
+            with self.output.writing(part, layout.schema()) as writer:
+                for number in range(len(part.sources)):
+                    writer.add(number, rows[number] if number in rows else kept[number])
+            self._tally.add_part(len(rows), computed.video_seconds, computed.errors)
             yield self._progress(num_before)
+
+    def _numbers_of_errors(self, part: Part) -> list[int]:
+        """Numbers of a part's inputs that ended in an error."""
+        kept = self._kept_rows(part)
+        return [number for number in range(len(part.sources)) if number not in kept]
 
     def _run_part(
         self, runner: Runner[TagRow], layout: Layout, part: Part, num_before: int, *, is_retry: bool

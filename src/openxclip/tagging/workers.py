@@ -1,8 +1,9 @@
 """Processes that decode: one that dies or hangs takes one video with it, and no other.
 
 Each works on one video at a time, so that it is known which video ended it. A video whose process died is tried once
-more while no other is decoded: what its neighbours took, memory above all, does not count against it. A process that
-does not start is no video's fault, and stops the job.
+more while no other is decoded: what its neighbours took, memory above all, does not count against it. (On Ray an actor
+has one process, and no neighbours here; `ray_engine` tries once more alone on the machine.) A process that does not
+start is no video's fault, and stops the job.
 """
 
 import contextlib
