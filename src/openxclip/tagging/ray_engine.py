@@ -176,34 +176,10 @@ def run_parts(
     free_cores = _free_cores(cluster)
     if not parts:
         return
-    max_decoders = min(cluster.num_decoders or len(parts), len(parts))
-    journals = [_RemoteJournal.start() for _ in range(-(-free_cores // DECODERS_PER_JOURNAL))]
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the job has a progress bar of its own
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    # Values of ours travel as bytes: Arrow knows no such types.
     numbers = {part.number: range(len(part.sources)) for part in parts} | dict(only or {})
-    items = [{"part": pickle.dumps((part, numbers[part.number]))} for part in parts]
-    data: Any = ray.data.from_items(items, override_num_blocks=len(items))
-    # Ray Data tries tasks and actors again whose process or node dies.
-    decoded = data.flat_map(
-        _Decoder,
-        fn_constructor_kwargs={"work": work, "journals": journals},
-        num_cpus=DECODER_CPUS,
-        # Nodes may leave and join: idle actors make room for a model, and new cores get actors.
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=max_decoders, initial_size=min(free_cores, max_decoders)
-        ),
-    )
-    done = decoded.map(
-        _Model,
-        fn_constructor_kwargs={"work": work, "journals": journals},
-        compute=ray.data.ActorPoolStrategy(min_size=cluster.min_models, max_size=cluster.max_models),
-        num_cpus=cluster.model_cpus,
-        num_gpus=cluster.model_gpus,
-    )
     by_number = {part.number: part for part in parts}
     waiting: dict[int, list[_BundleRows]] = {}
-    for row in done.iter_rows():
+    for row in _pipeline(parts, numbers, work, cluster, free_cores).iter_rows():
         bundle: _BundleRows | OpenXCLIPError = pickle.loads(row["done"])
         if isinstance(bundle, OpenXCLIPError):
             raise bundle
@@ -217,6 +193,40 @@ def run_parts(
         raise OpenXCLIPError(
             f"{len(by_number)} parts did not come back from the cluster; run the same command again, it computes these"
         )
+
+
+def _pipeline(
+    parts: Sequence[Part],
+    numbers: Mapping[int, Sequence[int]],
+    work: Work,
+    cluster: Cluster,
+    free_cores: int,
+) -> Any:
+    """The stages, not yet begun."""
+    max_decoders = min(cluster.num_decoders or len(parts), len(parts))
+    journals = [_RemoteJournal.start() for _ in range(-(-free_cores // DECODERS_PER_JOURNAL))]
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the job has a progress bar of its own
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    # Values of ours travel as bytes: Arrow knows no such types.
+    items = [{"part": pickle.dumps((part, numbers[part.number]))} for part in parts]
+    data: Any = ray.data.from_items(items, override_num_blocks=len(items))
+    # Ray Data tries tasks and actors again whose process or node dies.
+    decoded = data.flat_map(
+        _Decoder,
+        fn_constructor_kwargs={"work": work, "journals": journals},
+        num_cpus=DECODER_CPUS,
+        # Nodes may leave and join: idle actors make room for a model, and new cores get actors.
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=max_decoders, initial_size=min(free_cores, max_decoders)
+        ),
+    )
+    return decoded.map(
+        _Model,
+        fn_constructor_kwargs={"work": work, "journals": journals},
+        compute=ray.data.ActorPoolStrategy(min_size=cluster.min_models, max_size=cluster.max_models),
+        num_cpus=cluster.model_cpus,
+        num_gpus=cluster.model_gpus,
+    )
 
 
 def connect(address: str | None) -> None:
