@@ -21,7 +21,7 @@ from openxclip.data.manifest import read_manifest
 from openxclip.data.media import FileMedia
 from openxclip.progress import progress_bar
 from openxclip.reports.table import Table
-from openxclip.timeline.shots import CutDetector
+from openxclip.timelines.shots import CutDetector
 from openxclip.video.playback import PlayedFrame, Player
 
 SUITE = "shots"

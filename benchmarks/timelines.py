@@ -30,8 +30,8 @@ from openxclip.models import preset
 from openxclip.progress import progress_bar
 from openxclip.reports.table import Table
 from openxclip.shapes.long import LongVideo, usual_labels
-from openxclip.timeline.segments import Segment
-from openxclip.timeline.windows import Window, WindowCollector, WindowPlan
+from openxclip.timelines.segments import Segment
+from openxclip.timelines.windows import Window, WindowCollector, WindowPlan
 from openxclip.video.playback import Player
 from openxclip.video.transforms import Preprocessor
 

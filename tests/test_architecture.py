@@ -27,7 +27,7 @@ ORDER = (  # from the ground up: a room imports only from those before it
     "data",
     "runtimes",
     "inference",
-    "timeline",
+    "timelines",
     "evaluation",
     "reports",
     "training",

@@ -24,10 +24,10 @@ from openxclip.cli.main import run
 from openxclip.inference.engine import Engine
 from openxclip.shapes.clip import FRAMES_PER_SECOND
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
-from openxclip.timeline.live import Event, LiveWatcher
-from openxclip.timeline.options import SegmentRules, WindowOptions
-from openxclip.timeline.watcher import Watcher
-from openxclip.timeline.webhook import Webhook
+from openxclip.timelines.live import Event, LiveWatcher
+from openxclip.timelines.options import SegmentRules, WindowOptions
+from openxclip.timelines.watcher import Watcher
+from openxclip.timelines.webhook import Webhook
 from openxclip.video import live
 from openxclip.video.live import LivePlayer, is_live
 

@@ -18,11 +18,13 @@ PUBLIC = {
     "Prediction": "openxclip.inference.recognizer",
     "Recognizer": "openxclip.inference.recognizer",
     "VideoError": "openxclip.errors",
+    "Watcher": "openxclip.timelines.watcher",
     "XCLIP": "openxclip.models",
     "XCLIPConfig": "openxclip.models",
     "load": "openxclip.checkpoints.load",
     "save_as": "openxclip.checkpoints.save",
     "tag": "openxclip.tagging.tag",
+    "timeline": "openxclip.timelines.watcher",
 }
 
 

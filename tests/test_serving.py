@@ -34,9 +34,9 @@ from openxclip.serving.problems import KINDS
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
 from openxclip.shapes.long import LongVideo, usual_labels
 from openxclip.text.label_texts import LabelTexts
-from openxclip.timeline.formats import as_dict
-from openxclip.timeline.options import SegmentRules, WindowOptions
-from openxclip.timeline.watcher import Watcher
+from openxclip.timelines.formats import as_dict
+from openxclip.timelines.options import SegmentRules, WindowOptions
+from openxclip.timelines.watcher import Watcher
 from openxclip.video.transforms import Preprocessor
 
 pytestmark = pytest.mark.on_cpu

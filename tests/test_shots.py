@@ -17,7 +17,7 @@ from benchmarks.shots import Case, Score, detectors, ours, score_of, tables_of, 
 from paths import DATA, needs_data
 from videos import write_video
 
-from openxclip.timeline.shots import MIN_SHOT_SECONDS, CutDetector
+from openxclip.timelines.shots import MIN_SHOT_SECONDS, CutDetector
 from openxclip.video.playback import Break, PlayedFrame, Player
 
 FPS = 25

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from videos import write_video
 
+import openxclip
 from openxclip.checkpoints.source import ModelSource
 from openxclip.cli.main import run
 from openxclip.errors import InputError
@@ -23,11 +24,11 @@ from openxclip.inference.reading import read_video
 from openxclip.inference.views import Views
 from openxclip.shapes.examples import EXAMPLE_LABELS
 from openxclip.shapes.long import LongVideo, usual_labels
-from openxclip.timeline.background import Background
-from openxclip.timeline.options import SegmentRules, WindowOptions
-from openxclip.timeline.segments import Segment, Segmenter, suppressed
-from openxclip.timeline.watcher import Watcher, cells
-from openxclip.timeline.windows import Span, Window, WindowCollector, WindowPlan
+from openxclip.timelines.background import Background
+from openxclip.timelines.options import SegmentRules, WindowOptions
+from openxclip.timelines.segments import Segment, Segmenter, suppressed
+from openxclip.timelines.watcher import Watcher, cells
+from openxclip.timelines.windows import Span, Window, WindowCollector, WindowPlan
 from openxclip.video.playback import Break, PlayedFrame, Player
 
 pytestmark = pytest.mark.on_cpu
@@ -582,3 +583,18 @@ def test_evaluation_on_rendered_hours(capsys) -> None:
     assert "per hour" in out
     assert run(["evaluate", "timeline", *arguments[:4], "--hours", "0"]) == 2
     assert "--hours" in capsys.readouterr().err
+
+
+def test_from_python(tmp_path) -> None:
+    video = LongVideo(key="python", seconds=20, labels=usual_labels(), quiet_seconds=3.0)
+    video.write(tmp_path / "gate.mp4")
+    found = openxclip.timeline(
+        tmp_path / "gate.mp4",
+        usual_labels(),
+        ModelSource(source="openxclip-tiny", dtype="float32"),
+        background=["self"],
+        windows=WindowOptions(window="2s", stride="1s"),
+    )
+    assert found.duration_seconds == pytest.approx(20)
+    assert found.scores.shape == (19, 12)
+    assert found.model == "openxclip-tiny"

@@ -23,7 +23,7 @@ from openxclip.evaluation.timeline_metrics import (
     timeline_metrics,
 )
 from openxclip.reports.table import Table
-from openxclip.timeline.segments import Segment
+from openxclip.timelines.segments import Segment
 
 HOUR = 3600.0
 

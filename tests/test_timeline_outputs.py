@@ -26,11 +26,11 @@ from openxclip.data.annotations import read_annotations
 from openxclip.errors import InputError
 from openxclip.reports import timeline as pages
 from openxclip.reports.timeline_lanes import MAX_LANES, MAX_POINTS, clock, curves, lanes_of, ticks_seconds
-from openxclip.timeline import formats
-from openxclip.timeline.background import Background
-from openxclip.timeline.segments import Segment
-from openxclip.timeline.thumbnails import Thumbnails
-from openxclip.timeline.timeline import Thumbnail, Timeline
+from openxclip.timelines import formats
+from openxclip.timelines.background import Background
+from openxclip.timelines.segments import Segment
+from openxclip.timelines.thumbnails import Thumbnails
+from openxclip.timelines.timeline import Thumbnail, Timeline
 from openxclip.video.playback import Break, PlayedFrame, Player
 
 pytestmark = pytest.mark.on_cpu

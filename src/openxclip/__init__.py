@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from openxclip.serving.client import Client
     from openxclip.tagging.tag import tag
     from openxclip.text.label_texts import LabelTexts
+    from openxclip.timelines.watcher import Watcher, timeline
 
 __version__ = "0.1.0"
 
@@ -40,11 +41,13 @@ _HOME = {
     "Prediction": "openxclip.inference.recognizer",
     "Recognizer": "openxclip.inference.recognizer",
     "VideoError": "openxclip.errors",
+    "Watcher": "openxclip.timelines.watcher",
     "XCLIP": "openxclip.models",
     "XCLIPConfig": "openxclip.models",
     "load": "openxclip.checkpoints.load",
     "save_as": "openxclip.checkpoints.save",
     "tag": "openxclip.tagging.tag",
+    "timeline": "openxclip.timelines.watcher",
 }
 
 __all__ = [
@@ -59,10 +62,12 @@ __all__ = [
     "Prediction",
     "Recognizer",
     "VideoError",
+    "Watcher",
     "XCLIPConfig",
     "load",
     "save_as",
     "tag",
+    "timeline",
 ]
 
 

@@ -13,13 +13,13 @@ import tyro
 
 from openxclip.cli.options import Json, Labels, LimitOptions, LoadOptions, Model, PromptOptions
 from openxclip.inference.options import InferenceOptions
-from openxclip.timeline.options import SegmentRules, WindowOptions
+from openxclip.timelines.options import SegmentRules, WindowOptions
 
 if TYPE_CHECKING:
     from openxclip.evaluation.timeline import Case, TimelineEvaluation
     from openxclip.evaluation.timeline_metrics import TimelineMetrics
     from openxclip.reports.table import Table
-    from openxclip.timeline.watcher import Watcher
+    from openxclip.timelines.watcher import Watcher
 
 WORLD = "moving-shapes"
 
@@ -99,7 +99,7 @@ def _watcher(options: TimelineProtocolOptions, cases: "Sequence[Case]") -> "Watc
     from openxclip.inference.engine import Engine
     from openxclip.shapes.long import usual_labels
     from openxclip.text.labels import parse_labels
-    from openxclip.timeline.watcher import Watcher
+    from openxclip.timelines.watcher import Watcher
     from openxclip.video.source import VideoLimits
 
     if options.labels is not None:
@@ -152,7 +152,7 @@ def _table(metrics: "TimelineMetrics") -> "Table":
 def _write(folder: Path, evaluation: "TimelineEvaluation", table: "Table") -> None:
     from openxclip.evaluation.timeline_metrics import CLASS_COLUMNS
     from openxclip.files import atomic_write
-    from openxclip.timeline.formats import output_names, write
+    from openxclip.timelines.formats import output_names, write
 
     folder.mkdir(parents=True, exist_ok=True)
     metrics = evaluation.metrics

@@ -12,15 +12,15 @@ import tyro
 
 from openxclip.cli.options import Json, LimitOptions, LoadOptions, Model, PromptOptions
 from openxclip.inference.options import InferenceOptions, cache_folder, keep_compiled_code
-from openxclip.timeline.options import SegmentRules, WindowOptions
+from openxclip.timelines.options import SegmentRules, WindowOptions
 
 if TYPE_CHECKING:
     import threading
 
     from openxclip.text.label_texts import LabelTexts
-    from openxclip.timeline.live import Event
-    from openxclip.timeline.timeline import Timeline
-    from openxclip.timeline.watcher import Watcher
+    from openxclip.timelines.live import Event
+    from openxclip.timelines.timeline import Timeline
+    from openxclip.timelines.watcher import Watcher
     from openxclip.video.source import VideoLimits
 
 
@@ -149,7 +149,7 @@ def _formats(options: TimelineOptions) -> tuple[str, ...]:
 
 def _watcher(options: TimelineOptions, rules: SegmentRules, texts: "LabelTexts") -> "Watcher":
     from openxclip.inference.engine import Engine
-    from openxclip.timeline.watcher import Watcher
+    from openxclip.timelines.watcher import Watcher
 
     watcher = Watcher(
         Engine.load(options.load.source(options.model), options.inference),
@@ -178,7 +178,7 @@ def _limits(options: LimitOptions) -> "VideoLimits":
 
 def _watch_files(watcher: "Watcher", formats: Sequence[str], options: TimelineOptions) -> int:
     from openxclip.errors import VideoError
-    from openxclip.timeline.formats import as_dict, output_names
+    from openxclip.timelines.formats import as_dict, output_names
 
     failed = False
     names = output_names(options.videos, options.output or Path())
@@ -244,8 +244,8 @@ def _time(seconds: float) -> str:
 def _watch_stream(watcher: "Watcher", source: str, alerts: dict[str, float], options: TimelineOptions) -> int:
     from contextlib import closing
 
-    from openxclip.timeline.live import LiveWatcher
-    from openxclip.timeline.webhook import Webhook
+    from openxclip.timelines.live import LiveWatcher
+    from openxclip.timelines.webhook import Webhook
     from openxclip.video.live import LivePlayer
 
     live = LiveWatcher(watcher, alerts=alerts)

@@ -9,8 +9,8 @@ from openxclip.data.manifest import VIDEO_SUFFIXES
 from openxclip.errors import InputError, VideoError
 from openxclip.evaluation.timeline_metrics import TimelineMetrics, timeline_metrics
 from openxclip.shapes.long import LongVideo, usual_labels
-from openxclip.timeline.timeline import Timeline
-from openxclip.timeline.watcher import Playable, Watcher
+from openxclip.timelines.timeline import Timeline
+from openxclip.timelines.watcher import Playable, Watcher
 
 CAMERA_SECONDS = 3600.0  # of the rendered world: each camera looks at a stage of its own
 FOOTAGE_SECONDS = 1200.0  # of the rendered world: quiet footage of each camera

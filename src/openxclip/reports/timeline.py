@@ -21,9 +21,9 @@ from openxclip.reports.timeline_lanes import (
     ticks_seconds,
     title_of,
 )
-from openxclip.timeline import formats
-from openxclip.timeline.segments import Segment
-from openxclip.timeline.timeline import Thumbnail, Timeline
+from openxclip.timelines import formats
+from openxclip.timelines.segments import Segment
+from openxclip.timelines.timeline import Thumbnail, Timeline
 from openxclip.video.playback import Break
 
 FORMATS = (*formats.FORMATS, "html", "png")
@@ -37,7 +37,7 @@ NUM_COLOURS = 6
 def write(
     timeline: Timeline, folder: Path, wanted: Sequence[str] = FORMATS, name: str | None = None
 ) -> list[Path]:
-    """Write a file for each format, whole or not at all, as `NAME.timeline.FORMAT`; see `openxclip.timeline.formats`.
+    """Write a file for each format, whole or not at all, as `NAME.timeline.FORMAT`; see `openxclip.timelines.formats`.
 
     Raises:
         InputError: a format is unknown; then nothing is written.

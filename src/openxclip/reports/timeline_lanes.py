@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from openxclip.timeline.segments import Segment
-from openxclip.timeline.timeline import Thumbnail, Timeline
+from openxclip.timelines.segments import Segment
+from openxclip.timelines.timeline import Thumbnail, Timeline
 
 MAX_LANES = 40  # of labels; the others are in the list of segments
 MAX_POINTS = 500  # of a curve: no screen shows more

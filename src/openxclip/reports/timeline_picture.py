@@ -17,7 +17,7 @@ from openxclip.reports.timeline_lanes import (
     ticks_seconds,
     title_of,
 )
-from openxclip.timeline.timeline import Thumbnail, Timeline  # isort: split
+from openxclip.timelines.timeline import Thumbnail, Timeline  # isort: split
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes

@@ -59,7 +59,7 @@ from openxclip.serving.uploads import open_allowed
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
 from openxclip.text.labels import BUILT_IN_LABEL_SETS, built_in_labels
 from openxclip.text.templates import BUILT_IN_TEMPLATES
-from openxclip.timeline.formats import json_text
+from openxclip.timelines.formats import json_text
 
 DESCRIPTION = """Recognise in any video whatever you can name.
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal, Self
 
 from openxclip.errors import InputError, MissingExtraError, ServerError, VideoError
 from openxclip.inference.prediction import Prediction
-from openxclip.timeline.options import SegmentRules, WindowOptions
+from openxclip.timelines.options import SegmentRules, WindowOptions
 
 try:
     import httpx2

@@ -7,7 +7,7 @@ from fastapi import File, Form, UploadFile
 from pydantic import BaseModel, Field, StringConstraints
 
 from openxclip.serving.uploads import MAX_PATH_LETTERS
-from openxclip.timeline.options import SegmentRules, WindowOptions
+from openxclip.timelines.options import SegmentRules, WindowOptions
 
 TopK = Annotated[int, Form(ge=1, le=1000, description="labels to give, best first")]
 

@@ -34,7 +34,7 @@ from openxclip.serving.uploads import GuardedFile
 from openxclip.text.label_texts import LabelTexts
 from openxclip.text.labels import BUILT_IN_LABEL_SETS, built_in_labels
 from openxclip.text.templates import BUILT_IN_TEMPLATES, SLOT
-from openxclip.timeline.timeline import Timeline
+from openxclip.timelines.timeline import Timeline
 from openxclip.video.jpeg import jpeg
 from openxclip.video.source import VideoLimits
 

@@ -23,9 +23,9 @@ from openxclip.serving.options import ServeOptions
 from openxclip.serving.problems import Problem
 from openxclip.serving.schemas import TimelineFields
 from openxclip.serving.uploads import GuardedFile
-from openxclip.timeline.options import SegmentRules, WindowOptions
-from openxclip.timeline.timeline import Timeline
-from openxclip.timeline.watcher import Watcher
+from openxclip.timelines.options import SegmentRules, WindowOptions
+from openxclip.timelines.timeline import Timeline
+from openxclip.timelines.watcher import Watcher
 from openxclip.video.source import VideoLimits
 
 MAX_OVERLAP = 32  # windows over one moment: their frames are in memory together

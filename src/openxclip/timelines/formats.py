@@ -20,7 +20,7 @@ import numpy as np
 
 from openxclip.errors import InputError
 from openxclip.files import atomic_write
-from openxclip.timeline.timeline import Timeline
+from openxclip.timelines.timeline import Timeline
 from openxclip.wording import nearest
 
 CSV_COLUMNS = ("video", "label", "start_seconds", "end_seconds", "score", "peak")

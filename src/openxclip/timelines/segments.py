@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from openxclip.timeline.options import SegmentRules
+from openxclip.timelines.options import SegmentRules
 
 
 @dataclass(frozen=True, kw_only=True)

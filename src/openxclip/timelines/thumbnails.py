@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Iterator
 
 from openxclip.errors import InputError
-from openxclip.timeline.timeline import Thumbnail
-from openxclip.timeline.windows import Playing
+from openxclip.timelines.timeline import Thumbnail
+from openxclip.timelines.windows import Playing
 from openxclip.video.convert import FrameSize
 from openxclip.video.jpeg import jpeg
 from openxclip.video.playback import Break, PlayedFrame

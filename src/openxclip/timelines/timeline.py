@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from openxclip.timeline.background import Background
-from openxclip.timeline.segments import Segment
+from openxclip.timelines.background import Background
+from openxclip.timelines.segments import Segment
 from openxclip.video.playback import Break
 
 

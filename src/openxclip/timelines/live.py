@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from openxclip.errors import InputError
-from openxclip.timeline.segments import Segment, Segmenter
-from openxclip.timeline.watcher import Watcher
-from openxclip.timeline.windows import Unseen, Window, WindowCollector
+from openxclip.timelines.segments import Segment, Segmenter
+from openxclip.timelines.watcher import Watcher
+from openxclip.timelines.windows import Unseen, Window, WindowCollector
 from openxclip.video.live import LivePlayer
 from openxclip.video.playback import Break
 from openxclip.wording import shortened

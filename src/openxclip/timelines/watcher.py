@@ -29,13 +29,13 @@ from openxclip.inference.scoring import mean_over_views
 from openxclip.inference.views import Views
 from openxclip.steps import finished
 from openxclip.text.label_texts import LabelTexts
-from openxclip.timeline.background import Background
-from openxclip.timeline.options import SegmentRules, WindowOptions
-from openxclip.timeline.segments import Segment, Segmenter, suppressed
-from openxclip.timeline.shots import CutDetector
-from openxclip.timeline.thumbnails import Thumbnails
-from openxclip.timeline.timeline import Thumbnail, Timeline
-from openxclip.timeline.windows import Playing, Span, Unseen, Window, WindowCollector, WindowPlan
+from openxclip.timelines.background import Background
+from openxclip.timelines.options import SegmentRules, WindowOptions
+from openxclip.timelines.segments import Segment, Segmenter, suppressed
+from openxclip.timelines.shots import CutDetector
+from openxclip.timelines.thumbnails import Thumbnails
+from openxclip.timelines.timeline import Thumbnail, Timeline
+from openxclip.timelines.windows import Playing, Span, Unseen, Window, WindowCollector, WindowPlan
 from openxclip.video.playback import Break, PlayedFrame, Player
 from openxclip.video.source import VideoLimits, VideoSource, source_name
 
