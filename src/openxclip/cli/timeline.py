@@ -67,7 +67,7 @@ class TimelineOptions:
             "earlier timeline; or self: each video is quiet for the most part",
         ),
     ] = ()
-    output: Annotated[Path | None, tyro.conf.arg(help="folder for the files of --formats")] = None
+    output: Annotated[Path | None, tyro.conf.arg(help="folder to write results into")] = None
     formats: Annotated[
         str, tyro.conf.arg(help="what to write there: some of json, csv, vtt, srt, html, png")
     ] = "json,html"
