@@ -172,6 +172,47 @@ def test_a_pipe_to_its_end(watcher, tmp_path) -> None:
     ] == [*LABELS]
 
 
+def test_a_pipe_whose_name_is_gone_ends_as_others(watcher, tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    player = LivePlayer(str(tmp_path / "pipe"))
+    (tmp_path / "pipe").rename(tmp_path / "moved")  # the sender finds it; the name that was given is gone
+    player.name = str(tmp_path / "moved")
+    threading.Thread(target=(tmp_path / "moved").write_bytes, args=(stream(2),), daemon=True).start()
+    stop = threading.Event()
+    found = []
+    for event in LiveWatcher(watcher).events(player, stop):
+        if not found:
+            (tmp_path / "moved").unlink()
+        found.append(event)
+    assert [label for label, _, _ in segments(found)] == [LABELS[0], LABELS[1]]
+    assert found[-1].reason == "the stream ended"
+
+
+def test_leaving_the_events_ends_the_reading(watcher, tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(stream(9),), daemon=True).start()
+    events = LiveWatcher(watcher).events(LivePlayer(str(tmp_path / "pipe")), threading.Event())
+    assert next(events).kind == "window"
+    events.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "stream"]
+
+
+def test_a_signal_ends_it_before_anything_came() -> None:
+    command = [sys.executable, "-m", "openxclip", "timeline", "-", "--labels", ", ".join(EXAMPLE_LABELS)]
+    with subprocess.Popen(
+        [*command, "--model", "openxclip-tiny"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(stream(1)[:3000])
+        process.stdin.flush()
+        time.sleep(8)  # the model has loaded, and it waits for the stream
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert json.loads(process.stdout.read())["kind"] == "end"
+        process.stdin.close()
+
+
 def test_a_pipe_that_holds_a_file_waits_for_the_model(watcher, tmp_path) -> None:
     """It comes at once, and nothing of it is dropped."""
     os.mkfifo(tmp_path / "pipe")
@@ -183,7 +224,8 @@ def test_a_pipe_that_holds_a_file_waits_for_the_model(watcher, tmp_path) -> None
 
 def test_standard_input_of_the_command(tmp_path) -> None:
     command = [sys.executable, "-m", "openxclip", "timeline", "-", "--labels", ", ".join(EXAMPLE_LABELS)]
-    options = ["--model", "openxclip-tiny", "--window", "2s", "--stride", "2s", "--alert", f"{LABELS[1]}=0.8"]
+    options = ["--model", "openxclip-tiny", "--window", "2s", "--stride", "2s"]
+    options += ["--alert", f"{LABELS[1]}=0.8", "--alert", f"{EXAMPLE_LABELS[-1]}=1"]
     done = subprocess.run(
         [*command, *options, "--close-gap-seconds", "0"],
         input=stream(3),
@@ -431,6 +473,10 @@ def test_alerts_are_given_once_until_the_label_is_gone(watcher, tmp_path) -> Non
         (["-", "--background", "self"], "footage"),
         (["-", "--window", "x"], "--window"),
         (["a.mp4", "--output", "o", "--formats", "gif"], "gif"),
+        (["-", "--output", "o"], "for files"),
+        (["-", "--shots"], "for files"),
+        (["a.mp4", "--threshold", "0.9", "--leave", "0.8"], "--threshold"),
+        (["a.mp4", "--output", "/proc/none"], "/proc/none"),
         (["a.mp4", "--leave", "0.9"], "--leave"),
         ([], "no video"),
     ],

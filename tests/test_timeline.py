@@ -1,5 +1,6 @@
 """Timelines: windows over a video that is played once, what none of the labels is, and segments."""
 
+import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -431,6 +432,65 @@ def test_what_is_readable_of_a_damaged_video_is_labelled_and_gaps_are_said(tmp_p
         assert any(item.start_seconds < end and item.end_seconds > start for item in damaged.breaks)
 
 
+def test_a_damaged_end_is_not_labelled(tmp_path, engine) -> None:
+    """No key frame follows the damage: nothing is shown any more, and that is said."""
+    video = LongVideo(key="end", seconds=20, labels=usual_labels(), quiet_seconds=3.0)
+    video.write(tmp_path / "sound.mp4")
+    data = bytearray((tmp_path / "sound.mp4").read_bytes())
+    with av.open(str(tmp_path / "sound.mp4")) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    key = max(packet.pts for packet in packets if packet.is_keyframe)
+    late = sorted((packet for packet in packets if packet.pts > key), key=lambda packet: packet.dts)[4:8]
+    for packet in late:
+        data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    found = Watcher(engine, usual_labels(), windows=WindowOptions(window="2s", stride="1s")).watch(
+        tmp_path / "damaged.mp4"
+    )
+    assert found.duration_seconds == pytest.approx(20)
+    assert found.breaks[-1].end_seconds == pytest.approx(20)
+    start = found.breaks[-1].start_seconds
+    assert start < 19
+    assert np.isnan(found.scores[found.ends_seconds > start + 1.2]).all()
+    assert all(segment.end_seconds < start + 2 for segment in found.segments)
+
+
+def test_time_stamps_that_jump_in_a_broadcast_are_no_time(tmp_path, engine) -> None:
+    from test_live import stream
+
+    (tmp_path / "jump.ts").write_bytes(stream(2) + stream(2, shift_seconds=50_000))
+    found = Watcher(engine, EXAMPLE_LABELS, windows=WindowOptions(window="2s", stride="2s")).watch(
+        tmp_path / "jump.ts"
+    )
+    assert found.duration_seconds == pytest.approx(8, abs=0.3)
+    assert "jump" in {item.kind for item in found.breaks}
+
+
+def test_an_open_group_of_pictures_is_no_damage(tmp_path) -> None:
+    """A broadcast joined at a key frame whose first pictures need some from before it: from it on all is shown."""
+    options = {
+        "x264-params": "open-gop=1:keyint=24:min-keyint=24:bframes=3:b-adapt=0:scenecut=0:log-level=none"
+    }
+    file = io.BytesIO()
+    with av.open(file, "w", format="mpegts") as container:
+        stream = container.add_stream("libx264", rate=24, options=options)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for frame in frames_of(240):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(io.BytesIO(file.getvalue())) as container:
+        keys = [packet.pos for packet in container.demux(video=0) if packet.size and packet.is_keyframe]
+    cut = file.getvalue()[keys[3] // 188 * 188 :]
+    joined = (
+        file.getvalue()[: 188 * 3] + cut
+    )  # the tables of the stream, and then from its fourth key frame on
+    with Player.of_file(joined, ahead_seconds=3) as player:
+        items = list(player)
+    shown = [item for item in items if isinstance(item, PlayedFrame)]
+    assert len(shown) >= 240 - 3 * 24 - 6
+    assert all(after.seconds - before.seconds < 0.2 for before, after in pairwise(shown))
+
+
 def test_a_video_that_breaks_off_keeps_what_is_there(tmp_path, engine) -> None:
     video = LongVideo(key="short", seconds=20, labels=usual_labels(), quiet_seconds=3.0)
     video.write(tmp_path / "sound.mp4")
@@ -445,7 +505,8 @@ def test_a_video_that_breaks_off_keeps_what_is_there(tmp_path, engine) -> None:
     watcher = Watcher(engine, usual_labels(), windows=WindowOptions(window="2s", stride="1s"))
     whole, half = watcher.watch(tmp_path / "sound.mkv"), watcher.watch(tmp_path / "half.mkv")
     assert 4 < half.duration_seconds < 16
-    shared = len(half.scores) - 2
+    assert half.breaks[-1].end_seconds == pytest.approx(20, abs=0.2), "the header tells how long it was"
+    shared = int((~np.isnan(half.scores).any(axis=1)).sum()) - 2
     assert shared >= 3
     assert np.abs(half.scores[:shared] - whole.scores[:shared]).max() < 1e-5
 
@@ -542,6 +603,7 @@ def test_evaluation_of_annotated_videos(tmp_path, capsys) -> None:
     video.write(tmp_path / "videos" / "v_gate.mp4")
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
     lines = ["video,label,start_seconds,end_seconds", "broken,x,0,1"]
+    lines += ["missing,x,0,1"]
     lines += [f"gate,{one.label},{one.start_seconds},{one.end_seconds}" for one in video.truth]
     (tmp_path / "truth.csv").write_text("\n".join(lines) + "\n")
     arguments = [
@@ -569,8 +631,8 @@ def test_evaluation_of_annotated_videos(tmp_path, capsys) -> None:
     found = json.loads(out)
     assert found["num_videos"] == 1
     assert found["num_events"] == len(video.truth)
-    assert list(found["unreadable"]) == ["broken"]
-    assert "broken: " in error.splitlines()[-1]
+    assert list(found["unreadable"]) == ["broken", "missing"]
+    assert "missing: " in error.splitlines()[-1]
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["evaluation.json", "labels.json", "table.json", "v_gate.timeline.csv"]
 

@@ -43,6 +43,7 @@ class TimelineProtocolOptions:
     labels: Labels = None
     background: Annotated[
         tuple[str, ...],
+        tyro.conf.UseAppendAction,
         tyro.conf.arg(
             metavar="FILE",
             help="as for openxclip timeline; of moving-shapes each camera has quiet footage of its own",

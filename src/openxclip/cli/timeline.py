@@ -30,6 +30,7 @@ class LiveOptions:
 
     alert: Annotated[
         tuple[str, ...],
+        tyro.conf.UseAppendAction,
         tyro.conf.arg(metavar="LABEL=SCORE", help="print an event when a label reaches this score"),
     ] = ()
     webhook: Annotated[
@@ -61,6 +62,7 @@ class TimelineOptions:
     ] = None
     background: Annotated[
         tuple[str, ...],
+        tyro.conf.UseAppendAction,
         tyro.conf.arg(
             metavar="FILE",
             help='footage in which none of the labels happens, to calibrate "none of these" with; or the .json of an '
@@ -96,12 +98,16 @@ def timeline(options: Annotated[TimelineOptions, tyro.conf.OmitArgPrefixes, tyro
     rules = _rules(options)
     options.windows.check()
     alerts = _alerts(options.live)
-    formats = _formats(options)
     streams = [video for video in options.videos if is_live(video)]
     if streams and len(options.videos) > 1:
         raise InputError(f"{streams[0]} is a stream; give it alone, each stream a command of its own")
+    if streams and (options.output is not None or options.windows.shots or rules.suppress is not None):
+        raise InputError(
+            "--output, --shots and --suppress are for files; of a stream keep the lines of stdout"
+        )
     if not streams and (alerts or options.live.webhook):
         raise InputError("--alert and --webhook are for streams; of files read the segments")
+    formats = _formats(options)
     if options.inference.runtime.compile:
         keep_compiled_code()
     texts = options.prompts.texts(tuple(parse_labels(options.labels)))
@@ -114,8 +120,13 @@ def timeline(options: Annotated[TimelineOptions, tyro.conf.OmitArgPrefixes, tyro
 def _rules(options: TimelineOptions) -> SegmentRules:
     from dataclasses import replace
 
+    from openxclip.errors import InputError
+
     rules = options.rules
     if options.threshold is not None:
+        usual = SegmentRules()
+        if (rules.enter, rules.leave) != (usual.enter, usual.leave):
+            raise InputError("--threshold sets --enter and --leave; give it, or these")
         rules = replace(rules, enter=options.threshold, leave=0.6 * options.threshold)
     rules.check()
     return rules
@@ -144,7 +155,24 @@ def _formats(options: TimelineOptions) -> tuple[str, ...]:
         from openxclip.reports.timeline import check_formats
 
         check_formats(formats)
+        _make(options.output)
     return formats
+
+
+def _make(folder: Path) -> None:
+    """Fail before a long video is watched."""
+    import os
+
+    from openxclip.errors import InputError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--output {folder} cannot be made ({error.strerror}); give another folder"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"--output {folder} cannot be written; give another folder")
 
 
 def _watcher(options: TimelineOptions, rules: SegmentRules, texts: "LabelTexts") -> "Watcher":
@@ -262,7 +290,7 @@ def _watch_stream(watcher: "Watcher", source: str, alerts: dict[str, float], opt
 
 def _show(event: "Event") -> None:
     print(json.dumps(event.to_dict()), flush=True)
-    if event.reason is not None:
+    if event.reason is not None and event.kind != "end":
         print(f"openxclip: {event.kind}: {event.reason}", file=sys.stderr, flush=True)
 
 

@@ -47,7 +47,9 @@ def annotated_cases(annotations: Path, videos: Path | None = None, subset: str |
     folder = videos or (annotations if annotations.is_dir() else annotations.parent)
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
     matched = match_files(truth, files)
-    return [Case(name, path, truth[name]) for name, path in matched.files.items()]
+    found = [Case(name, path, truth[name]) for name, path in matched.files.items()]
+    # Those that are not there are named as such when they are watched.
+    return [*found, *(Case(name, folder / name, truth[name]) for name in matched.missing)]
 
 
 def shapes_cases(hours: float, seed: int, *, only_events: bool = False) -> list[Case]:

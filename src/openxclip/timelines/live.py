@@ -77,7 +77,7 @@ class _Waiting:
         self._began = time.monotonic()
         self.is_over = False
 
-    def put(self, item: Window | Unseen | Break, stop: threading.Event) -> None:
+    def put(self, item: Window | Unseen | Break, stop: "_Either") -> None:
         """Add an item. If too many windows wait, this waits as long as it is early; then the oldest one has to go."""
         with self._changed:
             while len(self._windows()) >= MAX_WAITING and self._is_early(item) and not stop.is_set():
@@ -119,6 +119,21 @@ class _Waiting:
             return None, dropped
 
 
+class _Either:
+    """Set by itself or with another event."""
+
+    def __init__(self, other: threading.Event) -> None:
+        self._other, self._own = other, threading.Event()
+
+    def set(self) -> None:
+        """Set it, and not the other."""
+        self._own.set()
+
+    def is_set(self) -> bool:
+        """Whether one of both is set."""
+        return self._own.is_set() or self._other.is_set()
+
+
 class LiveWatcher:
     """A watcher at a stream. Iterate over `events` once."""
 
@@ -151,13 +166,31 @@ class LiveWatcher:
         Raises:
             VideoError: the stream cannot be read any more, and is none that comes again.
         """
-        waiting = _Waiting()
-        thread = threading.Thread(target=self._read, args=(player, waiting, stop), daemon=True, name="stream")
+        waiting, is_over = _Waiting(), _Either(stop)
+        thread = threading.Thread(
+            target=self._read, args=(player, waiting, is_over), daemon=True, name="stream"
+        )
         thread.start()
+        try:
+            yield from self._until_over(waiting, stop)
+        finally:  # also where nobody asks for further events
+            is_over.set()
+            thread.join(timeout=1.0)
+            if (
+                not thread.is_alive()
+            ):  # otherwise it waits for a sender that sends nothing, and cannot be disturbed
+                player.close()
+
+    def _until_over(self, waiting: _Waiting, stop: threading.Event) -> Iterator[Event]:
         segmenter = Segmenter(self._watcher.labels, self._watcher.rules)
         wall = time.time()
+        error: Exception | None = None
         while not stop.is_set():
-            arrived, num_dropped = waiting.take()
+            try:
+                arrived, num_dropped = waiting.take()
+            except Exception as found:  # noqa: BLE001 raised again once open segments are told
+                error = found
+                break
             if num_dropped:
                 yield self._dropped(num_dropped, wall)
             if arrived is not None:
@@ -166,16 +199,20 @@ class LiveWatcher:
             elif waiting.is_over:
                 break
         yield from (self._of_segment(segment, wall) for segment in segmenter.close(self._end))
-        reason = "stopped" if stop.is_set() else "the stream ended"
+        reason = (
+            "stopped"
+            if stop.is_set()
+            else "the stream ended"
+            if error is None
+            else "it cannot be read any more"
+        )
         yield Event(kind="end", start_seconds=0.0, end_seconds=self._end, wall_time=_iso(wall), reason=reason)
-        thread.join(timeout=1.0)
-        if (
-            not thread.is_alive()
-        ):  # otherwise it waits for a sender that sends nothing, and cannot be disturbed
-            player.close()
+        if error is not None:
+            raise error
 
-    def _read(self, player: LivePlayer, waiting: _Waiting, stop: threading.Event) -> None:
+    def _read(self, player: LivePlayer, waiting: _Waiting, stop: "_Either") -> None:
         try:
+            player.connect()
             collector = WindowCollector(player, self._watcher.plan(), self._watcher.engine.preprocess)
             for item in collector.windows(player):
                 waiting.put(item, stop)

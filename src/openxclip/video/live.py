@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,8 +70,7 @@ class LivePlayer:
         num_threads: int = 0,
         wait: Callable[[float], bool] = _sleep,
     ) -> None:
-        """Connect.
-
+        """
         Args:
             source: see `is_live`.
             limits: what a frame may cost.
@@ -78,13 +78,15 @@ class LivePlayer:
             wait: waits so many seconds; true says that nobody wants to go on.
 
         Raises:
-            VideoError: nothing answers, or it sends no video.
             InputError: an address of a kind that is not known.
         """
+        scheme = source.partition("://")[0].lower()
+        if "://" in source and scheme not in PROTOCOLS:
+            raise InputError(f"{source}: {scheme} is no kind of stream; known are {', '.join(PROTOCOLS)}")
         self.name = source
+        self._is_pipe = _is_pipe(source)
         self._limits, self._num_threads, self._wait = limits, num_threads, wait
-        self._player = self._connect()
-        self.frame_rate = self._player.frame_rate
+        self._connected: Player | None = None
         self._offset = 0.0
         self._last_seconds, self._last_at = 0.0, time.monotonic()
 
@@ -93,9 +95,29 @@ class LivePlayer:
         """Nobody knows it."""
         return None
 
+    def connect(self) -> None:
+        """Connect, and wait for the first bytes; nothing else can be asked before.
+
+        Raises:
+            VideoError: nothing answers, or it sends no video.
+        """
+        self._connected = self._connect()
+        self._last_at = time.monotonic()
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Frames a second."""
+        return self._player.frame_rate
+
+    @property
+    def _player(self) -> Player:
+        assert self._connected is not None, "connect first"
+        return self._connected
+
     def close(self) -> None:
         """Close the stream."""
-        self._player.close()
+        if self._connected is not None:
+            self._connected.close()
 
     def pixels(self, frame: PlayedFrame, size: FrameSize) -> np.ndarray:
         """See `Player`."""
@@ -134,7 +156,7 @@ class LivePlayer:
 
     def _may_come_again(self) -> bool:
         """Whether what ended is no pipe and no file."""
-        return not _is_pipe(self.name) and self._player.stated_seconds is None
+        return not self._is_pipe and self._player.stated_seconds is None
 
     def _reconnect(self, reason: str) -> Iterator[Break]:
         """Try until it works, or nobody wants to go on. The time without a connection counts."""
@@ -146,7 +168,7 @@ class LivePlayer:
                 return
             self._player.close()
             try:
-                self._player = self._connect()
+                self._connected = self._connect()
             except VideoError as error:
                 reason, pause = error.reason, min(2 * pause, LONGEST_PAUSE_SECONDS)
                 continue
@@ -157,7 +179,7 @@ class LivePlayer:
 
     def _connect(self) -> Player:
         with video_errors(self.name):
-            container, file = _open(self.name)
+            container, file = _open(self.name, is_pipe=self._is_pipe)
         return Player(container, self.name, file=file, num_threads=self._num_threads, limits=self._limits)
 
 
@@ -165,16 +187,18 @@ def _is_pipe(source: str) -> bool:
     return source == "-" or ("://" not in source and stat.S_ISFIFO(Path(source).stat().st_mode))
 
 
-def _open(source: str) -> tuple[Any, BinaryIO | None]:
+def _open(source: str, *, is_pipe: bool) -> tuple[Any, BinaryIO | None]:
     """A container of PyAV, and the file that it reads, if it is one of ours."""
     probe = {"analyzeduration": str(int(PROBE_SECONDS * 1e6))}
     timeout = (OPEN_SECONDS, READ_SECONDS)
     if source == "-":
+        if sys.stdin is None or sys.stdin.closed:
+            raise VideoError(source, "standard input is closed; send a stream into it")
         # Not sys.stdin: a thread that waits in it at the end of the process would crash it.
         file = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115
         return _container_of(file, probe), file
     if "://" not in source:
-        if _is_pipe(source):
+        if is_pipe:
             file = Path(source).open("rb", buffering=0)  # noqa: SIM115 closed with the player
             try:
                 return _container_of(file, probe), file
@@ -183,8 +207,6 @@ def _open(source: str) -> tuple[Any, BinaryIO | None]:
                 raise
         return av.open(source, format=_CAMERA_FORMATS.get(sys.platform), timeout=timeout), None
     scheme = source.partition("://")[0].lower()
-    if scheme not in PROTOCOLS:
-        raise InputError(f"{source}: {scheme} is no kind of stream; known are {', '.join(PROTOCOLS)}")
     options = {**probe, "protocol_whitelist": PROTOCOLS[scheme]}
     if scheme.startswith("rtsp"):
         options["rtsp_flags"] = "prefer_tcp"  # what is lost on the way leaves damage in the picture

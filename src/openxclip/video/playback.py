@@ -4,6 +4,7 @@ Nothing is counted beforehand and no frame is kept, so that memory does not grow
 is passed over up to the next key frame, and said.
 """
 
+import math
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,8 +28,10 @@ from openxclip.video.source import (
     video_errors,
 )
 
-JUMP_SECONDS = 10.0  # a longer step of the time stamps is a jump of the clock, and no time
+JUMP_SECONDS = 10.0  # of a stream: a longer step of the time stamps is a jump of the clock, and no time
+FORMATS_THAT_JUMP = frozenset({"mpegts", "mpeg"})  # made for broadcasts; files of others keep their steps
 LIVE_GAP_SECONDS = 1.0  # a live stream that shows no frame for longer has lost some
+BREAK_OFF_SECONDS = 1.0  # that a file may be shorter than its header tells: sound may be longer than pictures
 RECOVERY_SECONDS = 60.0  # from damage on, where no key frame comes
 USUAL_RATE = Fraction(25)  # frames a second, where a stream does not tell
 MAX_ERRORS = 100  # of the container, one after the other
@@ -128,7 +131,8 @@ class Player:
         self._stream = choose_stream(self._container, self.name)
         self._decoder = self._stream.codec_context
         self._decoder.thread_count = num_threads
-        self._decoder.thread_type = "AUTO"
+        # Threads that share frames out hold back one frame each: a live stream would be late.
+        self._decoder.thread_type = "SLICE" if self._ahead_seconds is None else "AUTO"
         # Damage must come as an error: by itself the decoder patches it up from other frames. And a frame larger than
         # its header told is stopped before memory is taken for it.
         self._decoder.options = {"err_detect": "explode", "max_pixels": str(self._limits.max_frame_px)}
@@ -137,17 +141,19 @@ class Player:
         self.frame_rate: Fraction = self._stream.average_rate or self._stream.guessed_rate or USUAL_RATE
         self.stated_seconds = self._stated_seconds()
         self._limits.check_seconds(self.name, self.stated_seconds or 0.0)
-        is_live = self._ahead_seconds is None
+        may_jump = self._ahead_seconds is None or self._container.format.name in FORMATS_THAT_JUMP
         self._clock = _Clock(
             float(self._stream.time_base or 0),
             float(1 / self.frame_rate),
-            JUMP_SECONDS if is_live or self.stated_seconds is None else self.stated_seconds,
+            JUMP_SECONDS if may_jump else math.inf,
         )
         self._last_pts: int | None = None  # of the packets, once all are read
         self._is_steady = True  # no packet came out of order, or far from the one before
         self._ahead_pts: list[int] = []  # of the packets that were read and a little before, sorted
         self._is_wanted: Callable[[float, float], bool] | None = None
         self._waits_for_key = False
+        self._began_at: int | None = None  # time stamp of the key frame that decoding began at
+        self._may_lead = False
         self._most_skipped = round(RECOVERY_SECONDS * self.frame_rate)
 
     def _stated_seconds(self) -> float | None:
@@ -230,10 +236,18 @@ class Player:
                 yield Break("gap", shown or 0.0, seconds, "no frames came")
             shown = seconds
             yield PlayedFrame(image, seconds)
-        if recovery is not None and shown is not None:
-            yield Break("damage", recovery.start_seconds, self._clock.seconds, recovery.reason)
         if shown is None:
             raise VideoError(self.name, "not one frame of it can be decoded: it is damaged or incomplete")
+        yield from self._at_the_end(recovery)
+
+    def _at_the_end(self, recovery: "_Recovery | None") -> Iterator[Break]:
+        """What of the end cannot be shown."""
+        end = self.played_seconds
+        if recovery is not None:
+            yield Break("damage", recovery.start_seconds, end, recovery.reason)
+        if self._ahead_seconds is not None and (self.stated_seconds or 0.0) > end + BREAK_OFF_SECONDS:
+            reason = f"its pictures end here; its header tells {self.stated_seconds:.1f} s"
+            yield Break("gap", end, self.stated_seconds or end, reason)
 
     def _is_gap(self, shown: float | None, seconds: float) -> bool:
         if self._ahead_seconds is not None or shown is None:
@@ -248,12 +262,29 @@ class Player:
             elif self._waits_for_key and not packet.is_keyframe and skipped < self._most_skipped:
                 skipped += 1
             else:
+                if self._waits_for_key:
+                    self._began_at = None
                 self._waits_for_key, skipped = False, 0
+                if self._is_leading(packet):
+                    continue
                 if self._is_wanted is not None:
                     is_needed = self._is_needed(packet, self._is_wanted)
                     self._decoder.skip_frame = "DEFAULT" if is_needed else "NONREF"
                 yield from self._decoded(packet)
         yield from self._decoded(None)
+
+    def _is_leading(self, packet: Any) -> bool:
+        """Whether it stands behind the key frame that decoding began at, and is shown before it.
+
+        In an open group of pictures such frames need some from before that frame, which never came; nothing needs them.
+        """
+        if self._began_at is None:  # the first packet of all
+            self._began_at = packet.pts
+            self._may_lead = packet.is_keyframe and packet.pts is not None
+        elif self._may_lead:
+            self._may_lead = packet.pts is not None and packet.pts < self._began_at
+            return self._may_lead
+        return False
 
     def _is_needed(self, packet: Any, is_wanted: Callable[[float, float], bool]) -> bool:
         """Whether its frame is on screen when somebody looks, as far as the packets tell."""
