@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from openxclip.errors import CheckpointError, InputError
 
 
@@ -29,6 +31,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(lock_file: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock that the processes of this machine share; the folder of its file must be there.
+
+    Raises:
+        InputError: another process holds it; `refusal` says what that means.
+    """
+    # A generator may be driven from one thread and closed from another.
+    lock = FileLock(lock_file, mode=0o666, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(refusal) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

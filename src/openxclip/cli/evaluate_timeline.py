@@ -1,7 +1,6 @@
 """`openxclip evaluate timeline`: how well segments agree with what people annotated."""
 
 import json
-import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from openxclip.cli.options import Json, Labels, LimitOptions, LoadOptions, Model, PromptOptions
+from openxclip.cli.timeline import shown_by
 from openxclip.inference.options import InferenceOptions
 from openxclip.timelines.options import SegmentRules, WindowOptions
 
@@ -101,7 +101,6 @@ def _watcher(options: TimelineProtocolOptions, cases: "Sequence[Case]") -> "Watc
     from openxclip.shapes.long import usual_labels
     from openxclip.text.labels import parse_labels
     from openxclip.timelines.watcher import Watcher
-    from openxclip.video.source import VideoLimits
 
     if options.labels is not None:
         labels = parse_labels(options.labels)
@@ -109,13 +108,12 @@ def _watcher(options: TimelineProtocolOptions, cases: "Sequence[Case]") -> "Watc
         labels = list(usual_labels())
     else:
         labels = list(dict.fromkeys(event.label for case in cases for event in case.truth.events))
-    seconds = math.inf if options.limits.max_seconds is None else options.limits.max_seconds
     watcher = Watcher(
         Engine.load(options.load.source(options.model), options.inference),
         options.prompts.texts(tuple(labels)),
         windows=options.windows,
         rules=options.rules,
-        limits=VideoLimits.given(max_seconds=seconds, max_frame_px=options.limits.max_frame_px),
+        limits=options.limits.limits_of_any_length(),
         model=options.model,
     )
     watcher.calibrate_with(options.background)
@@ -123,18 +121,11 @@ def _watcher(options: TimelineProtocolOptions, cases: "Sequence[Case]") -> "Watc
 
 
 def _measured(watcher: "Watcher", cases: "Sequence[Case]") -> "TimelineEvaluation":
-    from openxclip.evaluation.timeline import evaluate_in_steps
+    from openxclip.evaluation.timeline import evaluate_timelines
     from openxclip.progress import progress_bar
 
-    steps = evaluate_in_steps(watcher, cases)
     with progress_bar() as bar:
-        tasks = {case.name: bar.add_task(case.name, total=None, note="") for case in cases}
-        while True:
-            try:
-                name, seen, total = next(steps)
-            except StopIteration as end:
-                return end.value
-            bar.update(tasks[name], completed=seen, total=total and max(total, seen))
+        return evaluate_timelines(watcher, cases, lambda what: shown_by(bar, what))
 
 
 def _table(metrics: "TimelineMetrics") -> "Table":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from openxclip.cli.options import Json, LimitOptions, LoadOptions, Model, PromptOptions
+from openxclip.cli.options import Json, LabelNames, LimitOptions, LoadOptions, Model, PromptOptions
 from openxclip.inference.options import InferenceOptions, cache_folder
 
 if TYPE_CHECKING:
@@ -20,12 +20,7 @@ class ExplainOptions:
     """Options of `openxclip explain`."""
 
     video: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help="a video file")]
-    labels: Annotated[
-        str,
-        tyro.conf.arg(
-            help='"a, b, c", a file (one a line, CSV, JSON or YAML), or kinetics400, kinetics600, ucf101, hmdb51'
-        ),
-    ]
+    labels: LabelNames
     explain: Annotated[
         str | None, tyro.conf.arg(help='which of the labels to explain, as "a, b"; by default the best')
     ] = None
@@ -77,15 +72,12 @@ def explain(options: Annotated[ExplainOptions, tyro.conf.OmitArgPrefixes, tyro.c
 def _explained(recognizer: "Recognizer", video: Path, wanted: list[str] | None, top_k: int) -> "Explanation":
     """`Recognizer.explain` with a progress bar."""
     from openxclip.progress import progress_bar
+    from openxclip.steps import finished
 
-    steps = recognizer.explain_in_steps(video, wanted, top_k=top_k)
     with progress_bar() as bar:
         task = bar.add_task("explaining", total=None, note="")
-        while True:
-            try:
-                bar.update(task, total=next(steps), advance=1)
-            except StopIteration as end:
-                return end.value
+        steps = recognizer.explain_in_steps(video, wanted, top_k=top_k)
+        return finished(steps, lambda total: bar.update(task, total=total, advance=1))
 
 
 def _write(folder: Path, explanation: "Explanation", film: str) -> None:

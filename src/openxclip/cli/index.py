@@ -78,17 +78,13 @@ def index(options: Annotated[IndexOptions, tyro.conf.OmitArgPrefixes, tyro.conf.
 
 def _update(found: "Index", options: IndexOptions) -> "Update":
     from openxclip.progress import progress_bar
+    from openxclip.steps import finished
 
     steps = found.update_in_steps(options.inputs, options.decoders)
-    done, total = next(steps)  # what is refused is refused before a bar is drawn
+    _, total = next(steps)  # what is refused is refused before a bar is drawn
     with progress_bar() as bar:
         task = bar.add_task("indexing", total=total, note="")
-        while True:
-            bar.update(task, completed=done, total=total)
-            try:
-                done, total = next(steps)
-            except StopIteration as end:
-                return end.value
+        return finished(steps, lambda step: bar.update(task, completed=step[0], total=step[1]))
 
 
 def _show(update: "Update", as_json: bool) -> int:

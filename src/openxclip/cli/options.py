@@ -1,5 +1,6 @@
 """Options that several commands share: bundles of options, and single ones as annotated types."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,12 @@ ViewsText = Annotated[
     ),
 ]
 Json = Annotated[bool, tyro.conf.arg(name="json", help="print JSON for machines")]
+LabelNames = Annotated[
+    str,
+    tyro.conf.arg(
+        help='"a, b, c", a file (one a line, CSV, JSON or YAML), or kinetics400, kinetics600, ucf101, hmdb51'
+    ),
+]
 Labels = Annotated[
     str | None,
     tyro.conf.arg(
@@ -136,3 +143,10 @@ class LimitOptions:
         from openxclip.video.source import VideoLimits
 
         return VideoLimits.given(max_seconds=self.max_seconds, max_frame_px=self.max_frame_px)
+
+    def limits_of_any_length(self) -> "VideoLimits":
+        """The same for what is played once: without --max-seconds a video may last as long as it likes."""
+        from openxclip.video.source import VideoLimits
+
+        seconds = math.inf if self.max_seconds is None else self.max_seconds
+        return VideoLimits.given(max_seconds=seconds, max_frame_px=self.max_frame_px)

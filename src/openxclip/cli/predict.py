@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from openxclip.cli.options import Json, LimitOptions, LoadOptions, Model, PromptOptions, ViewsText
+from openxclip.cli.options import Json, LabelNames, LimitOptions, LoadOptions, Model, PromptOptions, ViewsText
 from openxclip.inference.options import InferenceOptions, cache_folder, keep_compiled_code
 
 if TYPE_CHECKING:
@@ -24,12 +24,7 @@ class PredictOptions:
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(help="video files, or folders searched for videos"),
     ]
-    labels: Annotated[
-        str,
-        tyro.conf.arg(
-            help='"a, b, c", a file (one a line, CSV, JSON or YAML), or kinetics400, kinetics600, ucf101, hmdb51'
-        ),
-    ]
+    labels: LabelNames
     model: Model = "microsoft/xclip-base-patch32"
     views: ViewsText = "1x1"
     top_k: Annotated[int, tyro.conf.arg(help="labels to show for each video")] = 5

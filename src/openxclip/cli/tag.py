@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from openxclip.cli.options import Json, LimitOptions, LoadOptions, Model, PromptOptions
+from openxclip.cli.options import Json, LabelNames, LimitOptions, LoadOptions, Model, PromptOptions
 from openxclip.inference.options import InferenceOptions, cache_folder, keep_compiled_code
 from openxclip.tagging.options import RowOptions, RunOptions
 
@@ -25,12 +25,7 @@ class TagOptions:
             "s3://bucket/videos"
         ),
     ]
-    labels: Annotated[
-        str,
-        tyro.conf.arg(
-            help='"a, b, c", a file (one a line, CSV, JSON or YAML), or kinetics400, kinetics600, ucf101, hmdb51'
-        ),
-    ]
+    labels: LabelNames
     output: Annotated[str, tyro.conf.arg(help="folder of the data set; a path or an address")]
     model: Model = "microsoft/xclip-base-patch32"
     print_json: Json = False

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from openxclip.cli.options import Json, LimitOptions, LoadOptions, Model, PromptOptions
+from openxclip.cli.options import Json, LabelNames, LimitOptions, LoadOptions, Model, PromptOptions
 from openxclip.inference.options import InferenceOptions, cache_folder, keep_compiled_code
 from openxclip.timelines.options import SegmentRules, WindowOptions
 
 if TYPE_CHECKING:
     import threading
 
+    from rich.progress import Progress
+
     from openxclip.text.label_texts import LabelTexts
     from openxclip.timelines.live import Event
     from openxclip.timelines.timeline import Timeline
     from openxclip.timelines.watcher import Watcher
-    from openxclip.video.source import VideoLimits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +50,7 @@ class TimelineOptions:
             "such as rtsp://camera/stream"
         ),
     ]
-    labels: Annotated[
-        str,
-        tyro.conf.arg(
-            help='"a, b, c", a file (one a line, CSV, JSON or YAML), or kinetics400, kinetics600, ucf101, hmdb51'
-        ),
-    ]
+    labels: LabelNames
     model: Model = "microsoft/xclip-base-patch32"
     threshold: Annotated[
         float | None,
@@ -177,6 +173,7 @@ def _make(folder: Path) -> None:
 
 def _watcher(options: TimelineOptions, rules: SegmentRules, texts: "LabelTexts") -> "Watcher":
     from openxclip.inference.engine import Engine
+    from openxclip.progress import progress_bar
     from openxclip.timelines.watcher import Watcher
 
     watcher = Watcher(
@@ -184,21 +181,25 @@ def _watcher(options: TimelineOptions, rules: SegmentRules, texts: "LabelTexts")
         texts,
         windows=options.windows,
         rules=rules,
-        limits=_limits(options.limits),
+        limits=options.limits.limits_of_any_length(),
         model=options.model,
     )
-    watcher.calibrate_with(options.background)
+    if options.background:
+        with progress_bar() as bar:
+            watcher.calibrate_with(options.background, shown_by(bar, "calibrating"))
     return watcher
 
 
-def _limits(options: LimitOptions) -> "VideoLimits":
-    """A video may be of any length, but for --max-seconds."""
-    import math
+def shown_by(bar: "Progress", what: str) -> "Callable[[tuple[float, float | None]], None]":
+    """A line of the bar for seconds seen of a video, and of how many if it tells."""
+    task = bar.add_task(what, total=None, note="")
 
-    from openxclip.video.source import VideoLimits
+    def show(step: tuple[float, float | None]) -> None:
+        done, total = step
+        note = f"{_time(done)} of {_time(total)}" if total else _time(done)
+        bar.update(task, completed=done, total=total and max(total, done), note=note)
 
-    seconds = math.inf if options.max_seconds is None else options.max_seconds
-    return VideoLimits.given(max_seconds=seconds, max_frame_px=options.max_frame_px)
+    return show
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -227,17 +228,10 @@ def _watch_files(watcher: "Watcher", formats: Sequence[str], options: TimelineOp
 
 def _with_progress(watcher: "Watcher", video: str, *, thumbnails: bool) -> "Timeline":
     from openxclip.progress import progress_bar
+    from openxclip.steps import finished
 
-    steps = watcher.watch_in_steps(video, thumbnails=thumbnails)
     with progress_bar() as bar:
-        task = bar.add_task("watching", total=None, note="")
-        while True:
-            try:
-                done, total = next(steps)
-            except StopIteration as end:
-                return end.value
-            note = f"{_time(done)} of {_time(total)}" if total else _time(done)
-            bar.update(task, completed=done, total=total and max(total, done), note=note)
+        return finished(watcher.watch_in_steps(video, thumbnails=thumbnails), shown_by(bar, "watching"))
 
 
 def _write(found: "Timeline", folder: Path, formats: Sequence[str], name: str) -> None:

@@ -1,6 +1,6 @@
 """Timelines of annotated videos: watch each, and compare the segments with what is true."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from openxclip.data.manifest import VIDEO_SUFFIXES
 from openxclip.errors import InputError, VideoError
 from openxclip.evaluation.timeline_metrics import TimelineMetrics, timeline_metrics
 from openxclip.shapes.long import LongVideo, usual_labels
+from openxclip.steps import finished
 from openxclip.timelines.timeline import Timeline
-from openxclip.timelines.watcher import Playable, Watcher
+from openxclip.timelines.watcher import OnSeconds, Playable, Watcher, ignore_seconds
 
 CAMERA_SECONDS = 3600.0  # of the rendered world: each camera looks at a stage of its own
 FOOTAGE_SECONDS = 1200.0  # of the rendered world: quiet footage of each camera
@@ -79,12 +80,17 @@ def shapes_cases(hours: float, seed: int, *, only_events: bool = False) -> list[
     return cases
 
 
-def evaluate_in_steps(
-    watcher: Watcher, cases: Sequence[Case]
-) -> Generator[tuple[str, float, float | None], None, TimelineEvaluation]:
-    """Measure, as a generator that yields (video, seconds seen, its seconds if it tells) for a progress bar.
+def evaluate_timelines(
+    watcher: Watcher,
+    cases: Sequence[Case],
+    progress: Callable[[str], OnSeconds] = lambda what: ignore_seconds,
+) -> TimelineEvaluation:
+    """Measure. A video that cannot be read is left out.
 
-    A video that cannot be read is left out.
+    Args:
+        watcher: the model, the labels and the rules.
+        cases: what is watched.
+        progress: what is watched now -> what is called with its seconds.
 
     Raises:
         InputError: no video can be read.
@@ -93,7 +99,9 @@ def evaluate_in_steps(
     unreadable: dict[str, str] = {}
     for case in cases:
         try:
-            timelines[case.name] = yield from _watched(watcher, case)
+            if case.footage is not None:
+                watcher.calibrate([case.footage], progress(f"calibrating {case.name}"))
+            timelines[case.name] = finished(watcher.watch_in_steps(case.video), progress(case.name))
         except VideoError as error:
             unreadable[case.name] = error.reason
     if not timelines:
@@ -107,15 +115,3 @@ def evaluate_in_steps(
         durations_seconds={name: found.duration_seconds for name, found in timelines.items()},
     )
     return TimelineEvaluation(metrics, timelines, unreadable)
-
-
-def _watched(watcher: Watcher, case: Case) -> Generator[tuple[str, float, float | None], None, Timeline]:
-    if case.footage is not None:
-        watcher.calibrate([case.footage])
-    steps = watcher.watch_in_steps(case.video)
-    while True:
-        try:
-            seen, total = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield case.name, seen, total

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from openxclip.errors import InputError, MissingExtraError, OpenXCLIPError
+from openxclip.errors import MissingExtraError, OpenXCLIPError
 
 try:
     import lancedb
@@ -17,6 +16,7 @@ try:
 except ImportError as error:
     raise MissingExtraError(str(error.name), "search") from error
 
+from openxclip.files import held
 from openxclip.search.embedding import IndexRow
 from openxclip.search.settings import Settings, unreachable
 from openxclip.tagging.sources import file_system
@@ -37,15 +37,8 @@ def alone(address: str) -> Iterator[None]:
         yield
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{folder}/{LOCK}", mode=0o666, thread_local=False)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"another update of {address} is running; wait for it, or stop it") from None
-    try:
+    with held(Path(folder) / LOCK, f"another update of {address} is running; wait for it, or stop it"):
         yield
-    finally:
-        lock.release()
 
 
 def open_table(address: str) -> Any | None:

@@ -3,6 +3,7 @@
 Only the model's thread computes. A long video therefore holds others up for one batch at a time.
 """
 
+import itertools
 import math
 import re
 import time
@@ -23,6 +24,7 @@ from openxclip.serving.options import ServeOptions
 from openxclip.serving.problems import Problem
 from openxclip.serving.schemas import TimelineFields
 from openxclip.serving.uploads import GuardedFile
+from openxclip.steps import finished
 from openxclip.timelines.options import SegmentRules, WindowOptions
 from openxclip.timelines.timeline import Timeline
 from openxclip.timelines.watcher import Watcher
@@ -110,21 +112,18 @@ class Timelines:
             compute=partial(self._compute, video),
         )
         watcher.is_own_background = wish.is_own_background
-        steps = watcher.watch_in_steps(cast(BinaryIO, video))
-        num_windows = 0
+        numbers = itertools.count(1)
+
+        def check(step: tuple[float, float | None]) -> None:
+            progress = Progress(*step)
+            limits.check_seconds(video.name, progress.seconds_seen)  # its header may tell less
+            self._check_windows(next(numbers), progress, wish)
+            watching.progress = progress  # only now: what is refused at once has not begun
+
         try:
-            while True:
-                progress = Progress(*next(steps))
-                num_windows += 1
-                limits.check_seconds(video.name, progress.seconds_seen)  # its header may tell less
-                self._check_windows(num_windows, progress, wish)
-                watching.progress = progress  # only now: what is refused at once has not begun
-        except StopIteration as end:
-            return end.value
+            return finished(watcher.watch_in_steps(cast(BinaryIO, video)), check)
         except InputError as error:  # not one window could be seen, and it is its own background
             raise VideoError(video.name, str(error)) from error
-        finally:
-            steps.close()
 
     def _check_windows(self, num_seen: int, progress: Progress, wish: TimelineWish) -> None:
         """Refuse too many windows, at once where the video tells its length."""

@@ -20,11 +20,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from filelock import FileLock, Timeout
-
 from openxclip.errors import InputError, MissingExtraError, OpenXCLIPError
+from openxclip.files import held
 from openxclip.tagging.sources import Identities, ManifestRow, Source, extra_table, file_system
 
 try:
@@ -108,15 +108,8 @@ class Output:
             return
         self._check_free()
         os.makedirs(self._path("_job"), exist_ok=True)  # noqa: PTH103 a path of fsspec
-        lock = FileLock(self._path(LOCK), mode=0o666)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(f"another job writes {self.address}; wait for it, or stop it") from None
-        try:
+        with held(Path(self._path(LOCK)), f"another job writes {self.address}; wait for it, or stop it"):
             yield
-        finally:
-            lock.release()
 
     @_in_one_line
     def begin(self, question: dict[str, Any], *, overwrite: bool) -> None:

@@ -45,10 +45,14 @@ AHEAD_MARGIN_SECONDS = 1.0  # beyond a window, that packets are read ahead of th
 NUM_THUMBNAILS = 60
 WINDOWS_AHEAD = 4  # decoded beyond a batch while the model computes
 
-Pass = Callable[[Iterable[PlayedFrame | Break]], Iterator[PlayedFrame | Break]]
-"""Looks at what is played, and passes it on."""
+OnSeconds = Callable[[tuple[float, float | None]], None]
+"""Is told how many seconds of a video were seen, and of how many if it tells."""
 Compute = Callable[[Tensor, LabelSet], Tensor]
 """Views uint8 (B, T, 3, S, S) and a label set -> logits (B, K)."""
+
+
+def ignore_seconds(step: tuple[float, float | None]) -> None:
+    """Nobody looks."""
 
 
 class FilePlaying(Playing, Protocol):
@@ -185,7 +189,7 @@ class Watcher:
             background=background,
         )
 
-    def calibrate_with(self, sources: Sequence[str]) -> None:
+    def calibrate_with(self, sources: Sequence[str], on_seconds: OnSeconds = ignore_seconds) -> None:
         """Calibrate "none of these" with what a command line names: footage, a .json of before, "self", or nothing.
 
         Raises:
@@ -200,7 +204,7 @@ class Watcher:
         elif kinds == {True}:
             self.background = self._stored_background(Path(sources[0]))
         elif sources:
-            self.calibrate(sources)
+            self.calibrate(sources, on_seconds)
 
     def _stored_background(self, path: Path) -> Background:
         """The background of a timeline that was written as .json."""
@@ -216,14 +220,16 @@ class Watcher:
             raise InputError(f"{path} was calibrated with other labels, or with {model}; calibrate anew")
         return Background.from_dict(background)
 
-    def calibrate(self, videos: Sequence[VideoSource | Playable]) -> Background:
+    def calibrate(
+        self, videos: Sequence[VideoSource | Playable], on_seconds: OnSeconds = ignore_seconds
+    ) -> Background:
         """Calibrate "none of these" on footage in which none of the labels happens, and keep it.
 
         Raises:
             InputError: there is no footage that can be read.
             VideoError: a video cannot be read.
         """
-        logits = [window for video in videos for window in finished(self._see(video)).readable()]
+        logits = [window for video in videos for window in finished(self._see(video), on_seconds).readable()]
         self.background = Background.of_footage(_means(logits))
         return self.background
 
@@ -257,7 +263,7 @@ class Watcher:
             seen.thumbnails = strip.pictures() if thumbnails else ()
         return seen
 
-    def _player(self, video: "VideoSource | Playable", plan: WindowPlan) -> "FilePlaying":
+    def _player(self, video: VideoSource | Playable, plan: WindowPlan) -> FilePlaying:
         if isinstance(video, Playable):
             return video.play()
         ahead_seconds = plan.window_seconds + AHEAD_MARGIN_SECONDS

@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from openxclip.configuration import flatten, from_dict
 from openxclip.errors import ConfigError, InputError
-from openxclip.files import atomic_folder, atomic_write, read_json, recover_folder
+from openxclip.files import atomic_folder, atomic_write, held, read_json, recover_folder
 
 LOCK_FILE = ".lock"
 
@@ -70,17 +69,9 @@ class RunFolder:
         others = any(not file.name.startswith(".") for file in self.path.iterdir())
         if others and not (self.path / "config.json").exists():
             raise InputError(f"{self.path} is not empty and holds no run; choose another --output")
-        lock = FileLock(self.path / LOCK_FILE)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise InputError(
-                f"another process is training in {self.path}; wait for it, or choose another --output"
-            ) from error
-        try:
+        refusal = f"another process is training in {self.path}; wait for it, or choose another --output"
+        with held(self.path / LOCK_FILE, refusal):
             yield
-        finally:
-            lock.release()
 
     def begin(self, config: Any, about: Mapping[str, Any] | None = None) -> TrainingState:
         """Start a run here, or go on with the same one.
