@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import av
 import numpy as np
@@ -77,6 +78,16 @@ def mux(container, packets, shift_seconds: float) -> None:
         ticks = round(shift_seconds / packet.time_base)
         packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
         container.mux(packet)
+
+
+def feed(pipe: Path, data: bytes) -> None:
+    """Write to a named pipe beside the test; a reader may leave before the end."""
+
+    def write_all() -> None:
+        with suppress(BrokenPipeError):
+            pipe.write_bytes(data)
+
+    threading.Thread(target=write_all, daemon=True).start()
 
 
 Script = Callable[["Sender"], None]
@@ -163,7 +174,7 @@ def count(events: list[Event], kind: str) -> int:
 def test_a_pipe_to_its_end(watcher, tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert is_live(str(tmp_path / "pipe"))
-    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(stream(3),), daemon=True).start()
+    feed(tmp_path / "pipe", stream(3))
     found = events_of(watcher, str(tmp_path / "pipe"), until=lambda events: False, seconds=30)
     assert segments(found) == [(LABELS[0], 0.0, 2.0), (LABELS[1], 2.0, 4.0), (LABELS[2], 4.0, 6.0)]
     assert found[-1].reason == "the stream ended"
@@ -177,7 +188,7 @@ def test_a_pipe_whose_name_is_gone_ends_as_others(watcher, tmp_path) -> None:
     player = LivePlayer(str(tmp_path / "pipe"))
     (tmp_path / "pipe").rename(tmp_path / "moved")  # the sender finds it; the name that was given is gone
     player.name = str(tmp_path / "moved")
-    threading.Thread(target=(tmp_path / "moved").write_bytes, args=(stream(2),), daemon=True).start()
+    feed(tmp_path / "moved", stream(2))
     stop = threading.Event()
     found = []
     for event in LiveWatcher(watcher).events(player, stop):
@@ -190,7 +201,7 @@ def test_a_pipe_whose_name_is_gone_ends_as_others(watcher, tmp_path) -> None:
 
 def test_leaving_the_events_ends_the_reading(watcher, tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(stream(9),), daemon=True).start()
+    feed(tmp_path / "pipe", stream(9))
     events = LiveWatcher(watcher).events(LivePlayer(str(tmp_path / "pipe")), threading.Event())
     assert next(events).kind == "window"
     events.close()
@@ -216,7 +227,7 @@ def test_a_signal_ends_it_before_anything_came() -> None:
 def test_a_pipe_that_holds_a_file_waits_for_the_model(watcher, tmp_path) -> None:
     """It comes at once, and nothing of it is dropped."""
     os.mkfifo(tmp_path / "pipe")
-    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(stream(12),), daemon=True).start()
+    feed(tmp_path / "pipe", stream(12))
     found = events_of(watcher, str(tmp_path / "pipe"), until=lambda events: False)
     assert count(found, "window") == 12
     assert count(found, "dropped") == 0
@@ -307,7 +318,7 @@ def test_time_stamps_that_jump_are_no_time(watcher, tmp_path) -> None:
     """A camera that was set anew: an hour forward, and then back to zero."""
     os.mkfifo(tmp_path / "pipe")
     data = stream(2) + stream(2, shift_seconds=3600) + stream(2)
-    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,), daemon=True).start()
+    feed(tmp_path / "pipe", data)
     found = events_of(watcher, str(tmp_path / "pipe"), until=lambda events: False)
     jumps = [event for event in found if event.kind == "jump"]
     first, second = (
@@ -322,7 +333,7 @@ def test_time_stamps_that_jump_are_no_time(watcher, tmp_path) -> None:
 def test_frames_that_a_network_lost_are_a_gap(watcher, tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
     data = stream(2) + stream(2, shift_seconds=4 + 3.0)
-    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,), daemon=True).start()
+    feed(tmp_path / "pipe", data)
     found = events_of(watcher, str(tmp_path / "pipe"), until=lambda events: False)
     (gap,) = [event for event in found if event.kind in ("gap", "damage")]
     assert (gap.start_seconds, gap.end_seconds) == (pytest.approx(4, abs=0.3), pytest.approx(7, abs=0.1))
@@ -450,7 +461,7 @@ def test_an_alert_is_posted_to_the_address_alone(caplog) -> None:
 
 def test_alerts_are_given_once_until_the_label_is_gone(watcher, tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(stream(5),), daemon=True).start()
+    feed(tmp_path / "pipe", stream(5))
     half = Watcher(
         watcher.engine, EXAMPLE_LABELS, windows=WindowOptions(window="2s", stride="1s"), rules=SegmentRules()
     )

@@ -13,9 +13,18 @@ from rich.progress import (
 )
 
 
+class _Bar(Progress):
+    def stop(self) -> None:
+        """End; a bar without a task leaves no empty line, so that an error stays the only one."""
+        if self.tasks:
+            super().stop()
+        else:
+            self.live.stop()
+
+
 def progress_bar() -> Progress:
     """A bar that shows count, elapsed and remaining time, and a task's `note` field behind them."""
-    return Progress(
+    return _Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

@@ -17,7 +17,7 @@ from openxclip.timelines.options import SegmentRules, WindowOptions
 if TYPE_CHECKING:
     import threading
 
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from openxclip.text.label_texts import LabelTexts
     from openxclip.timelines.live import Event
@@ -191,10 +191,13 @@ def _watcher(options: TimelineOptions, rules: SegmentRules, texts: "LabelTexts")
 
 
 def shown_by(bar: "Progress", what: str) -> "Callable[[tuple[float, float | None]], None]":
-    """A line of the bar for seconds seen of a video, and of how many if it tells."""
-    task = bar.add_task(what, total=None, note="")
+    """A line of the bar for seconds seen of a video, and of how many if it tells, from the first step on."""
+    task: TaskID | None = None
 
     def show(step: tuple[float, float | None]) -> None:
+        nonlocal task
+        if task is None:
+            task = bar.add_task(what, total=None, note="")
         done, total = step
         note = f"{_time(done)} of {_time(total)}" if total else _time(done)
         bar.update(task, completed=done, total=total and max(total, done), note=note)
