@@ -241,6 +241,14 @@ def test_csv(tmp_path: Path) -> None:
     }
 
 
+def test_a_quoted_label_keeps_its_line_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.csv", f'{HEADER}\na,"run,\nthen jump",1,2\nb,run,3,4\n')
+    assert [event.label for video in read_annotations(path).values() for event in video.events] == [
+        "run,\nthen jump",
+        "run",
+    ]
+
+
 def test_csv_columns_of_any_order_and_quiet_videos(tmp_path: Path) -> None:
     text = (
         "note,End_Seconds,label,start_seconds,video,duration_seconds\n"

@@ -360,6 +360,109 @@ def test_a_playlist_over_http(watcher, tmp_path) -> None:
     assert count(found, "lost") == 0, "its length is known: it has ended"
 
 
+def test_a_file_over_http_that_breaks_off_goes_on_from_there(watcher) -> None:
+    data = stream(9)
+    starts: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+            starts.append(start)
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(data) - start))
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(data[start : len(data) // 2] if start < len(data) // 2 else data[start:])
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{http.server_port}/film.ts"
+        found = events_of(watcher, address, until=lambda events: False, seconds=30)
+        http.shutdown()
+    assert any(len(data) // 2 <= start < len(data) for start in starts)
+    assert [label for label, _, _ in segments(found)] == [*LABELS] * 3
+    assert {event.kind for event in found} == {"window", "segment", "end"}
+
+
+def test_an_mp4_whose_index_stands_at_its_end_cannot_come_through_a_pipe(tmp_path) -> None:
+    with av.open(str(tmp_path / "film.mp4"), "w") as container:
+        write(container, 12)  # more than is read before its beginning is gone
+    command = [sys.executable, "-m", "openxclip", "timeline", "-", "--labels", "surfing, dancing"]
+    done = subprocess.run(
+        [*command, "--model", "openxclip-tiny"],
+        input=(tmp_path / "film.mp4").read_bytes(),
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert "+faststart" in line
+
+
+RTSP_SENDER = """
+import sys
+import gi
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer
+Gst.init(None)
+server = GstRtspServer.RTSPServer()
+server.set_address("127.0.0.1")
+server.set_service(sys.argv[1])
+factory = GstRtspServer.RTSPMediaFactory()
+pictures = "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=128,height=128,framerate=15/1"
+factory.set_launch(f"( {pictures} ! jpegenc ! rtpjpegpay name=pay0 pt=26 )")
+factory.set_shared(True)
+server.get_mount_points().add_factory("/live", factory)
+server.attach(None)
+print("ready", flush=True)
+GLib.MainLoop().run()
+"""
+
+
+@pytest.mark.slow
+def test_a_camera_over_rtsp_that_goes_away_and_comes_again(watcher, monkeypatch) -> None:
+    """By GStreamer's server, where the system's Python has it (gir1.2-gst-rtsp-server-1.0 of Debian)."""
+    monkeypatch.setattr(live, "FIRST_PAUSE_SECONDS", 0.3)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    @contextmanager
+    def camera() -> Iterator[None]:
+        command = ["/usr/bin/python3", "-c", RTSP_SENDER, str(port)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            if process.stdout.readline() != b"ready\n":
+                pytest.skip("there is no RTSP server of GStreamer")
+            yield
+            process.kill()
+
+    player = LivePlayer(f"rtsp://127.0.0.1:{port}/live")
+    found: list[Event] = []
+    events = LiveWatcher(watcher).events(player, threading.Event())
+    with camera():
+        while count(found, "window") < 2:
+            found.append(next(events))
+    while count(found, "lost") < 2:
+        found.append(next(events))
+    with camera():
+        while count(found, "window") < 4:
+            found.append(next(events))
+    events.close()
+    assert "it cannot be reached (Connection refused)" in [
+        (event.reason or "").partition(";")[0] for event in found if event.kind == "lost"
+    ]
+    (gap,) = [event for event in found if event.kind == "gap"]
+    assert "connected again" in (gap.reason or "")
+    assert max(event.late_seconds or 0 for event in found) < 1.0
+
+
 def test_datagrams_that_stop_and_come_again(watcher, monkeypatch) -> None:
     """UDP has no connection: a sender that is silent for long counts as lost, and is listened to again."""
     monkeypatch.setattr(live, "READ_SECONDS", 1.5)

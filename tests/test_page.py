@@ -310,6 +310,9 @@ def eventful_path(tmp_path_factory) -> Path:
     return path
 
 
+LANES = "#lanes .lane:not(.axis, .strip)"
+
+
 def ask_timeline(one: Visit, path: Path, labels: list[str], window: str = "2") -> None:
     one.page.locator("#file").set_input_files(path)
     add_labels(one.page, labels)
@@ -335,21 +338,47 @@ def test_a_timeline_and_its_moments_in_the_player(visit, eventful_path) -> None:
     labels = [row.split("\n")[1] for row in rows.all_inner_texts()]
     assert labels == ["cyan ring rising", "cyan ring rising", "blue bar moving left"]
     assert one.page.locator("#status").inner_text() == f"{rows.count()} segments."
-    names = one.page.locator("#lanes .lane:not(.axis) .name").all_inner_texts()
+    names = one.page.locator(f"{LANES} .name").all_inner_texts()
     assert names == ["cyan ring rising", "blue bar moving left", "none of these"]
-    assert one.page.locator("#lanes .lane").first.locator("i").count() == 2
+    assert one.page.locator(LANES).first.locator("i").count() == 2
+    widths = one.page.evaluate(
+        "[...document.querySelectorAll('#lanes img')].map(image => image.naturalWidth)"
+    )
+    assert widths == [160] * 10
     last = rows.last
     start = float(re.match(r"0:(\d+\.\d)", last.inner_text())[1])
     last.click()
     assert player_seconds(one) == pytest.approx(start, abs=0.1)
     assert "now" in last.get_attribute("class")
-    track = one.page.locator("#lanes .track").first
-    box = track.bounding_box()
-    track.click(position={"x": box["width"] / 2, "y": 5})
-    assert player_seconds(one) == pytest.approx(30.0, abs=0.3)
+    for track in (one.page.locator(f"{LANES} .track").first, one.page.locator("#lanes .strip .track")):
+        one.page.evaluate("document.querySelector('#player').currentTime = 0")
+        box = track.bounding_box()
+        track.click(position={"x": box["width"] / 2, "y": 5})
+        assert player_seconds(one) == pytest.approx(30.0, abs=0.3)
     until(one.page, "document.querySelector('#player').readyState > 1")
     one.page.evaluate("scrollTo(0, 0)")
     keep_screenshot(one.page, "page-timeline.png")
+
+
+def test_a_timeline_is_saved_as_a_page_without_links(visit, browser, eventful_path, tmp_path) -> None:
+    one = visit()
+    ask_timeline(one, eventful_path, list(usual_labels()))
+    wait_for_moments(one)
+    rows = one.page.locator("#moments-list button").all_inner_texts()
+    with one.page.expect_download() as download:
+        one.page.locator("#share-moments").click()
+    assert download.value.suggested_filename == "eventful timeline.html"
+    path = tmp_path / "saved.html"
+    download.value.save_as(path)
+    assert not re.search(r"<script|<a |https?://|url\(", path.read_text(encoding="utf-8"))
+    saved = Visit(browser, path.as_uri(), offline=True)
+    assert saved.page.locator("ol li").count() == len(rows)
+    assert rows[0].split("\n")[1] in saved.page.locator("ol li").first.inner_text()
+    widths = saved.page.evaluate("[...document.images].map(image => image.naturalWidth)")
+    assert widths == [160] * 10
+    assert saved.page.locator(".lane i").count() == len(rows)
+    assert saved.requests[0] == path.as_uri()
+    saved.close()
 
 
 def test_progress_is_shown_and_a_timeline_can_be_stopped(browser, tmp_path) -> None:
@@ -398,7 +427,7 @@ def test_a_timeline_without_segments_shows_what_comes_nearest(visit, tmp_path) -
     wait_for_moments(one)
     assert one.page.locator("#moments-list li").count() == 0
     assert "nearest" in one.page.locator("#moments-none").inner_text()
-    names = one.page.locator("#lanes .lane:not(.axis) .name").all_inner_texts()
+    names = one.page.locator(f"{LANES} .name").all_inner_texts()
     assert len(names) == 4
     assert names[-1] == "none of these"
 

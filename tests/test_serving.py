@@ -1,6 +1,7 @@
 """The HTTP API, over real HTTP on loopback, against the answers of a recognizer in this process."""
 
 import asyncio
+import base64
 import concurrent.futures
 import json
 import logging
@@ -34,7 +35,7 @@ from openxclip.serving.problems import KINDS
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
 from openxclip.shapes.long import LongVideo, usual_labels
 from openxclip.text.label_texts import LabelTexts
-from openxclip.timelines.formats import as_dict
+from openxclip.timelines.formats import json_text
 from openxclip.timelines.options import SegmentRules, WindowOptions
 from openxclip.timelines.watcher import Watcher
 from openxclip.video.transforms import Preprocessor
@@ -619,7 +620,7 @@ def test_a_timeline_is_that_of_the_library(background, patient, eventful, recogn
     windows, rules = WindowOptions(**WINDOWS), SegmentRules(enter=0.6)
     watcher = Watcher(recognizer.engine, usual_labels(), windows=windows, rules=rules)
     watcher.calibrate_with([] if background is None else [background])
-    expected = as_dict(watcher.watch(eventful))
+    expected = json.loads(json_text(watcher.watch(eventful)))
     told: list[tuple[float, float | None]] = []
     with Client(patient.url) as client:
         found = client.timeline(
@@ -628,12 +629,16 @@ def test_a_timeline_is_that_of_the_library(background, patient, eventful, recogn
             windows=windows,
             rules=rules,
             background=background,
+            thumbnails=True,
             on_progress=lambda *progress: told.append(progress),
         )
         by_path = client.timeline(
             ServerPath(eventful.name), usual_labels(), windows=windows, rules=rules, background=background
         )
-    assert found | {"video": ""} == by_path | {"video": ""}
+    assert found | {"video": "", "thumbnails": []} == by_path | {"video": "", "thumbnails": []}
+    assert by_path.get("thumbnails", []) == []
+    assert [one["seconds"] for one in found["thumbnails"]] == list(np.arange(60) / 2)
+    assert base64.b64decode(found["thumbnails"][0]["image"].partition(",")[2]).startswith(b"\xff\xd8")
     assert (found["video"], found["model"]) == (str(eventful), "openxclip-tiny")
     assert len(found["segments"]) >= (2 if background is None else 0)
     assert [one["label"] for one in found["segments"]] == [one["label"] for one in expected["segments"]]
@@ -669,7 +674,9 @@ def test_a_timeline_takes_all_settings(patient, eventful, recognizer) -> None:
     windows = WindowOptions(window="2s", stride="1.5s", shots=True)
     labels = ['a "quoted"\u2028label, with a comma', *LABELS]
     texts = LabelTexts(labels=labels, templates=("a video of {}.",))
-    expected = as_dict(Watcher(recognizer.engine, texts, windows=windows, rules=rules).watch(eventful))
+    expected = json.loads(
+        json_text(Watcher(recognizer.engine, texts, windows=windows, rules=rules).watch(eventful))
+    )
     with Client(patient.url) as client:
         found = client.timeline(eventful, labels, templates="a video of {}.", windows=windows, rules=rules)
     assert found["labels"] == expected["labels"]

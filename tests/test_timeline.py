@@ -23,7 +23,8 @@ from openxclip.errors import InputError
 from openxclip.inference.engine import Engine
 from openxclip.inference.reading import read_video
 from openxclip.inference.views import Views
-from openxclip.shapes.examples import EXAMPLE_LABELS
+from openxclip.shapes.clip import FRAMES_PER_SECOND
+from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
 from openxclip.shapes.long import LongVideo, usual_labels
 from openxclip.timelines.background import Background
 from openxclip.timelines.options import SegmentRules, WindowOptions
@@ -409,9 +410,10 @@ def test_rules_that_mean_nothing(rules) -> None:
 # --- damage -------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_readable_of_a_damaged_video_is_labelled_and_gaps_are_said(tmp_path, engine) -> None:
+@pytest.mark.parametrize("seconds", [60, pytest.param(300, marks=pytest.mark.slow)])
+def test_what_is_readable_of_a_damaged_video_is_labelled_and_gaps_are_said(seconds, tmp_path, engine) -> None:
     """Bytes overwritten in five places: elsewhere every window scores as in the sound video."""
-    video = LongVideo(key="damage", seconds=60, labels=usual_labels(), quiet_seconds=3.0)
+    video = LongVideo(key="damage", seconds=seconds, labels=usual_labels(), quiet_seconds=3.0)
     video.write(tmp_path / "sound.mp4")
     data = bytearray((tmp_path / "sound.mp4").read_bytes())
     rng = np.random.default_rng(3)
@@ -464,6 +466,25 @@ def test_time_stamps_that_jump_in_a_broadcast_are_no_time(tmp_path, engine) -> N
     )
     assert found.duration_seconds == pytest.approx(8, abs=0.3)
     assert "jump" in {item.kind for item in found.breaks}
+
+
+def test_a_hole_in_a_broadcast_is_a_gap(tmp_path, engine) -> None:
+    clips = example_clips()[:4]
+    with av.open(str(tmp_path / "hole.ts"), "w") as container:
+        video = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"g": "16", "bf": "0"})
+        video.width, video.height, video.pix_fmt = 128, 128, "yuv420p"
+        for number, picture in enumerate(frame for clip in clips for frame in clip.frames(np.arange, 128)):
+            image = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            seconds = number / FRAMES_PER_SECOND + (5 if number >= 4 * FRAMES_PER_SECOND else 0)
+            image.pts, image.time_base = round(seconds * FRAMES_PER_SECOND), Fraction(1, FRAMES_PER_SECOND)
+            container.mux(video.encode(image))
+        container.mux(video.encode(None))
+    found = Watcher(engine, EXAMPLE_LABELS, windows=WindowOptions(window="2s", stride="2s")).watch(
+        tmp_path / "hole.ts"
+    )
+    (gap,) = found.breaks
+    assert (gap.kind, gap.start_seconds, gap.end_seconds) == ("gap", pytest.approx(4), pytest.approx(9))
+    assert found.starts_seconds[~np.isnan(found.scores).any(axis=1)].tolist() == [0.0, 2.0, 10.0, 12.0]
 
 
 def test_an_open_group_of_pictures_is_no_damage(tmp_path) -> None:
@@ -636,6 +657,8 @@ def test_evaluation_of_annotated_videos(tmp_path, capsys) -> None:
     assert found["num_events"] == len(video.truth)
     assert list(found["unreadable"]) == ["broken", "missing"]
     assert "missing: " in error.splitlines()[-1]
+    assert run(["evaluate", "timeline", *arguments, "--labels", "flying, swimming"]) == 2
+    assert "none of the labels flying, swimming is annotated; those that are: x" in capsys.readouterr().err
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["evaluation.json", "labels.json", "table.json", "v_gate.timeline.csv"]
 

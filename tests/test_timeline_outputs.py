@@ -1,5 +1,6 @@
 """Timelines as files: read back by other programs, and the page used in real headless Chromium."""
 
+import base64
 import csv
 import dataclasses
 import functools
@@ -158,7 +159,12 @@ def strict_json(text: str) -> dict:
 def test_json_holds_everything() -> None:
     timeline = timeline_of()
     found = strict_json(formats.json_text(timeline))
-    assert found == formats.as_dict(timeline)
+    assert json.loads("".join(formats.json_line(timeline))) == found
+    assert "\n" not in "".join(formats.json_line(timeline))
+    with_pictures = timeline_of(thumbnails=(Thumbnail(1.5, b"one"), Thumbnail(3.0, b"two")))
+    pictures = strict_json(formats.json_text(with_pictures, thumbnails=True)).pop("thumbnails")
+    assert [picture["seconds"] for picture in pictures] == [1.5, 3.0]
+    assert base64.b64decode(pictures[1]["image"].partition(",")[2]) == b"two"
     assert found["video"] == "videos/talk.mp4"
     assert found["labels"] == list(timeline.labels)
     assert (found["duration_seconds"], found["window_seconds"], found["stride_seconds"]) == (20, 1, 0.5)
@@ -351,6 +357,15 @@ def test_a_later_run_does_not_overwrite_another_video(tmp_path) -> None:
     assert again == others
     assert formats.write(timeline_of(path="a/talk.mp4"), tmp_path, ["json"]) == [first]
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_later_run_without_json_does_not_overwrite_another_video(tmp_path) -> None:
+    for segments in ({}, {"segments": ()}):
+        first = formats.write(timeline_of(path="a/talk.mp4", **segments), tmp_path, ["csv", "vtt"])
+        other = formats.write(timeline_of(path="b/talk.mp4", **segments), tmp_path, ["csv", "vtt"])
+        assert [path.name for path in first] == ["talk.timeline.csv", "talk.timeline.vtt"]
+        assert not set(first) & set(other)
+        assert formats.write(timeline_of(path="a/talk.mp4"), tmp_path, ["csv"]) == first[:1]
 
 
 def test_a_file_that_tells_of_no_video_is_left_alone(tmp_path) -> None:

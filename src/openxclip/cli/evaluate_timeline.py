@@ -98,12 +98,14 @@ def timeline(
 
 def _watcher(options: TimelineProtocolOptions, cases: "Sequence[Case]") -> "Watcher":
     from openxclip.inference.engine import Engine
+    from openxclip.progress import progress_bar
     from openxclip.shapes.long import usual_labels
     from openxclip.text.labels import parse_labels
     from openxclip.timelines.watcher import Watcher
 
     if options.labels is not None:
         labels = parse_labels(options.labels)
+        _check_labels(labels, cases)
     elif options.data == WORLD:
         labels = list(usual_labels())
     else:
@@ -116,8 +118,22 @@ def _watcher(options: TimelineProtocolOptions, cases: "Sequence[Case]") -> "Watc
         limits=options.limits.limits_of_any_length(),
         model=options.model,
     )
-    watcher.calibrate_with(options.background)
+    if options.background:
+        with progress_bar() as bar:
+            watcher.calibrate_with(options.background, shown_by(bar, "calibrating"))
     return watcher
+
+
+def _check_labels(labels: Sequence[str], cases: "Sequence[Case]") -> None:
+    """Refuse labels of which none is annotated: every figure would be 0."""
+    from openxclip.errors import InputError
+    from openxclip.wording import shortened
+
+    annotated = list(dict.fromkeys(event.label for case in cases for event in case.truth.events))
+    if not set(labels) & set(annotated):
+        raise InputError(
+            f"none of the labels {shortened(labels, 3)} is annotated; those that are: {shortened(annotated, 5)}"
+        )
 
 
 def _measured(watcher: "Watcher", cases: "Sequence[Case]") -> "TimelineEvaluation":

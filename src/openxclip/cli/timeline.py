@@ -210,7 +210,7 @@ def shown_by(bar: "Progress", what: str) -> "Callable[[tuple[float, float | None
 
 def _watch_files(watcher: "Watcher", formats: Sequence[str], options: TimelineOptions) -> int:
     from openxclip.errors import VideoError
-    from openxclip.timelines.formats import as_dict, output_names
+    from openxclip.timelines.formats import json_line, output_names
 
     failed = False
     names = output_names(options.videos, options.output or Path())
@@ -223,7 +223,11 @@ def _watch_files(watcher: "Watcher", formats: Sequence[str], options: TimelineOp
             if options.print_json:
                 print(json.dumps({"video": video, "error": error.reason, "kind": error.kind}), flush=True)
             continue
-        print(json.dumps(as_dict(found)) if options.print_json else _text(found), flush=True)
+        if options.print_json:
+            sys.stdout.writelines(json_line(found))
+            print(flush=True)
+        else:
+            print(_text(found), flush=True)
         if options.output is not None:
             _write(found, options.output, formats, name)
     return int(failed)

@@ -302,7 +302,7 @@ def _list(value: object, name: str, place: str) -> list[Any]:
 
 def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
     """Place and cells by column name, of each row of a CSV that is not blank."""
-    reader = csv.reader(read_lines(path), strict=True)
+    reader = csv.reader((f"{line}\n" for line in read_lines(path)), strict=True)
     rows: list[tuple[str, dict[str, str]]] = []
     header: list[str] = []
     try:

@@ -1,6 +1,5 @@
 """A timeline as a page with a player, lanes and a list to click on, and every file of a timeline by its format."""
 
-import base64
 import os
 from collections.abc import Callable, Sequence
 from html import escape
@@ -24,6 +23,7 @@ from openxclip.reports.timeline_lanes import (
 from openxclip.timelines import formats
 from openxclip.timelines.segments import Segment
 from openxclip.timelines.timeline import Thumbnail, Timeline
+from openxclip.video.jpeg import data_uri
 from openxclip.video.playback import Break
 
 FORMATS = (*formats.FORMATS, "html", "png")
@@ -187,8 +187,7 @@ def _thumbnail_row(timeline: Timeline) -> str:
 
 
 def _image(thumbnail: Thumbnail) -> str:
-    data = base64.b64encode(thumbnail.jpeg).decode()
-    return f'<img alt="" data-seconds="{thumbnail.seconds:.3f}" src="data:image/jpeg;base64,{data}">'
+    return f'<img alt="" data-seconds="{thumbnail.seconds:.3f}" src="{data_uri(thumbnail.jpeg)}">'
 
 
 def _axis(timeline: Timeline) -> str:

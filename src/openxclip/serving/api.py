@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, Response, UploadFile
@@ -251,6 +252,7 @@ async def timeline(
 ) -> Response:
     """What happens when in a video: scores of windows over it, and the segments that they make."""
     texts, wish = label_texts(labels, house.options), timeline_wish(fields, house.options)
+    written = partial(json_text, thumbnails=fields.thumbnails)
 
     async def steps() -> AsyncGenerator[Progress | str]:
         """Progress, then the timeline as JSON."""
@@ -259,7 +261,7 @@ async def timeline(
                 found = house.service.timeline(file, texts, wish, request.is_disconnected)
                 async with aclosing(found):
                     async for step in found:
-                        yield step if isinstance(step, Progress) else await asyncio.to_thread(json_text, step)
+                        yield step if isinstance(step, Progress) else await asyncio.to_thread(written, step)
 
     made = steps()
     first = await anext(made)  # what is wrong from the beginning has a status of its own

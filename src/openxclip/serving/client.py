@@ -155,6 +155,7 @@ class Client:
         windows: WindowOptions | None = None,
         rules: SegmentRules | None = None,
         background: Literal["self"] | None = None,
+        thumbnails: bool = False,
         on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
         """What happens when in a video: the values of `openxclip timeline --formats json`.
@@ -166,6 +167,7 @@ class Client:
             windows: what is looked at; one view of each window.
             rules: when a segment begins and ends.
             background: "self" if the video is quiet for the most part; this calibrates "none of these".
+            thumbnails: whether `thumbnails` holds small pictures along the video, as data URIs.
             on_progress: called a few times a second.
 
         Raises:
@@ -183,6 +185,7 @@ class Client:
             name: str(value) for name, value in vars(rules or SegmentRules()).items() if value is not None
         }
         fields = {**_labels(labels), **_list("templates", templates), **_list("background", background)}
+        fields["thumbnails"] = str(thumbnails).lower()
         sent = [("video", "path", video)]
         with self._response(
             "POST", "/v1/timeline", {**fields, **settings, **thresholds}, sent, EVENTS

@@ -94,6 +94,7 @@ class TimelineFields:
         Literal["self"] | None,
         Form(description='self: the video is quiet for the most part, which calibrates "none of these"'),
     ] = None
+    thumbnails: Annotated[bool, Form(description="small pictures along the video as well")] = False
 
 
 class ScoreBody(BaseModel):
@@ -199,6 +200,13 @@ class BackgroundBody(BaseModel):
     num_windows: int
 
 
+class ThumbnailBody(BaseModel):
+    """A small picture of one moment."""
+
+    seconds: float
+    image: str = Field(description="data URI of a JPEG", examples=["data:image/jpeg;base64,..."])
+
+
 class TimelineBody(BaseModel):
     """What happens when."""
 
@@ -213,6 +221,7 @@ class TimelineBody(BaseModel):
     breaks: list[BreakBody]
     segments: list[SegmentBody] = Field(description="in order of time")
     windows: list[WindowBody]
+    thumbnails: list[ThumbnailBody] = Field(default=[], description="in order of time, if they were wanted")
 
 
 EVENTS_EXAMPLE = """event: progress

@@ -4,7 +4,6 @@ Knows nothing of routes and headers.
 """
 
 import asyncio
-import base64
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import aclosing
@@ -35,7 +34,7 @@ from openxclip.text.label_texts import LabelTexts
 from openxclip.text.labels import BUILT_IN_LABEL_SETS, built_in_labels
 from openxclip.text.templates import BUILT_IN_TEMPLATES, SLOT
 from openxclip.timelines.timeline import Timeline
-from openxclip.video.jpeg import jpeg
+from openxclip.video.jpeg import data_uri, jpeg
 from openxclip.video.source import VideoLimits
 
 Result = TypeVar("Result")
@@ -341,7 +340,7 @@ def parse_views(text: str, options: ServeOptions) -> Views:
 def pictures_of(explanation: Explanation) -> list[str]:
     """The sampled frames as data URIs of JPEG pictures."""
     frames = explanation.frames.permute(0, 2, 3, 1).numpy()
-    return [f"data:image/jpeg;base64,{base64.b64encode(jpeg(frame)).decode()}" for frame in frames]
+    return [data_uri(jpeg(frame)) for frame in frames]
 
 
 def model_name(source: str) -> str:

@@ -42,6 +42,7 @@ class TimelineWish:
     windows: WindowOptions
     rules: SegmentRules
     is_own_background: bool
+    thumbnails: bool
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Timelines:
             watching.progress = progress  # only now: what is refused at once has not begun
 
         try:
-            return finished(watcher.watch_in_steps(cast(BinaryIO, video)), check)
+            return finished(watcher.watch_in_steps(cast(BinaryIO, video), thumbnails=wish.thumbnails), check)
         except InputError as error:  # not one window could be seen, and it is its own background
             raise VideoError(video.name, str(error)) from error
 
@@ -180,7 +181,12 @@ def timeline_wish(fields: TimelineFields, options: ServeOptions) -> TimelineWish
         detail = f"a window of {window:g} s is more than {MAX_OVERLAP} strides of {stride:g} s; take a longer stride"
         raise Problem("invalid-request", detail, limit=MAX_OVERLAP)
     windows = WindowOptions(window=fields.window, stride=fields.stride, shots=fields.shots)
-    return TimelineWish(windows=windows, rules=rules, is_own_background=fields.background == "self")
+    return TimelineWish(
+        windows=windows,
+        rules=rules,
+        is_own_background=fields.background == "self",
+        thumbnails=fields.thumbnails,
+    )
 
 
 def _of_fields(message: str) -> str:

@@ -11,16 +11,17 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from openxclip.errors import InputError
 from openxclip.files import atomic_write
 from openxclip.timelines.timeline import Timeline
+from openxclip.video.jpeg import data_uri
 from openxclip.wording import nearest
 
 CSV_COLUMNS = ("video", "label", "start_seconds", "end_seconds", "score", "peak")
@@ -32,8 +33,8 @@ MAX_NAME_BYTES = 150
 _FORBIDDEN = frozenset('<>:"/\\|?*')  # in file names of some system
 
 
-def as_dict(timeline: Timeline) -> dict[str, Any]:
-    """Everything except the thumbnails as values of JSON; scores of a window that was not seen are None."""
+def _about(timeline: Timeline) -> dict[str, Any]:
+    """Everything that does not grow with each window, as values of JSON."""
     return {
         "video": _text(timeline.path),
         "model": _text(timeline.model),
@@ -62,37 +63,59 @@ def as_dict(timeline: Timeline) -> dict[str, Any]:
             }
             for segment in timeline.segments
         ],
-        "windows": _windows(timeline),
     }
 
 
-def _windows(timeline: Timeline) -> list[dict[str, Any]]:
-    num_windows = len(timeline.starts_seconds)
-    none = [None] * num_windows if timeline.none is None else [_score(value) for value in timeline.none]
-    is_seen = np.isfinite(timeline.scores).all(axis=1)
-    scores = np.round(timeline.scores.astype(np.float64), SCORE_DIGITS).tolist()
-    return [
-        {
+def _windows(timeline: Timeline) -> Iterator[dict[str, Any]]:
+    """Scores of a window that was not seen are None."""
+    for m, scores in enumerate(timeline.scores):
+        yield {
             "start_seconds": _seconds(timeline.starts_seconds[m]),
             "end_seconds": _seconds(timeline.ends_seconds[m]),
-            "scores": scores[m] if is_seen[m] else None,
-            "none": none[m],
+            "scores": [_score(score) for score in scores] if np.isfinite(scores).all() else None,
+            "none": None if timeline.none is None else _score(timeline.none[m]),
         }
-        for m in range(num_windows)
-    ]
 
 
-def json_text(timeline: Timeline) -> str:
-    """Everything except the thumbnails as JSON, with a line for each window, segment and break."""
-    fields = [f"{json.dumps(name)}: {_json(value)}" for name, value in as_dict(timeline).items()]
-    return "{\n" + ",\n".join(fields) + "\n}\n"
+def _pictures(timeline: Timeline) -> Iterator[dict[str, Any]]:
+    for thumbnail in timeline.thumbnails:
+        yield {"seconds": _seconds(thumbnail.seconds), "image": data_uri(thumbnail.jpeg)}
+
+
+def json_pieces(timeline: Timeline, *, thumbnails: bool = False) -> Iterator[str]:
+    """JSON with a line for each window, segment and break, piece by piece: a long video has many windows."""
+    rows: dict[str, Iterable[dict[str, Any]]] = {"windows": _windows(timeline)}
+    if thumbnails:
+        rows["thumbnails"] = _pictures(timeline)
+    sign = "{\n"
+    for name, value in {**_about(timeline), **rows}.items():
+        yield f"{sign}{json.dumps(name)}: "
+        yield from _lines(value) if name in (*rows, "breaks", "segments") else [_json(value)]
+        sign = ",\n"
+    yield "\n}\n"
+
+
+def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """A list of objects with a line for each."""
+    sign = "[\n  "
+    for row in rows:
+        yield sign + _json(row)
+        sign = ",\n  "
+    yield "[]" if sign == "[\n  " else "\n]"
 
 
 def _json(value: Any) -> str:
-    """In one line, or a list of objects with a line for each."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return "[\n" + ",\n".join(f"  {_json(row)}" for row in value) + "\n]"
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def json_text(timeline: Timeline, *, thumbnails: bool = False) -> str:
+    """What `json_pieces` gives, as one text."""
+    return "".join(json_pieces(timeline, thumbnails=thumbnails))
+
+
+def json_line(timeline: Timeline) -> Iterator[str]:
+    """The same without thumbnails in one line, piece by piece."""
+    return (piece.replace("\n", "") for piece in json_pieces(timeline))
 
 
 def csv_text(timeline: Timeline) -> str:
@@ -164,11 +187,11 @@ def _score(value: float) -> float | None:
     return round(float(value), SCORE_DIGITS) if np.isfinite(value) else None
 
 
-_WRITERS: dict[str, Callable[[Timeline], str]] = {
-    "json": json_text,
-    "csv": csv_text,
-    "vtt": vtt_text,
-    "srt": srt_text,
+_WRITERS: dict[str, Callable[[Timeline], Iterable[str]]] = {
+    "json": json_pieces,
+    "csv": lambda timeline: [csv_text(timeline)],
+    "vtt": lambda timeline: [vtt_text(timeline)],
+    "srt": lambda timeline: [srt_text(timeline)],
 }
 FORMATS = tuple(_WRITERS)
 """Names of formats that `write` knows."""
@@ -214,17 +237,17 @@ def output_path(folder: Path, name: str, format: str) -> Path:
 
 def write_one(timeline: Timeline, path: Path, format: str) -> Path:
     """Write one format to this path, whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(_WRITERS[format](timeline).encode("utf-8"))
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(_WRITERS[format](timeline))
     return path
 
 
 def output_names(videos: Sequence[str], folder: Path) -> list[str]:
     """How the files of each video are called: by its stem.
 
-    Where several of these videos have a stem, or the JSON file of that name in the folder is of another video, a digest
-    of the video's path follows the stem: no video overwrites another one's files, and each keeps its name from run to
-    run. Stems that differ only in case count as one, as some file systems have it.
+    Where several of these videos have a stem, or a file of that name in the folder tells of another video, a digest of
+    the video's path follows the stem: no video overwrites another one's files, and each keeps its name from run to run.
+    Stems that differ only in case count as one, as some file systems have it.
     """
     owners: dict[str, set[str]] = defaultdict(set)
     for video in videos:
@@ -239,16 +262,27 @@ def output_names(videos: Sequence[str], folder: Path) -> list[str]:
 
 
 def _is_of_another(folder: Path, name: str, video: str) -> bool:
-    """Whether the JSON file of this name tells of another video; one that cannot be read does."""
-    try:
-        with output_path(folder, name, "json").open(encoding="utf-8") as file:
-            head = [file.readline(), file.readline()]
-        owner = json.loads("".join(head).rstrip().rstrip(",") + "}")["video"]
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, KeyError, TypeError):
-        return True
-    return not isinstance(owner, str) or _identity(owner) != _identity(video)
+    """Whether the JSON or the CSV file of this name tells of another video; one that cannot be read does."""
+    for format, owner_of in (("json", _owner_of_json), ("csv", _owner_of_csv)):
+        try:
+            with output_path(folder, name, format).open(encoding="utf-8", newline="") as file:
+                owner = owner_of(file)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError, StopIteration, csv.Error):
+            return True
+        if not isinstance(owner, str) or _identity(owner) != _identity(video):
+            return True
+    return False
+
+
+def _owner_of_json(file: TextIO) -> object:
+    head = [file.readline(), file.readline()]
+    return json.loads("".join(head).rstrip().rstrip(",") + "}")["video"]
+
+
+def _owner_of_csv(file: TextIO) -> object:
+    return next(csv.DictReader(file))["video"]
 
 
 def _identity(video: str) -> str:

@@ -1,5 +1,6 @@
 """Small pictures as JPEG files, by the decoder's library."""
 
+import base64
 from fractions import Fraction
 from typing import Any
 
@@ -15,3 +16,8 @@ def jpeg(picture: np.ndarray) -> bytes:
     codec.qmin = codec.qmax = 3  # of 2 to 31, best first
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
     return b"".join(bytes(packet) for packet in (*codec.encode(frame), *codec.encode(None)))
+
+
+def data_uri(file: bytes) -> str:
+    """A JPEG file as an address that holds it, for pages and JSON."""
+    return f"data:image/jpeg;base64,{base64.b64encode(file).decode()}"

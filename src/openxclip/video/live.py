@@ -19,12 +19,17 @@ import numpy as np
 from openxclip.errors import InputError, VideoError
 from openxclip.video.convert import FrameSize
 from openxclip.video.playback import Break, PlayedFrame, Player
-from openxclip.video.source import VideoLimits, video_errors
+from openxclip.video.source import VideoLimits
 
 OPEN_SECONDS = 15.0
 READ_SECONDS = 10.0  # without a packet; then the connection counts as lost
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0  # before another try to connect; doubled each time
 PROBE_SECONDS = 2.0  # of the stream that FFmpeg looks at before the first frame
+
+INDEX_BEHIND = (
+    "the index of this MP4 stands at its end, and a pipe cannot go there; name the file itself, or write it with "
+    "ffmpeg's -movflags +faststart or as MPEG-TS"
+)
 
 _TRANSPORT = "tcp,tls,crypto"
 PROTOCOLS = {
@@ -87,6 +92,7 @@ class LivePlayer:
         self._is_pipe = _is_pipe(source)
         self._limits, self._num_threads, self._wait = limits, num_threads, wait
         self._connected: Player | None = None
+        self._flowing: _Flowing | None = None
         self._offset = 0.0
         self._last_seconds, self._last_at = 0.0, time.monotonic()
 
@@ -136,6 +142,8 @@ class LivePlayer:
                     yield self._moved(item)
             except (VideoError, av.FFmpegError, OSError) as error:
                 reason = error.reason if isinstance(error, VideoError) else str(error)
+                if self._is_pipe and self._has_index_behind():
+                    raise VideoError(self.name, INDEX_BEHIND) from error
                 if not self._may_come_again():
                     raise
             if not self._may_come_again():
@@ -177,9 +185,17 @@ class LivePlayer:
             yield Break("gap", last, self._offset, f"connected again after {gap:.1f} s")
             return
 
+    def _has_index_behind(self) -> bool:
+        return self._flowing is not None and self._flowing.has_index_behind()
+
     def _connect(self) -> Player:
-        with video_errors(self.name):
+        try:
             container, file = _open(self.name, is_pipe=self._is_pipe)
+        except av.InvalidDataError as error:
+            raise VideoError(self.name, f"what it sends is no video ({error.strerror})") from error
+        except (av.FFmpegError, OSError) as error:
+            raise VideoError(self.name, f"it cannot be reached ({error.strerror or error})") from error
+        self._flowing = file
         return Player(container, self.name, file=file, num_threads=self._num_threads, limits=self._limits)
 
 
@@ -187,8 +203,8 @@ def _is_pipe(source: str) -> bool:
     return source == "-" or ("://" not in source and stat.S_ISFIFO(Path(source).stat().st_mode))
 
 
-def _open(source: str, *, is_pipe: bool) -> tuple[Any, BinaryIO | None]:
-    """A container of PyAV, and the file that it reads, if it is one of ours."""
+def _open(source: str, *, is_pipe: bool) -> "tuple[Any, _Flowing | None]":
+    """A container of PyAV, and the pipe that it reads, if it is one."""
     probe = {"analyzeduration": str(int(PROBE_SECONDS * 1e6))}
     timeout = (OPEN_SECONDS, READ_SECONDS)
     if source == "-":
@@ -196,34 +212,55 @@ def _open(source: str, *, is_pipe: bool) -> tuple[Any, BinaryIO | None]:
             raise VideoError(source, "standard input is closed; send a stream into it")
         # Not sys.stdin: a thread that waits in it at the end of the process would crash it.
         file = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115
-        return _container_of(file, probe), file
+        return _container_of(file, probe)
     if "://" not in source:
         if is_pipe:
             file = Path(source).open("rb", buffering=0)  # noqa: SIM115 closed with the player
             try:
-                return _container_of(file, probe), file
+                return _container_of(file, probe)
             except BaseException:
                 file.close()
                 raise
         return av.open(source, format=_CAMERA_FORMATS.get(sys.platform), timeout=timeout), None
     scheme = source.partition("://")[0].lower()
     options = {**probe, "protocol_whitelist": PROTOCOLS[scheme]}
+    if scheme.startswith("http"):
+        # A file that breaks off before its stated length goes on from there; a stream without one is left to us.
+        options |= {"reconnect": "1", "reconnect_delay_max": f"{LONGEST_PAUSE_SECONDS:g}"}
     if scheme.startswith("rtsp"):
         options["rtsp_flags"] = "prefer_tcp"  # what is lost on the way leaves damage in the picture
     return av.open(source, options=options, timeout=timeout, metadata_errors="replace"), None
 
 
-def _container_of(file: Any, options: dict[str, str]) -> Any:
-    return av.open(
-        _Flowing(file),
+def _container_of(file: BinaryIO, options: dict[str, str]) -> "tuple[Any, _Flowing]":
+    flowing = _Flowing(file)
+    container = av.open(
+        flowing,
         options={**options, "protocol_whitelist": "none"},
         metadata_errors="replace",
         buffer_size=1 << 16,
     )
+    return container, flowing
 
 
 class _Flowing:
     """A pipe: what has come is read at once, and nothing can be read again."""
 
-    def __init__(self, file: Any) -> None:
-        self.read: Callable[[int], bytes] = getattr(file, "read1", file.read)
+    def __init__(self, file: BinaryIO) -> None:
+        self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
+        self.close = file.close
+        self._head = b""  # what came first
+
+    def read(self, num_bytes: int) -> bytes:
+        """Some bytes, none at the end."""
+        data = self._read(num_bytes)
+        self._head = self._head or data
+        return data
+
+    def has_index_behind(self) -> bool:
+        """Whether it is an MP4 that begins with its pictures."""
+        at, kind = 0, b"ftyp" if self._head[4:8] == b"ftyp" else b""
+        while kind in (b"ftyp", b"free", b"wide"):
+            at += max(8, int.from_bytes(self._head[at : at + 4], "big"))
+            kind = self._head[at + 4 : at + 8]
+        return kind == b"mdat"

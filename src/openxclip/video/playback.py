@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import av
 import numpy as np
@@ -30,12 +30,19 @@ from openxclip.video.source import (
 
 JUMP_SECONDS = 10.0  # of a stream: a longer step of the time stamps is a jump of the clock, and no time
 FORMATS_THAT_JUMP = frozenset({"mpegts", "mpeg"})  # made for broadcasts; files of others keep their steps
-LIVE_GAP_SECONDS = 1.0  # a live stream that shows no frame for longer has lost some
+GAP_SECONDS = 1.0  # a stream or a broadcast that shows no frame for longer has lost some
 BREAK_OFF_SECONDS = 1.0  # that a file may be shorter than its header tells: sound may be longer than pictures
 RECOVERY_SECONDS = 60.0  # from damage on, where no key frame comes
 USUAL_RATE = Fraction(25)  # frames a second, where a stream does not tell
 MAX_ERRORS = 100  # of the container, one after the other
 MAX_AHEAD_BYTES = 256 << 20
+
+
+class Closable(Protocol):
+    """A file, or what stands for one."""
+
+    def close(self) -> None:
+        """Close it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Player:
         container: Any,
         name: str,
         *,
-        file: BinaryIO | None = None,
+        file: Closable | None = None,
         num_threads: int = 0,
         ahead_seconds: float | None = None,
         limits: VideoLimits | None = None,
@@ -141,11 +148,11 @@ class Player:
         self.frame_rate: Fraction = self._stream.average_rate or self._stream.guessed_rate or USUAL_RATE
         self.stated_seconds = self._stated_seconds()
         self._limits.check_seconds(self.name, self.stated_seconds or 0.0)
-        may_jump = self._ahead_seconds is None or self._container.format.name in FORMATS_THAT_JUMP
+        self._is_steady_rate = self._ahead_seconds is None or self._container.format.name in FORMATS_THAT_JUMP
         self._clock = _Clock(
             float(self._stream.time_base or 0),
             float(1 / self.frame_rate),
-            JUMP_SECONDS if may_jump else math.inf,
+            JUMP_SECONDS if self._is_steady_rate else math.inf,
         )
         self._last_pts: int | None = None  # of the packets, once all are read
         self._is_steady = True  # no packet came out of order, or far from the one before
@@ -233,7 +240,8 @@ class Player:
                 yield Break("damage", recovery.start_seconds, seconds, recovery.reason)
                 recovery = None
             elif self._is_gap(shown, seconds):
-                yield Break("gap", shown or 0.0, seconds, "no frames came")
+                start = (shown or 0.0) + float(1 / self.frame_rate)
+                yield Break("gap", start, seconds, "no frames came")
             shown = seconds
             yield PlayedFrame(image, seconds)
         if shown is None:
@@ -250,9 +258,9 @@ class Player:
             yield Break("gap", end, self.stated_seconds or end, reason)
 
     def _is_gap(self, shown: float | None, seconds: float) -> bool:
-        if self._ahead_seconds is not None or shown is None:
+        if not self._is_steady_rate or shown is None:
             return False
-        return seconds - shown > max(LIVE_GAP_SECONDS, 3 / float(self.frame_rate))
+        return seconds - shown > max(GAP_SECONDS, 3 / float(self.frame_rate))
 
     def _images(self) -> Iterator[Any]:
         skipped = 0

@@ -4,7 +4,7 @@ import { Problem, apiKey, follow, get, post, setApiKey } from "./api.js";
 import { Chips } from "./chips.js";
 import { record } from "./recorder.js";
 import { Results } from "./results.js";
-import { save, sharedPage } from "./share.js";
+import { save, sharedPage, sharedTimeline } from "./share.js";
 import { TimelineView, clock, condensed } from "./timeline.js";
 
 const $ = (id) => document.getElementById(id);
@@ -186,6 +186,7 @@ async function askTimeline(file, labels) {
   const seconds = Number($("window").value), stopping = new AbortController();
   const windows = [["window", `${seconds}s`], ["stride", `${seconds / 2}s`]];
   const fields = [["video", file], ...labels, ...windows, ["min_seconds", seconds / 2], ["close_gap_seconds", seconds / 2]];
+  fields.push(["thumbnails", true]);
   if ($("quiet").checked) fields.push(["background", "self"]);
   $("cancel").hidden = false;
   $("cancel").onclick = () => stopping.abort();
@@ -262,8 +263,8 @@ function drawHistory() {
       const image = document.createElement("img"), text = document.createElement("span"), small = document.createElement("small");
       button.type = "button";
       image.alt = "";
-      const frames = result.explanation?.frames;
-      image.src = frames ? frames[Math.floor(frames.length / 2)] : "page/icon.svg";
+      const frames = result.explanation?.frames ?? result.timeline?.pictures.map((picture) => picture?.image);
+      image.src = frames?.[Math.floor(frames.length / 2)] ?? "page/icon.svg";
       small.textContent = `${result.name}, ${result.when}`;
       text.append(result.timeline ? "Timeline" : result.scores[0].label, small);
       button.append(image, text);
@@ -326,8 +327,15 @@ function switchTheme() {
 }
 
 function share() {
-  const name = results.result.name.replace(/\.\w+$/, "").replace(/[^\p{L}\p{N} _-]/gu, "_") || "result";
-  save(`${name}.html`, sharedPage(results.result, results.pictures(), results.why()));
+  save(fileName(results.result), sharedPage(results.result, results.pictures(), results.why()));
+}
+
+function shareMoments() {
+  save(fileName(moments.result, " timeline"), sharedTimeline(moments.result, $("lanes").innerHTML, clock));
+}
+
+function fileName({ name }, ending = "") {
+  return `${name.replace(/\.\w+$/, "").replace(/[^\p{L}\p{N} _-]/gu, "_") || "result"}${ending}.html`;
 }
 
 async function begin() {
@@ -342,6 +350,7 @@ async function begin() {
   $("record").onclick = recordVideo;
   $("theme").onclick = switchTheme;
   $("share").onclick = share;
+  $("share-moments").onclick = shareMoments;
   $("label-set").addEventListener("change", updateLabelSet);
   $("key").addEventListener("change", start);
   acceptDrops();

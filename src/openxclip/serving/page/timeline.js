@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(0)} %`;
-const MAX_LANES = 40, MAX_POINTS = 300, MAX_LISTED = 300, NUM_WITHOUT_SEGMENTS = 3, NUM_COLOURS = 6;
+const MAX_LANES = 40, MAX_POINTS = 300, MAX_LISTED = 300, NUM_WITHOUT_SEGMENTS = 3, NUM_COLOURS = 6, NUM_PICTURES = 10;
 
 export function clock(seconds, digits = 1) {
   const units = Math.round(seconds * 10 ** digits), whole = Math.floor(units / 10 ** digits), two = (n) => String(n).padStart(2, "0");
@@ -12,12 +12,13 @@ export function clock(seconds, digits = 1) {
 }
 
 // What is drawn of an answer of /v1/timeline: bounded, so that the session can keep it.
-export function condensed({ duration_seconds, window_seconds, stride_seconds, labels, segments, windows, breaks, background }) {
+export function condensed({ duration_seconds, window_seconds, stride_seconds, labels, segments, windows, breaks, background, thumbnails }) {
   const seen = windows.filter((window) => window.scores);
   const lane = (name, of) => ({ name, points: pointsOf(windows, of) });
   const lanes = lanesOf(labels, segments, seen).map((k) => ({ ...lane(labels[k], (window) => window.scores[k]), colour: k % NUM_COLOURS }));
   if (background) lanes.push(lane("none of these", (window) => window.none));
-  return { duration_seconds, window_seconds, stride_seconds, lanes, breaks: breaks.slice(0, MAX_LISTED), segments: segments.slice(0, MAX_LISTED), num_segments: segments.length };
+  const pictures = picturesOf(thumbnails, duration_seconds);
+  return { duration_seconds, window_seconds, stride_seconds, lanes, pictures, breaks: breaks.slice(0, MAX_LISTED), segments: segments.slice(0, MAX_LISTED), num_segments: segments.length };
 }
 
 // Places of the labels that have segments, as they begin; without any segment of those that come nearest to one.
@@ -26,6 +27,16 @@ function lanesOf(labels, segments, seen) {
   if (found.length) return found.slice(0, MAX_LANES);
   const best = labels.map((_, k) => seen.reduce((most, window) => Math.max(most, window.scores[k]), 0));
   return [...labels.keys()].sort((a, b) => best[b] - best[a]).slice(0, NUM_WITHOUT_SEGMENTS);
+}
+
+// For equal parts of the video the thumbnail nearest to its middle, null where none lies in it.
+function picturesOf(thumbnails, duration_seconds) {
+  const number = Math.min(NUM_PICTURES, thumbnails.length), part = duration_seconds / number;
+  return Array.from({ length: number }, (_, i) => {
+    const middle = (i + 0.5) * part, away = ({ seconds }) => Math.abs(seconds - middle);
+    const nearest = thumbnails.reduce((best, one) => (away(one) < away(best) ? one : best));
+    return away(nearest) <= part / 2 ? nearest : null;
+  });
 }
 
 // [seconds, score or null] of windows by their middle; of many windows the best of each group.
@@ -60,7 +71,7 @@ export class TimelineView {
     $("moments-none").textContent = num_segments ? `The first ${segments.length} of ${num_segments}.` : "None of the labels is certain for long enough. The lanes show those that come nearest.";
     $("moments-list").replaceChildren(...segments.map((segment) => this.row(segment)));
     $("moments-gaps").replaceChildren(...timeline.breaks.map((gap) => element("li", { textContent: `${clock(gap.start_seconds)} to ${clock(gap.end_seconds)}: ${gap.reason}` })));
-    $("lanes").replaceChildren(...timeline.lanes.map((lane) => this.lane(lane)), this.axis());
+    $("lanes").replaceChildren(this.strip(), ...timeline.lanes.map((lane) => this.lane(lane)), this.axis());
     this.move(0);
   }
 
@@ -102,11 +113,24 @@ export class TimelineView {
       track.append(stretch);
     }
     track.append(curve(points, duration_seconds));
+    this.seekOnClick(track);
+    row.append(element("span", { className: "name", textContent: name }), track);
+    return row;
+  }
+
+  seekOnClick(track) {
     track.onclick = (event) => {
       const box = track.getBoundingClientRect();
-      this.seek(Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)) * duration_seconds);
+      this.seek(Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)) * this.result.timeline.duration_seconds);
     };
-    row.append(element("span", { className: "name", textContent: name }), track);
+  }
+
+  strip() {
+    const row = element("div", { className: "lane strip" }), track = element("div", { className: "track" });
+    for (const picture of this.result.timeline.pictures)
+      track.append(picture ? element("img", { alt: "", src: picture.image, title: clock(picture.seconds) }) : element("span"));
+    this.seekOnClick(track);
+    row.append(element("span", { className: "name" }), track);
     return row;
   }
 
