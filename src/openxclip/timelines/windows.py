@@ -65,8 +65,10 @@ class _Open:
     number: int
     begin: int
     end: int
-    ticks: np.ndarray
-    """(num_clips * T,)."""
+    ticks: tuple[int, ...]
+    """num_clips * T of them, not always in order."""
+    last: int
+    """The last of them."""
     num_missing: int = 0
 
 
@@ -101,8 +103,9 @@ class WindowCollector:
         self._open: list[_Open] = []
         self._done = -1  # last tick whose frame is known
         self._shown: PlayedFrame | None = None
-        self._ticks: dict[int, frozenset[int]] = {}
-        """Window -> the ticks that it looks at."""
+        self._num_planned = 0
+        self._looked_at: set[int] = set()
+        """Ticks that the first `_num_planned` windows look at, the latest of them."""
         self._crops: dict[int, np.ndarray] = {}
         """Tick -> its frame (crops, 3, S, S)."""
 
@@ -116,15 +119,12 @@ class WindowCollector:
     def _is_looked_at(self, tick: int) -> bool:
         """Whether a window that begins up to this tick looks at it."""
         step, size = self._step_and_size()
-        number = max(0, math.floor((tick - size) / step) - 1)
-        while round(number * step) <= tick:
-            if number not in self._ticks:
-                self._ticks = {n: ticks for n, ticks in self._ticks.items() if n >= number - MANY_TICKS}
-                self._ticks[number] = frozenset(self._window(number).ticks.tolist())
-            if tick in self._ticks[number]:
-                return True
-            number += 1
-        return False
+        while round(self._num_planned * step) <= tick:
+            self._looked_at |= set(self._window(self._num_planned).ticks)
+            self._num_planned += 1
+        if len(self._looked_at) > MANY_TICKS + 2 * size:
+            self._looked_at = {known for known in self._looked_at if known > tick - MANY_TICKS}
+        return tick in self._looked_at
 
     def windows(self, played: Iterable[PlayedFrame | Break]) -> Iterator[Window | Unseen | Break]:
         """Windows in their order; breaks as they come."""
@@ -145,7 +145,7 @@ class WindowCollector:
         if self._shown is None or last <= self._done:
             return
         self._open_up_to(last)
-        wanted = {int(tick) for window in self._open for tick in window.ticks if self._done < tick <= last}
+        wanted = {tick for window in self._open for tick in window.ticks if self._done < tick <= last}
         if wanted:
             crops = self._crops_of(self._shown)
             self._crops.update(dict.fromkeys(wanted, crops))
@@ -157,7 +157,7 @@ class WindowCollector:
         last = self._tick_before(seconds)
         self._open_up_to(last)
         for window in self._open:
-            window.num_missing += int(((self._done < window.ticks) & (window.ticks <= last)).sum())
+            window.num_missing += sum(self._done < tick <= last for tick in window.ticks)
         self._done = max(self._done, last)
         yield from self._complete()
 
@@ -168,12 +168,15 @@ class WindowCollector:
             return
         self._open_up_to(0)
         self._reaches_end = True
-        mostly_seen = [window for window in self._open if (window.ticks <= self._done).mean() > 0.5]
+        mostly_seen = [window for window in self._open if self._share_seen(window) > 0.5]
         self._open = self._open[:1] if self._num_given == 0 and not mostly_seen else mostly_seen
         for window in self._open:
             window.end = min(window.end, self._tick_before(shown.seconds) + 2)
         if self._open:
-            yield from self._advance((int(self._open[-1].ticks.max()) + 1) / self._rate)
+            yield from self._advance((self._open[-1].last + 1) / self._rate)
+
+    def _share_seen(self, window: _Open) -> float:
+        return sum(tick <= self._done for tick in window.ticks) / len(window.ticks)
 
     def _tick_before(self, seconds: float) -> int:
         """The last tick whose middle lies before this moment."""
@@ -204,7 +207,7 @@ class WindowCollector:
         if total is not None:
             end = min(end, max(begin + 1, total))
         ticks = begin + self._plan.views.indices(end - begin, self._plan.num_frames).reshape(-1)
-        return _Open(number, begin, end, ticks)
+        return _Open(number, begin, end, tuple(ticks.tolist()), int(ticks.max()))
 
     def _num_ticks(self) -> int | None:
         """Of the whole video, as soon as they are known."""
@@ -213,7 +216,9 @@ class WindowCollector:
 
     def _complete(self) -> Iterator[Window | Unseen]:
         """The windows whose frames are all known."""
-        while self._open and int(self._open[0].ticks.max()) <= self._done:
+        if not self._open or self._open[0].last > self._done:
+            return
+        while self._open and self._open[0].last <= self._done:
             yield self._closed(self._open.pop(0))
         first = self._open[0].begin if self._open else self._done + 1
         self._crops = {tick: crops for tick, crops in self._crops.items() if tick >= first}
@@ -224,7 +229,7 @@ class WindowCollector:
         if window.num_missing:
             return Unseen(number=window.number, start_seconds=start, end_seconds=end)
         # By NumPy: the threads of torch would get in the decoder's way.
-        frames = np.stack([self._crops[int(tick)] for tick in window.ticks])  # (clips * T, crops, 3, S, S)
+        frames = np.stack([self._crops[tick] for tick in window.ticks])  # (clips * T, crops, 3, S, S)
         clips = frames.reshape(self._plan.views.num_clips, -1, *frames.shape[1:])
         views = np.ascontiguousarray(np.moveaxis(clips, 2, 1))  # (clips, crops, T, 3, S, S)
         pixels = torch.from_numpy(views.reshape(-1, *views.shape[2:]))

@@ -149,8 +149,9 @@ class Player:
         self.stated_seconds = self._stated_seconds()
         self._limits.check_seconds(self.name, self.stated_seconds or 0.0)
         self._is_steady_rate = self._ahead_seconds is None or self._container.format.name in FORMATS_THAT_JUMP
+        self._time_base = float(self._stream.time_base or 0)
         self._clock = _Clock(
-            float(self._stream.time_base or 0),
+            self._time_base,
             float(1 / self.frame_rate),
             JUMP_SECONDS if self._is_steady_rate else math.inf,
         )
@@ -350,14 +351,14 @@ class Player:
         insort(self._ahead_pts, pts)
         if len(self._ahead_pts) % 4096 == 0:
             keep_seconds = 2 * (self._ahead_seconds or 0.0) + JUMP_SECONDS
-            oldest = pts - keep_seconds / max(1e-9, float(self._stream.time_base or 0))
+            oldest = pts - keep_seconds / max(1e-9, self._time_base)
             del self._ahead_pts[: bisect_right(self._ahead_pts, oldest)]
 
     def _time_of(self, packet: Any) -> float | None:
-        if isinstance(packet, _Damage) or packet.time_base is None:
+        if isinstance(packet, _Damage):
             return None
         ticks = packet.dts if packet.dts is not None else packet.pts
-        return None if ticks is None else float(ticks * packet.time_base)
+        return None if ticks is None else ticks * self._time_base
 
     def _demuxed(self) -> Iterator[Any]:
         """Packets as the file holds them; damage of the container between them."""
