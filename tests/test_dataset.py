@@ -45,7 +45,8 @@ def clips(manifest: Manifest, seed: int = 0) -> TrainClips:
 
 
 def test_a_clip_is_uint8_at_the_input_size(manifest):
-    pixels, label, error = clips(manifest)[SampleKey(0, 0, 1)]
+    pixels, label, error, name = clips(manifest)[SampleKey(0, 0, 1)]
+    assert name == "1.mp4"
     assert pixels.shape == (4, 3, 32, 32)
     assert (pixels.dtype, label, error) == (torch.uint8, 1, None)
 
@@ -95,14 +96,17 @@ def test_rendered_clips_are_not_encoded_on_the_way():
     assert np.array_equal(kept, item.media.frames(partial(centred, num_samples=8), 36).transpose(0, 3, 1, 2))
 
 
+stacked = partial(collate, clip_shape=(4, 3, 32, 32))
+
+
 @pytest.mark.parametrize("start", ["fork", "spawn"])  # Linux's and macOS's ways to start a process
 def test_worker_processes_change_nothing(manifest, start):
     batches = epoch_batches(4, 4, 2, seed=0, epoch=0)
-    alone = DataLoader(clips(manifest), batch_sampler=batches, collate_fn=collate)
+    alone = DataLoader(clips(manifest), batch_sampler=batches, collate_fn=stacked)
     workers = DataLoader(
         clips(manifest),
         batch_sampler=batches,
-        collate_fn=collate,
+        collate_fn=stacked,
         num_workers=2,
         multiprocessing_context=start,
     )
@@ -112,18 +116,22 @@ def test_worker_processes_change_nothing(manifest, start):
         assert here.errors == there.errors
 
 
-def test_an_unreadable_video_is_reported_and_the_others_stay(manifest):
+def test_an_unreadable_video_is_reported_and_keeps_its_place(manifest):
     dataset = clips(manifest)
-    batch = collate([dataset[SampleKey(0, i, i)] for i in (0, 3, 1)])
-    assert batch.pixels.shape[0] == 2
-    assert batch.labels.tolist() == [0, 1]
+    batch = stacked([dataset[SampleKey(0, i, i)] for i in (0, 3, 1)])
+    assert batch.is_read.tolist() == [True, False, True]
+    assert torch.equal(batch.pixels[2], dataset[SampleKey(0, 1, 1)].pixels)
+    assert batch.pixels[1].max() == 0
+    assert batch.names == [manifest.items[i].path for i in (0, 3, 1)]
+    assert batch.labels.tolist() == [manifest.items[i].label for i in (0, 3, 1)]
     assert len(batch.errors) == 1
     assert "broken.mp4" in batch.errors[0]
 
 
-def test_a_batch_of_unreadable_videos_is_empty(manifest):
-    batch = collate([clips(manifest)[SampleKey(0, 0, 3)]])
-    assert len(batch.labels) == 0
+def test_a_batch_of_unreadable_videos_is_black(manifest):
+    batch = stacked([clips(manifest)[SampleKey(0, 0, 3)]])
+    assert batch.pixels.shape == (1, 4, 3, 32, 32)
+    assert not batch.is_read.any()
     assert len(batch.errors) == 1
 
 

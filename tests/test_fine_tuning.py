@@ -249,9 +249,8 @@ def test_distillation_is_its_formula():
                 z = z / z.norm()
                 z = z + 0.2 * (second.weight @ F.gelu(first.weight @ z))
                 total += float(1 - z @ target / (z.norm() * target.norm())) / len(rows)
-    assert distillation.extra_loss(pixels, video, text, drawn=1).item() == pytest.approx(
-        3.0 * total, rel=1e-5
-    )
+    loss = distillation.extra_loss(pixels, video, text, drawn=1, weights=torch.full((2,), 0.5))
+    assert loss.item() == pytest.approx(3.0 * total, rel=1e-5)
 
 
 def test_the_residual_networks_change_nothing_at_first_and_come_from_the_seed():
@@ -263,7 +262,7 @@ def test_the_residual_networks_change_nothing_at_first_and_come_from_the_seed():
     assert same(made[0], made[1])
     assert not same(made[0], made[2])
     loss = Distillation(teacher, None, DistillationConfig(), 1).extra_loss(
-        pixels, same_features, torch.empty(0), drawn=0
+        pixels, same_features, torch.empty(0), drawn=0, weights=torch.full((len(pixels),), 1 / len(pixels))
     )
     assert loss.item() == pytest.approx(0, abs=1e-6)
 
@@ -425,7 +424,7 @@ def test_a_step_can_draw_one_template(init, data, tmp_path):
     plain = with_optim(config_from(init, FRAME_MEAN), epochs=1, warmup_epochs=0)
     drawn = dataclasses.replace(plain, templates=templates, template_draw="one")
     seen = set()
-    for seed in range(3):
+    for seed in range(6):
         for i, template in enumerate(templates):
             train(
                 dataclasses.replace(plain, templates=(template,), seed=seed), data, tmp_path / f"{seed}_{i}"
@@ -435,6 +434,8 @@ def test_a_step_can_draw_one_template(init, data, tmp_path):
         gaps = [abs(losses(tmp_path / f"{seed}")[0] - loss) for loss in of_seed]
         assert min(gaps) < 1e-5
         seen.add(gaps.index(min(gaps)))
+        if len(seen) > 1:
+            break
     assert len(seen) > 1
 
 

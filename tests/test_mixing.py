@@ -6,10 +6,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openxclip.errors import InputError
 from openxclip.training.config import MixConfig
-from openxclip.training.mixing import mix, smooth_targets, soft_cross_entropy
+from openxclip.training.mixing import draw_mixing, smooth_targets, soft_cross_entropy
+from openxclip.training.mixing import mix as mix_as_drawn
+from openxclip.training.shares import shares
 
 LABELS = torch.tensor([0, 2, 1, 2])
+
+
+def mix(
+    pixels: torch.Tensor, targets: torch.Tensor, config: MixConfig, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A whole batch in one process."""
+    mixings = draw_mixing(len(pixels), pixels.shape[-1], config, rng)
+    return mix_as_drawn(pixels, targets, mixings, {i: i for i in range(len(pixels))})
 
 
 def clips() -> torch.Tensor:
@@ -68,9 +79,9 @@ def test_switch_probability_chooses():
 def test_soft_cross_entropy_equals_the_hard_one_on_hard_targets():
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     hard = torch.nn.functional.cross_entropy(logits, LABELS)
-    assert soft_cross_entropy(logits, smooth_targets(LABELS, 3, 0.0)).item() == pytest.approx(
-        hard.item(), rel=1e-6
-    )
+    soft = soft_cross_entropy(logits, smooth_targets(LABELS, 3, 0.0))
+    assert soft.shape == (4,)
+    assert soft.mean().item() == pytest.approx(hard.item(), rel=1e-6)
 
 
 def own_shares(config: MixConfig, num_steps: int) -> np.ndarray:
@@ -108,3 +119,43 @@ def test_clips_mix_only_within_their_micro_batch():
     assert targets[:4, 4:].abs().sum() == targets[4:, :4].abs().sum() == 0
     assert torch.allclose(mixed[:, 0, 0, 0, 0], targets @ torch.arange(6.0))
     assert not torch.equal(targets, torch.eye(6))
+
+
+@pytest.mark.parametrize("partners", ["mirror", "random"])
+@pytest.mark.parametrize("num_processes", [2, 3, 4])
+def test_processes_mix_what_one_process_mixes(num_processes: int, partners: str):
+    """Each has the partners of its clips, and nothing else is needed."""
+    config = MixConfig(partners=partners, micro_batch=None if partners == "mirror" else 3)
+    pixels = torch.rand(24, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for seed in range(8):
+        whole, targets = mix(pixels, torch.eye(24), config, np.random.default_rng(seed))
+        seen = []
+        for places in shares(24, num_processes, config):
+            mixings = draw_mixing(24, 8, config, np.random.default_rng(seed))
+            row_of = {place: row for row, place in enumerate(places)}
+            own, own_targets = mix_as_drawn(pixels[places], torch.eye(24)[places], mixings, row_of)
+            assert torch.equal(own, whole[places])
+            assert torch.equal(own_targets, targets[places])
+            seen += places
+        assert sorted(seen) == list(range(24))
+
+
+def test_a_clip_without_its_partner_stays_as_it_is():
+    mixings = draw_mixing(4, 8, MixConfig(), np.random.default_rng(0))
+    pixels, targets = mix_as_drawn(clips(), torch.eye(4), mixings, {0: 0, 1: 1, 2: 2})
+    assert torch.equal(pixels[[0, 3]], clips()[[0, 3]])
+    assert torch.equal(targets[[0, 3]], torch.eye(4)[[0, 3]])
+    assert not torch.equal(targets[1], torch.eye(4)[1])
+
+
+@pytest.mark.parametrize(
+    ("num_clips", "num_processes", "config", "message"),
+    [
+        (2, 2, MixConfig(), "2 clips mixed in pairs are too few for 2 processes"),
+        (8, 2, MixConfig(partners="random"), "mix.micro_batch"),
+        (1, 2, MixConfig(mixup_alpha=0, cutmix_alpha=0), "too few"),
+    ],
+)
+def test_batches_that_cannot_be_shared(num_clips: int, num_processes: int, config: MixConfig, message: str):
+    with pytest.raises(InputError, match=message):
+        shares(num_clips, num_processes, config)

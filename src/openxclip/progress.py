@@ -1,5 +1,6 @@
 """One progress bar, with remaining time, on stderr: stdout is for data."""
 
+import os
 import sys
 
 from rich.console import Console
@@ -23,7 +24,11 @@ class _Bar(Progress):
 
 
 def progress_bar() -> Progress:
-    """A bar that shows count, elapsed and remaining time, and a task's `note` field behind them."""
+    """A bar that shows count, elapsed and remaining time, and a task's `note` field behind them.
+
+    Of the processes that torchrun starts, the first one shows it.
+    """
+    is_first = os.environ.get("RANK", "0") == "0"
     return _Bar(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -33,6 +38,7 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
+        disable=not is_first,
         # Redirected output must stay on stdout; only on a shared terminal does it go around the bar.
         redirect_stdout=sys.stdout.isatty(),
     )

@@ -143,6 +143,7 @@ def few_shot(options: Annotated[FewShotOptions, tyro.conf.OmitArgPrefixes, tyro.
     prepare(options.output)
 
     from openxclip.experiments.few_shot import few_shot_points, few_shot_table, run_few_shot
+    from openxclip.processes import current
     from openxclip.reports.plots import plot_lines
     from openxclip.training.train import data_name
 
@@ -156,8 +157,9 @@ def few_shot(options: Annotated[FewShotOptions, tyro.conf.OmitArgPrefixes, tyro.
     evaluations = outcome.evaluations.values()
     notes = [*missing_notes(lists), *unreadable_notes(evaluations)]
     table = few_shot_table(experiment, outcome, command(), notes)
-    table.save(options.output / "few-shot.json")
-    points = few_shot_points(experiment, outcome)
-    plot_lines(options.output / "few-shot.png", table.title.removesuffix(", %"), "K", points)
+    if current().is_first:
+        table.save(options.output / "few-shot.json")
+        points = few_shot_points(experiment, outcome)
+        plot_lines(options.output / "few-shot.png", table.title.removesuffix(", %"), "K", points)
     print(json.dumps(asdict(table)) if options.print_json else table.text())
     return max(report_unreadable(evaluations), int(outcome.num_unreadable > 0))

@@ -27,6 +27,7 @@ from openxclip.cli.tag import tag
 from openxclip.cli.timeline import timeline
 from openxclip.cli.train import train
 from openxclip.errors import ConfigError, InputError, OpenXCLIPError
+from openxclip.launching import are_many
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
@@ -70,21 +71,33 @@ def main() -> None:
 
 
 def run(arguments: list[str], debug: bool = False) -> int:
-    """Run a subcommand -> exit status."""
+    """Run a subcommand -> exit status; under torchrun, as one of several processes."""
+    if not are_many():
+        return _run(arguments, debug, _tell)
+    from openxclip.processes import run_as_one
+
+    return run_as_one(lambda tell: _run(arguments, debug, tell))
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _run(arguments: list[str], debug: bool, tell: Callable[[str], None]) -> int:
     try:
         status = _status(arguments)
         sys.stdout.flush()  # a closed pipe shows here, where it is handled, and not at exit
         return status
     except KeyboardInterrupt:
-        print("openxclip: interrupted", file=sys.stderr)
+        tell("openxclip: interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OpenXCLIPError, OSError) as error:  # the latter where the file system refuses a folder or a file
         if debug:
-            traceback.print_exc()
-        print(f"openxclip: {error}", file=sys.stderr)
+            tell(traceback.format_exc())
+        tell(f"openxclip: {error}")
         return 2 if isinstance(error, InputError | ConfigError) else 1
 
 

@@ -75,6 +75,7 @@ def measure(
     """Run a protocol with each model and print its figures -> exit status."""
     from openxclip.errors import InputError
     from openxclip.inference.views import Views
+    from openxclip.processes import current
 
     if not options.model:
         raise InputError("no model given; name at least one with --model")
@@ -85,7 +86,7 @@ def measure(
     results = [_result(source, options, protocol) for source in options.model]
     evaluations = [evaluation for result in results for evaluation in result.evaluations.values()]
     table = _table(name, options.model, results, [*notes, *unreadable_notes(evaluations)])
-    if options.output is not None:
+    if options.output is not None and current().is_first:
         _write(name, options.output, table, results)
     if options.print_json:
         models = [{"model": m, **r.to_dict()} for m, r in zip(options.model, results, strict=True)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -15,8 +15,6 @@ from openxclip.inference.options import InferenceOptions, cache_folder, keep_com
 from openxclip.timelines.options import SegmentRules, WindowOptions
 
 if TYPE_CHECKING:
-    import threading
-
     from rich.progress import Progress, TaskID
 
     from openxclip.text.label_texts import LabelTexts
@@ -273,13 +271,14 @@ def _time(seconds: float) -> str:
 def _watch_stream(watcher: "Watcher", source: str, alerts: dict[str, float], options: TimelineOptions) -> int:
     from contextlib import closing
 
+    from openxclip.signals import stopped_by_signals
     from openxclip.timelines.live import LiveWatcher
     from openxclip.timelines.webhook import Webhook
     from openxclip.video.live import LivePlayer
 
     live = LiveWatcher(watcher, alerts=alerts)
     webhook = None if options.live.webhook is None else Webhook(options.live.webhook)
-    with _stopped_by_signals() as stop:
+    with stopped_by_signals() as stop:
         player = LivePlayer(source, limits=watcher.limits, wait=stop.wait)
         with closing(webhook) if webhook is not None else _nothing():
             for event in live.events(player, stop):
@@ -293,27 +292,6 @@ def _show(event: "Event") -> None:
     print(json.dumps(event.to_dict()), flush=True)
     if event.reason is not None and event.kind != "end":
         print(f"openxclip: {event.kind}: {event.reason}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _stopped_by_signals() -> "Iterator[threading.Event]":
-    """An event that SIGINT and SIGTERM set; a second one ends the process as usual."""
-    import signal
-    import threading
-
-    stop = threading.Event()
-
-    def handle(number: int, frame: Any) -> None:
-        del frame
-        stop.set()
-        signal.signal(number, previous[signal.Signals(number)])
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -1,13 +1,31 @@
 """`openxclip train`: fine-tune on your clips."""
 
+import signal
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from openxclip.cli.options import Device, Labels, MediaRoot, TokenizerSource
+from openxclip.launching import are_many
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How the run is carried out; it may go on with others."""
+
+    processes: Annotated[
+        int, tyro.conf.arg(help="processes on this machine that share each batch; torchrun starts more")
+    ] = 1
+    shard: Annotated[
+        Literal["none", "blocks"],
+        tyro.conf.arg(help="blocks: each process keeps a part of the weights (FSDP2), for large models"),
+    ] = "none"
+    save_minutes: Annotated[
+        float, tyro.conf.arg(help="from one checkpoint to the next, beside that of each epoch")
+    ] = 15.0
 
 
 def train(
@@ -30,12 +48,16 @@ def train(
     media_root: MediaRoot = None,
     tokenizer: TokenizerSource = None,
     device: Device = "auto",
+    run: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = RunOptions(),
 ) -> int:
     """Train a model with a recipe; the folder of the run can be given to predict and evaluate as --model.
 
-    Clips that cannot be read are left out and named; the exit status is then 1. Interrupted? The same command
-    goes on after the last whole epoch and ends in the same weights.
+    Clips that cannot be read are left out and named; the exit status is then 1. Interrupted? It saves first, and the
+    same command goes on and ends in the same weights, with any number of processes.
     """
+    if run.processes > 1 and not are_many():
+        return _launch(run.processes)
+
     from openxclip.configuration import with_overrides
     from openxclip.recipes import check_start
     from openxclip.recipes import recipe as get_recipe
@@ -46,13 +68,26 @@ def train(
     if not (output / "last").exists():  # a run that goes on does not need its start
         check_start(config)
 
-    from openxclip.training.train import train as run
+    from openxclip.signals import stopped_by_signals
+    from openxclip.training import options
+    from openxclip.training.train import train as train_
 
-    try:
-        state = run(config, data, output, labels=labels, media_root=media_root, device=device)
-    except KeyboardInterrupt:
-        print("openxclip: interrupted; the same command goes on after the last whole epoch", file=sys.stderr)
-        return 130
+    with stopped_by_signals() as stop:
+        how = options.RunOptions(sharding=run.shard, save_minutes=run.save_minutes, stop=stop)
+        state = train_(config, data, output, labels=labels, media_root=media_root, device=device, options=how)
+    if state.epoch < config.optim.epochs:
+        print(
+            f"openxclip: stopped after step {state.step}; the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 128 + (stop.number or signal.SIGTERM)
     best = "" if state.best_top1 is None else f", best validation top-1 {state.best_top1:.1%}"
     print(f"trained {state.epoch} epochs, {state.step} steps{best}: {output}", file=sys.stderr)
     return int(bool(state.unreadable))
+
+
+def _launch(num_processes: int) -> int:
+    """The same command in several processes."""
+    from openxclip.launching import launch
+
+    return launch(num_processes, sys.argv[1:])

@@ -6,8 +6,10 @@ Shapes: T frames, H x W video, S input side.
 """
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from functools import partial
 from typing import NamedTuple, Protocol, cast
 
 import numpy as np
@@ -61,16 +63,23 @@ class Sample(NamedTuple):
     label: int
     error: str | None
     """Set where the video could not be read; then `pixels` is None."""
+    name: str
+    """As the list names it."""
 
 
 class Batch(NamedTuple):
-    """The clips of a batch that could be read, and the errors of the others."""
+    """Clips of a batch; each has its place in it, whether it could be read or not."""
 
     pixels: Tensor
-    """uint8 (B, T, 3, S, S)."""
+    """uint8 (B, T, 3, S, S); black where a clip could not be read."""
     labels: Tensor
     """int64 (B,)."""
+    is_read: Tensor
+    """bool (B,)."""
     errors: list[str]
+    """Of those that could not be read."""
+    names: list[str]
+    """Of all."""
 
 
 class FrameSource(Protocol):
@@ -133,8 +142,14 @@ class TrainClips(Dataset[Sample]):
         try:
             frames = self.frames(item, lambda length: self._indices(length, rng))
         except VideoError as error:
-            return Sample(None, item.label, str(error))
-        return Sample(self.transform(frames, rng), item.label, None)
+            return Sample(None, item.label, str(error), item.path)
+        return Sample(self.transform(frames, rng), item.label, None, item.path)
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """(T, 3, S, S)."""
+        side = self.transform.input_size_px
+        return self.num_frames, 3, side, side
 
     def _indices(self, length: int, rng: np.random.Generator) -> np.ndarray:
         """(T,) frames of a video of `length` frames."""
@@ -143,12 +158,19 @@ class TrainClips(Dataset[Sample]):
         return dense(length, self.num_frames, self.dense_stride, rng)
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack what could be read."""
-    pixels = [sample.pixels for sample in samples if sample.pixels is not None]
-    labels = [sample.label for sample in samples if sample.pixels is not None]
-    errors = [sample.error for sample in samples if sample.error is not None]
-    return Batch(torch.stack(pixels) if pixels else torch.empty(0), torch.tensor(labels), errors)
+def collate(samples: Sequence[Sample], clip_shape: tuple[int, int, int, int]) -> Batch:
+    """Stack clips uint8 of this shape; those that could not be read keep their places."""
+    pixels = torch.zeros(len(samples), *clip_shape, dtype=torch.uint8)
+    for place, sample in enumerate(samples):
+        if sample.pixels is not None:
+            pixels[place] = sample.pixels
+    return Batch(
+        pixels,
+        torch.tensor([sample.label for sample in samples]),
+        torch.tensor([sample.pixels is not None for sample in samples]),
+        [sample.error for sample in samples if sample.error is not None],
+        [sample.name for sample in samples],
+    )
 
 
 def clip_loader(
@@ -160,9 +182,17 @@ def clip_loader(
         cast(Dataset[Batch], clips),  # torch's types know nothing of collate_fn
         batch_sampler=batches,
         num_workers=min(num_workers, os.cpu_count() or 1),
-        collate_fn=collate,
+        collate_fn=partial(collate, clip_shape=clips.clip_shape),
         pin_memory=pin_memory,
+        worker_init_fn=_leave_signals_alone,
     )
+
+
+def _leave_signals_alone(worker: int) -> None:
+    """The training process ends its workers: a signal to all of a terminal must not end them before it has saved."""
+    del worker
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def epoch_batches(

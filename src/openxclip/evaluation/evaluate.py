@@ -21,6 +21,7 @@ from openxclip.files import atomic_write
 from openxclip.inference.pipeline import Failure
 from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.views import Views
+from openxclip.processes import current
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ def evaluate(
     alter: Alter | None = None,
     read: Read | None = None,
 ) -> Evaluation:
-    """Score every video of a manifest, in batches.
+    """Score every video of a manifest, in batches; the processes of a run share them, and all get the whole result.
 
     Args:
         recognizer: the model and the manifest's labels.
@@ -146,20 +147,35 @@ def evaluate(
         return as_is(item) if alter is None else alter(item, as_is)
 
     as_is = read or decode
+    processes = current()
+    num_together = max(1, recognizer.engine.flow.batch_size // (views.num_clips * views.num_crops))
+    own = processes.share_of(len(manifest.items), num_together)
+    outcomes: dict[int, Tensor | str] = {}
+    """Place of a video -> its scores (K,), or why there are none."""
+    items = [manifest.items[place] for place in own]
+    scored = recognizer.engine.score(items, altered, recognizer.label_set)
+    for place, outcome in zip(own, scored, strict=True):
+        outcomes[place] = outcome.reason if isinstance(outcome, Failure) else outcome.scores
+        for _ in range(processes.count):  # the others have come as far
+            on_video()
+    everything = {place: found for part in processes.gathered(outcomes) for place, found in part.items()}
+    return _evaluation(manifest, views, [everything[place] for place in range(len(manifest.items))])
+
+
+def _evaluation(manifest: Manifest, views: Views, outcomes: Sequence[Tensor | str]) -> Evaluation:
+    """The scores (K,) of each video, or why there are none, become the result."""
     results: list[VideoResult] = []
     scores: list[Tensor] = []
     truth: list[int] = []
-    for outcome in recognizer.engine.score(manifest.items, altered, recognizer.label_set):
-        result = _unscored(outcome.item, manifest.labels)
-        if isinstance(outcome, Failure):
-            results.append(replace(result, error=outcome.reason))
-        else:
-            best = int(outcome.scores.argmax())
-            probability = outcome.scores[best].item()
-            results.append(replace(result, predicted=manifest.labels[best], probability=probability))
-            scores.append(outcome.scores)
-            truth.append(outcome.item.label)
-        on_video()
+    for item, outcome in zip(manifest.items, outcomes, strict=True):
+        result = _unscored(item, manifest.labels)
+        if isinstance(outcome, str):
+            results.append(replace(result, error=outcome))
+            continue
+        best = int(outcome.argmax())
+        results.append(replace(result, predicted=manifest.labels[best], probability=outcome[best].item()))
+        scores.append(outcome)
+        truth.append(item.label)
     if not scores:
         raise VideoError(
             manifest.name,

@@ -15,6 +15,7 @@ from openxclip.errors import InputError
 from openxclip.evaluation.protocols import check_disjoint, occurring, of_trained_classes
 from openxclip.experiments.ablations import Ablation, AblationResult
 from openxclip.experiments.study import Regime, Regimes, Study
+from openxclip.processes import current
 from openxclip.progress import progress_bar
 from openxclip.recipes import pretrain_recipe, recipe
 from openxclip.reports.plots import plot_lines, plot_trade_off
@@ -47,7 +48,9 @@ def image_model_config(settings: Sequence[str]) -> PretrainConfig:
 def pretrain_image_models(config: PretrainConfig, output: Path, seeds: Iterable[int], device: str) -> None:
     """The image model of each seed; one that is finished is left as it is."""
     for seed in seeds:
-        pretrain(replace(config, seed=seed), _image_model(output, seed), device)
+        current().from_first(
+            partial(pretrain, replace(config, seed=seed), _image_model(output, seed), device)
+        )
 
 
 def _image_model(output: Path, seed: int) -> Path:
@@ -76,7 +79,11 @@ def _few(train: Manifest, num_shots: int) -> Callable[[int], Manifest]:
 
 
 def _from_files(list_name: str, lists: Path) -> Manifest:
-    """A list of moving shapes as .mp4 files, written by the first call."""
+    """A list of moving shapes as .mp4 files, written by the first call in the first process."""
+    return current().from_first(partial(_written, list_name, lists))
+
+
+def _written(list_name: str, lists: Path) -> Manifest:
     folder, clips = lists / list_name, shapes_manifest(list_name)
     if folder.exists():
         found = read_manifest(folder, list_name=LIST_FILE)
@@ -151,6 +158,8 @@ def run_ablation(
     result = AblationResult(ablation, study, seeds)
     table = result.table(command, Path(study.data).name)
     table = replace(table, notes=(*table.notes, *notes))
+    if not current().is_first:
+        return table
     table.save(study.output / f"{name}.json")
     picture, title = study.output / f"{name}.png", table.title.removesuffix(", %")
     if ablation.is_trade_off and {"zero", "full"} <= {*result.regimes}:

@@ -18,6 +18,7 @@ from openxclip.files import read_json
 from openxclip.inference.engine import Engine
 from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.views import Views
+from openxclip.processes import current
 from openxclip.progress import progress_bar
 from openxclip.reports.table import Table, mean_std, percent
 from openxclip.text.label_texts import LabelTexts
@@ -168,15 +169,23 @@ def _parts_of(config: TrainConfig) -> ExpansionConfig:
 
 def _evaluation(folder: Path, texts: LabelTexts, experiment: FewShot, device: str) -> Evaluation:
     path, test = folder / "evaluation.json", experiment.test
-    if path.exists() and _is_of(read_json(path), test, experiment.views):
-        return Evaluation.read(path)
+    if known := current().from_first(lambda: _known_evaluation(path, test, experiment.views)):
+        return known
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(test.items), note="")
         engine = Engine(load(folder, device=device, dtype="float32"))
         recognizer = Recognizer(engine, texts, video_limits(experiment.config.data))
         evaluation = evaluate(recognizer, test, experiment.views, lambda: bar.advance(task))
-    evaluation.save(path)
+    if current().is_first:
+        evaluation.save(path)
     return evaluation
+
+
+def _known_evaluation(path: Path, test: Manifest, views: Views) -> Evaluation | None:
+    """What an earlier call found."""
+    if path.exists() and _is_of(read_json(path), test, views):
+        return Evaluation.read(path)
+    return None
 
 
 def _is_of(values: Mapping[str, object], test: Manifest, views: Views) -> bool:

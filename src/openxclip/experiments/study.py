@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -24,6 +25,7 @@ from openxclip.evaluation.protocols import scorer
 from openxclip.files import atomic_write
 from openxclip.inference.engine import Engine
 from openxclip.inference.views import Views
+from openxclip.processes import current
 from openxclip.text.descriptions import Descriptions, texts_of
 from openxclip.text.label_texts import LabelTexts
 from openxclip.training.config import TrainConfig
@@ -158,7 +160,7 @@ class Study:
         tests = self.regimes.tests(regime)
         lists = " + ".join(f"{test.name} {test.fingerprint()}" for test in tests)
         key = f"{lists}, {variant.views}, {variant.interpolate}"
-        scores = json.loads((run / "scores.json").read_text()) if (run / "scores.json").exists() else {}
+        scores = current().from_first(partial(_known_scores, run / "scores.json"))
         if key not in scores:
             self.on_work(f"{variant.name}, {regime}, seed {seed}")
             train_on(
@@ -171,8 +173,9 @@ class Study:
                 data=self.data,
             )
             scores[key] = self._score(run, config, variant, tests)
-            with atomic_write(run / "scores.json") as temporary:
-                temporary.write_text(json.dumps(scores, indent=1))
+            if current().is_first:
+                with atomic_write(run / "scores.json") as temporary:
+                    temporary.write_text(json.dumps(scores, indent=1))
         return scores[key]
 
     def _digest(self, config: TrainConfig, clips: Manifest) -> str:
@@ -212,3 +215,8 @@ class Study:
         counts = [evaluation.num_videos - evaluation.num_unreadable for evaluation in evaluations]
         right = [evaluation.top1 * count for evaluation, count in zip(evaluations, counts, strict=True)]
         return sum(right) / sum(counts)
+
+
+def _known_scores(path: Path) -> dict[str, float]:
+    """What was scored before, in this call or an earlier one."""
+    return json.loads(path.read_text()) if path.exists() else {}

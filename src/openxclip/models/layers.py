@@ -136,19 +136,24 @@ class TransformerBlock(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training a clip's whole branch is dropped with `rate`, the others scaled up."""
+    """Stochastic depth: in training a clip's whole branch is dropped with `rate`, the others scaled up.
+
+    Which ones are dropped is drawn here, from torch's own generator, unless the caller has drawn: then a clip loses the
+    same branches whatever other clips it shares a batch with.
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
-    def forward(self, branch: Tensor) -> Tensor:
-        """branch (B, ...) -> the same shape; the identity in eval mode."""
+    def forward(self, branch: Tensor, kept: Tensor | None = None) -> Tensor:
+        """branch (B, ...), and 1 or 0 for each clip (B,) -> the same shape; the identity in eval mode."""
         if not self.training or self.rate == 0.0:
             return branch
         keep = 1.0 - self.rate
-        mask = branch.new_empty(branch.shape[0], *[1] * (branch.ndim - 1)).bernoulli_(keep)
-        return branch * mask / keep
+        if kept is None:
+            kept = branch.new_empty(branch.shape[0]).bernoulli_(keep)
+        return branch * kept.to(branch.dtype).view(-1, *[1] * (branch.ndim - 1)) / keep
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3f}"

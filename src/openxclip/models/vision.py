@@ -43,7 +43,7 @@ class FrameBlock(nn.Module):
         self.mlp = MLP(width, config.mlp_width, config.activation)
         self.drop_path = DropPath(drop_path)
 
-    def messages(self, x: Tensor) -> Tensor:
+    def messages(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         """Cross-frame fusion attention over T: x (B, T, L, D) -> one message token a frame (B, T, 1, D).
 
         A message is drawn from the frame's class token. A tower without one has no token that stands for the frame,
@@ -52,7 +52,7 @@ class FrameBlock(nn.Module):
         the blocks before, its probe would look for what is not there yet.)
         """
         message = self.message_proj(self._summary(x))  # (B, T, D)
-        message = message + self.drop_path(self.cross_attn(self.cross_norm(message)))
+        message = message + self.drop_path(self.cross_attn(self.cross_norm(message)), kept)
         return message.unsqueeze(2)
 
     def message_attention(self, x: Tensor) -> Tensor:
@@ -63,17 +63,28 @@ class FrameBlock(nn.Module):
         """The token that stands for each frame of x (B, T, L, D) -> (B, T, D)."""
         return x[:, :, 0] if self.class_token else x.mean(dim=2)
 
-    def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
-        """x (B, T, L, D), angles (L, D / heads / 2) of its tokens where positions are rotary -> (B, T, L, D)."""
+    def forward(self, x: Tensor, angles: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
+        """One block.
+
+        Args:
+            x: (B, T, L, D).
+            angles: (L, D / heads / 2) of its tokens, where positions are rotary.
+            kept: (3, B), 1 or 0: whether each clip keeps the branch of messages, of attention and of the MLP in
+                training; by default `DropPath` draws.
+
+        Returns:
+            (B, T, L, D).
+        """
         num_tokens = x.shape[2]
+        for_messages, for_attention, for_mlp = (None, None, None) if kept is None else kept
         if self.message_tokens:
-            x = torch.cat([x, self.messages(x)], dim=2)  # (B, T, L+1, D)
+            x = torch.cat([x, self.messages(x, for_messages)], dim=2)  # (B, T, L+1, D)
             if angles is not None:  # a message has no place in the frame: it is not turned
                 angles = torch.cat([angles, angles.new_zeros(1, angles.shape[1])])
         # intra-frame diffusion attention
-        x = x + self.drop_path(self.intra_attn(self.intra_norm(x), angles=angles))
+        x = x + self.drop_path(self.intra_attn(self.intra_norm(x), angles=angles), for_attention)
         x = x[:, :, :num_tokens]  # the message has been read; it does not live on
-        return x + self.drop_path(self.mlp(self.mlp_norm(x)))
+        return x + self.drop_path(self.mlp(self.mlp_norm(x)), for_mlp)
 
 
 class VisionTransformer(nn.Module):
@@ -133,15 +144,16 @@ class VisionTransformer(nn.Module):
             x = block(x, angles)
         return torch.stack(maps).mean(dim=0)
 
-    def forward(self, pixels: Tensor) -> FrameFeatures:
-        """pixels (B, T, 3, H, W), normalised -> features of each frame."""
+    def forward(self, pixels: Tensor, kept: Tensor | None = None) -> FrameFeatures:
+        """pixels (B, T, 3, H, W), normalised -> features of each frame; `kept` (layers, 3, B) is for training."""
         x = self.pre_norm(self.embed(pixels))
         angles = self._angles(x.device) if self.config.rotary else None
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
+            of_block = None if kept is None else kept[i]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, angles, use_reentrant=False)
+                x = checkpoint(block, x, angles, of_block, use_reentrant=False)
             else:
-                x = block(x, angles)
+                x = block(x, angles, of_block)
         return FrameFeatures(frames=self.pool(x), patches=x[:, :, int(self.config.class_token) :])
 
     def _angles(self, device: torch.device) -> Tensor:

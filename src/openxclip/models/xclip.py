@@ -56,8 +56,10 @@ class XCLIP(nn.Module):
         if not self.logit_scale.is_meta:
             initialise(self)
 
-    def encode_video(self, pixels: Tensor) -> VideoFeatures:
+    def encode_video(self, pixels: Tensor, kept: Tensor | None = None) -> VideoFeatures:
         """pixels (B, T, 3, S, S), normalised, of any floating type -> features of each video, of the model's type.
+
+        In training, `kept` (layers, 3, B) says which branches each clip keeps (`DropPath`).
 
         Raises:
             FrameCountError: T is not the number of frames that the time positions were trained with. A model without
@@ -65,7 +67,7 @@ class XCLIP(nn.Module):
             InputError: the shape is not the model's.
         """
         self._check(pixels)
-        frames, patches = self.visual(pixels.to(self.visual.patch_embedding.weight.dtype))
+        frames, patches = self.visual(pixels.to(self.visual.patch_embedding.weight.dtype), kept)
         video = self._frame_mean(frames) if self.integration is None else self.integration(frames)
         return VideoFeatures(video, None if self.prompting is None else self.prompting.project(patches))
 

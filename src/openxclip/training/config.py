@@ -301,6 +301,10 @@ class TrainConfig:
     """Arithmetic of the forward pass; weights stay in float32."""
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass: less memory, more time."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the image tower: steps are faster and the first takes a minute or more. "auto" does on CUDA."""
+    deterministic: bool = False
+    """On a GPU, take only kernels that give the same bits each time, some of them slower; on a CPU all do."""
     seed: int = 1024
     """Of weights, sampling, augmentation and mixing."""
 

@@ -26,6 +26,7 @@ from openxclip.checkpoints.load import Loaded, load
 from openxclip.configuration import require
 from openxclip.data.dataset import Draw, generator
 from openxclip.models import XCLIPConfig
+from openxclip.processes import Processes
 from openxclip.progress import progress_bar
 from openxclip.shapes.captions import all_words, captioned_image
 from openxclip.shapes.splits import WORLDS
@@ -144,13 +145,13 @@ def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tens
 
 
 def pretrain(config: PretrainConfig, output: Path, device: str = "auto") -> TrainingState:
-    """Train an image model; the same call on an unfinished run goes on with it.
+    """Train an image model in this process; the same call on an unfinished run goes on with it.
 
     Raises:
         InputError: `output` holds another run.
         TrainingError: the loss is not a number.
     """
-    run = RunFolder(output)
+    run = RunFolder(output, Processes())
     with run.locked():
         place, state = resolve_device(device), run.begin(config)
         start = begin(config) if state.step == 0 else load(run.last, device="cpu", dtype="float32")

@@ -46,27 +46,28 @@ class Distillation:
         self.residuals.to(teacher.logit_scale.device)
         """What is trained beside the model, and no part of it."""
 
-    def extra_loss(self, pixels: Tensor, video: Tensor, text: Tensor, drawn: int) -> Tensor:
-        """Weighted distance of the model's features from the teacher's.
+    def extra_loss(self, pixels: Tensor, video: Tensor, text: Tensor, drawn: int, weights: Tensor) -> Tensor:
+        """Weighted distance of the model's features from the teacher's, summed over the clips.
 
         Args:
             pixels: the clips (B, T, 3, S, S), as the model saw them.
             video: the model's features of them (B, E).
             text: its features of the class names (K, E).
             drawn: which of the texts these are.
+            weights: of the clips (B,).
         """
         with torch.no_grad():
             wanted = self.teacher.encode_video(pixels).video
-        loss = self._distance("video", video, wanted)
+        loss = (weights * self._distances("video", video, wanted)).sum()
         if self.texts is not None:
-            loss = loss + self._distance("text", text, self.texts[drawn])
+            loss = loss + weights.sum() * self._distances("text", text, self.texts[drawn]).mean()
         return self.config.weight * loss
 
-    def _distance(self, name: str, features: Tensor, wanted: Tensor) -> Tensor:
-        """Mean over rows of features and wanted (..., E) of 1 - cosine, in float32."""
+    def _distances(self, name: str, features: Tensor, wanted: Tensor) -> Tensor:
+        """1 - cosine of each row of features and wanted (..., E), in float32."""
         unit = F.normalize(features.float(), dim=-1)
         moved = unit + self.config.residual_share * self.residuals[name](unit)
-        return 1 - F.cosine_similarity(moved.float(), wanted.float(), dim=-1).mean()
+        return 1 - F.cosine_similarity(moved.float(), wanted.float(), dim=-1)
 
 
 def _residual(width: int, rng: torch.Generator) -> nn.Sequential:

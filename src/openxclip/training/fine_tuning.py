@@ -1,39 +1,50 @@
-"""Fine-tuning on labelled clips: the objective of X-CLIP and of those that came after it, and its epochs.
+"""Fine-tuning on labelled clips: epochs, batches, and what is kept of them.
 
-Shapes: B clips, T frames, S input side, K classes, E joint embedding.
+In several processes each takes its share of every batch. What a clip looks like, what it is mixed with and which
+branches it keeps are functions of the seed and its place in the run: the same batch size gives the same run whatever
+the number of processes, apart from rounding.
+
+Shapes: B clips of this process, T frames, S input side, K classes, E joint embedding.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 from torch.utils.data import DataLoader
 
 from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded
 from openxclip.data.dataset import Batch, Draw, TrainClips, clip_loader, epoch_batches, generator
-from openxclip.errors import TrainingError
+from openxclip.errors import InputError, TrainingError
 from openxclip.models import XCLIP
+from openxclip.processes import current
 from openxclip.progress import progress_bar
 from openxclip.text.label_texts import LabelTexts
 from openxclip.training.averaging import WeightAverage
+from openxclip.training.compiling import compile_tower, without_compiling
 from openxclip.training.config import TrainConfig
 from openxclip.training.distillation import Distillation
+from openxclip.training.distributed import distribute
 from openxclip.training.interpolated import InterpolatedWeights
 from openxclip.training.loop import TrainingLoop
-from openxclip.training.mixing import mix, smooth_targets, soft_cross_entropy
+from openxclip.training.mixing import draw_mixing, mix, smooth_targets
+from openxclip.training.objective import Objective, draw_kept
 from openxclip.training.optim import freeze
+from openxclip.training.options import RunOptions
 from openxclip.training.run_folder import RunFolder, TrainingState
+from openxclip.training.shares import shares
 from openxclip.training.text_targets import TextTargets
 
 logger = logging.getLogger(__name__)
 
-Validate = Callable[[], float]
-"""Measures the validation top-1 of the model as it is."""
+Validate = Callable[[XCLIP], float]
+"""Measures the validation top-1 of a model."""
 
 
 class FineTuning:
@@ -48,6 +59,7 @@ class FineTuning:
         run: RunFolder,
         validate: Validate | None,
         image_model: XCLIP | None,
+        options: RunOptions | None = None,
     ) -> None:
         """
         Args:
@@ -58,25 +70,52 @@ class FineTuning:
             run: where the run is kept.
             validate: measures what the best checkpoint is chosen by; None keeps only the last.
             image_model: what the training started from, where the config needs it.
+            options: how the run is carried out.
+
+        Raises:
+            InputError: the processes cannot share a batch, or weights in parts do not go with the recipe.
         """
-        self.config = config
-        self.start = start
+        self.config, self.start, self.clips, self.run, self.validate = config, start, clips, run, validate
         self.model, _, self.preprocess = start
-        self.clips = clips
-        self.run = run
-        self.validate = validate
+        self.options = options or RunOptions()
         self.device = self.model.logit_scale.device
-        self.model.visual.gradient_checkpointing = config.gradient_checkpointing
-        freeze(self.model, config.optim.factors)
-        self.targets = TextTargets(self.model, start.tokenizer, texts, config.template_draw)
         num_samples = config.data.samples_per_epoch
         self.num_samples = len(clips.manifest.items) if num_samples is None else num_samples
+        self.num_clips = min(config.optim.batch_size, self.num_samples)
+        """Of a batch, over all processes."""
         self.steps_per_epoch = max(1, self.num_samples // config.optim.batch_size)
-        warmup = int(config.optim.warmup_epochs * self.steps_per_epoch)
-        self.loop = TrainingLoop(start, config.optim, config.optim.epochs * self.steps_per_epoch, warmup, run)
-        self.average = self._averaging()
+        all_shares = shares(self.num_clips, current().count, config.mix)
+        self.places = all_shares[current().rank]
+        """In each batch, of the clips that this process takes."""
+        self.num_parts = min(config.optim.accumulation_steps, *map(len, all_shares))
+        self._check_sharding()
+        self._build(texts, image_model)
+
+    def _check_sharding(self) -> None:
+        if self.options.sharding == "blocks" and (self.config.averaging or self.config.interpolated):
+            raise InputError(
+                "averaging and interpolated need whole weights in each process; leave --shard out"
+            )
+
+    def _build(self, texts: LabelTexts, image_model: XCLIP | None) -> None:
+        config = self.config
+        self.model.visual.gradient_checkpointing = config.gradient_checkpointing
+        freeze(self.model, config.optim.factors)
+        self.targets = TextTargets(self.model, self.start.tokenizer, texts, config.template_draw)
+        distillation = self._distillation(image_model, texts)
+        use_bfloat16 = config.precision == "bfloat16"
+        self.objective = Objective(self.model, self.targets, distillation, use_bfloat16=use_bfloat16)
+        self.is_compiled = compile_tower(self.model.visual, config.compile, self.options.sharding)
         self.interpolated = self._interpolation(image_model)
-        self.distillation = self._distillation(image_model, texts)
+        self.engine = distribute(self.objective, self.options.sharding, use_bfloat16=use_bfloat16)
+        warmup = int(config.optim.warmup_epochs * self.steps_per_epoch)
+        num_steps = config.optim.epochs * self.steps_per_epoch
+        self.loop = TrainingLoop(
+            self.start, config.optim, num_steps, warmup, self.run, self.options, self.engine.clip
+        )
+        for name, module in self.objective.beside.items():
+            self.loop.train_beside(name, module)
+        self.average = self._averaging()
 
     def _averaging(self) -> WeightAverage | None:
         if self.config.averaging is None:
@@ -101,12 +140,12 @@ class FineTuning:
                 of_teacher = TextTargets(
                     image_model, self.start.tokenizer, texts, self.config.template_draw
                 ).frozen
-        distillation = Distillation(image_model, of_teacher, self.config.distillation, self.config.seed)
-        self.loop.train_beside("distillation", distillation.residuals)
-        return distillation
+        return Distillation(image_model, of_teacher, self.config.distillation, self.config.seed)
+
+    # --- epochs ---------------------------------------------------------------------------------------------------
 
     def fit(self, state: TrainingState) -> TrainingState:
-        """Train from `state` to the last epoch, saving after each.
+        """Train from `state` to the last epoch, saving after each and now and then; or until it is told to stop.
 
         Raises:
             TrainingError: the loss or its gradient is not a number, or no clip of a batch can be read.
@@ -114,91 +153,138 @@ class FineTuning:
         self.loop.resume(state)
         with progress_bar() as bar:
             task = bar.add_task("training", total=self.loop.num_steps, completed=state.step, note="")
+            if self.is_compiled and state.step < self.loop.num_steps:
+                bar.update(task, note="compiling: the first step takes a minute or more")
             while state.epoch < self.config.optim.epochs:
+                before = state.epoch
                 state = self._epoch(state, lambda note: bar.update(task, advance=1, note=note))
+                if state.epoch == before:  # told to stop
+                    break
         return state
 
     def _epoch(self, state: TrainingState, advance: Callable[[str], None]) -> TrainingState:
-        losses, errors, step = [], [], state.step
-        for done in self.loop.steps(self._loader(state.epoch), self.backward, step, state.epoch + 1):
-            losses.append(done.loss)
+        """The rest of the epoch that the state is in; where the run is told to stop, the part until then."""
+        errors: list[str] = []
+        for done in self.loop.steps(self._loader(state), self.backward, state.step, state.epoch + 1):
             errors += done.batch.errors
-            step = done.number
             advance(f"epoch {state.epoch + 1}/{self.config.optim.epochs} loss {done.loss:.3f}")
-        for error in sorted({*errors} - {*state.unreadable}):
+            is_whole = done.number == (state.epoch + 1) * self.steps_per_epoch
+            if (done.is_last or done.is_due) and not is_whole:
+                state = self._with_errors(state, errors)
+                self._save(replace(state, step=done.number))
+                if done.is_last:
+                    return replace(state, step=done.number)
+        state = self._with_errors(state, errors)
+        state = replace(state, epoch=state.epoch + 1, step=(state.epoch + 1) * self.steps_per_epoch)
+        return self._end_of_epoch(state, errors)
+
+    def _with_errors(self, state: TrainingState, errors: Sequence[str]) -> TrainingState:
+        """The state with what could not be read in any process; the first one tells of what is new."""
+        found = {error for own in current().gathered(list(errors)) for error in own}
+        for error in sorted(found - {*state.unreadable}):
             logger.warning("a training clip cannot be read and is left out: %s", error)
-        unreadable = tuple(sorted({*state.unreadable, *errors}))
-        state = replace(state, epoch=state.epoch + 1, step=step, unreadable=unreadable)
-        top1 = None if self.validate is None else self.validate()
+        return replace(state, unreadable=tuple(sorted({*state.unreadable, *found})))
+
+    def _end_of_epoch(self, state: TrainingState, errors: Sequence[str]) -> TrainingState:
+        model = self.engine.whole_model()
+        whole = self.start._replace(model=model)
+        top1 = None
+        if self.validate is not None:
+            with without_compiling():
+                top1 = self.validate(model)
         if top1 is not None and (state.best_top1 is None or top1 > state.best_top1):
             state = replace(state, best_top1=top1)
-            self._save_model(self.run.best, self.start)
+            self._save_model(self.run.best, whole)
         if self.average is not None and self.average.update(self.model, state.epoch):
             self._save_model(self.run.average, self.start._replace(model=self.average.model))
-        mean_loss = sum(losses) / len(losses)
-        self.run.log(
-            epoch=state.epoch, step=step, mean_loss=mean_loss, val_top1=top1, unreadable=sorted(set(errors))
-        )
-        self.loop.save(state)  # last: after an interruption, log lines without a checkpoint are dropped
+        if current().is_first:
+            losses = self.run.losses(state.epoch)
+            self.run.log(
+                epoch=state.epoch,
+                step=state.step,
+                mean_loss=sum(losses) / len(losses),
+                val_top1=top1,
+                unreadable=sorted(set(errors)),
+            )
+        self.loop.save(
+            state, model
+        )  # last: after an interruption, log lines without a checkpoint are dropped
         return state
+
+    def _save(self, state: TrainingState) -> None:
+        self.loop.save(state, self.engine.whole_model())
 
     def _save_model(self, path: Path, loaded: Loaded) -> None:
         self.run.save_model(path, lambda folder: write_folder(folder, *loaded))
 
-    def _loader(self, epoch: int) -> DataLoader[Batch]:
-        keys = epoch_batches(
+    def _loader(self, state: TrainingState) -> DataLoader[Batch]:
+        """This process's share of the batches that are left of the epoch."""
+        batches = epoch_batches(
             len(self.clips.manifest.items),
             self.num_samples,
             self.config.optim.batch_size,
             seed=self.config.seed,
-            epoch=epoch,
+            epoch=state.epoch,
         )
+        left = batches[state.step - state.epoch * self.steps_per_epoch :]
+        own = [[batch[place] for place in self.places] for batch in left]
         return clip_loader(
-            self.clips, keys, self.config.data.num_workers, pin_memory=self.device.type == "cuda"
+            self.clips, own, self.config.data.num_workers, pin_memory=self.device.type == "cuda"
         )
 
+    # --- steps ----------------------------------------------------------------------------------------------------
+
     def backward(self, batch: Batch, number: int) -> float:
-        """Add the gradient of step `number` to the weights -> the loss.
+        """Add the gradient of step `number` to the weights -> this process's part of the loss.
 
         Raises:
             TrainingError: no clip of the batch could be read.
         """
-        if len(batch.labels) == 0:
+        num_read = current().sums([int(batch.is_read.sum())])[0]
+        if num_read == 0:
             raise TrainingError(f"no clip of a batch can be read; the first error: {batch.errors[0]}")
         self.model.train()
         rng = generator(Draw.STEP, self.config.seed, number)
-        torch.manual_seed(int(rng.integers(2**63)))  # drop path draws from torch's own generator
         inputs, targets = self._inputs(batch, rng)
         drawn = self.targets.draw(rng)
-        total = self._accumulate(inputs, targets, drawn)
+        kept = draw_kept(self.model, self.num_clips, rng)
+        own = None if kept is None else kept[..., self.places].to(self.device)
+        # Engines for several processes take the mean over them; together the weights are those of a mean over clips.
+        weights = batch.is_read.to(self.device, torch.float32) * (current().count / num_read)
+        clips = (inputs, targets, weights)
+        total = self._accumulate(clips, drawn, own, is_last=self.interpolated is None)
         if self.interpolated is not None:
             with self.interpolated.weights(rng) as weight:
-                total += self._accumulate(inputs, targets, drawn, weight)
-        return total
+                total += weight * self._accumulate(clips, drawn, own, is_last=True, factor=weight)
+        return total / current().count
 
-    def _accumulate(self, inputs: Tensor, targets: Tensor, drawn: int, weight: float = 1.0) -> float:
-        """Add the gradient of `weight` times the loss of a batch, part by part -> that loss."""
-        num_parts = min(self.config.optim.accumulation_steps, len(targets))
-        total = 0.0
-        for clips, wanted in zip(inputs.chunk(num_parts), targets.chunk(num_parts), strict=True):
-            loss = self._loss(clips, wanted, drawn) * len(wanted) / len(targets) * weight
-            loss.backward()
-            total += loss.item()
-        return total
+    def _accumulate(
+        self,
+        clips: tuple[Tensor, Tensor, Tensor],
+        drawn: int,
+        kept: Tensor | None,
+        *,
+        is_last: bool,
+        factor: float = 1.0,
+    ) -> float:
+        """Add `factor` times the gradient of clips, targets and weights, part by part -> their loss."""
+        parts = zip(*(tensor.tensor_split(self.num_parts) for tensor in clips), strict=True)
+        branches = [None] * self.num_parts if kept is None else kept.tensor_split(self.num_parts, dim=2)
+        total = torch.zeros((), device=self.device)
+        for i, ((inputs, targets, weights), own) in enumerate(zip(parts, branches, strict=True)):
+            with self.engine.adding(is_last=is_last and i == self.num_parts - 1):
+                with record_function("forward"):
+                    loss = self.engine.loss(inputs, targets, weights, drawn, own)
+                with record_function("backward"):
+                    (factor * loss).backward()
+            total += loss.detach()
+        return total.item()
 
     def _inputs(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Pixels (B, T, 3, S, S) normalised and targets (B, K), mixed over the whole batch."""
-        pixels, labels = (x.to(self.device, non_blocking=True) for x in (batch.pixels, batch.labels))
+        """Pixels (B, T, 3, S, S) normalised and targets (B, K), mixed as in the whole batch."""
+        with record_function("copy"):
+            pixels, labels = (x.to(self.device, non_blocking=True) for x in (batch.pixels, batch.labels))
         targets = smooth_targets(labels, len(self.clips.manifest.labels), self.config.mix.label_smoothing)
-        return mix(self.preprocess.normalise(pixels), targets, self.config.mix, rng)
-
-    def _loss(self, inputs: Tensor, targets: Tensor, drawn: int) -> Tensor:
-        """Loss of clips (B, T, 3, S, S) with targets (B, K), against the texts that were drawn."""
-        enabled = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
-            text = self.targets.features(drawn)
-            video = self.model.encode_video(inputs)
-            loss = soft_cross_entropy(self.model.logits(video, text), targets)
-            if self.distillation is not None:
-                loss = loss + self.distillation.extra_loss(inputs, video.video, text, drawn)
-        return loss
+        mixings = draw_mixing(self.num_clips, pixels.shape[-1], self.config.mix, rng)
+        rows = {place: row for row, place in enumerate(self.places) if batch.is_read[row]}
+        return mix(self.preprocess.normalise(pixels), targets, mixings, rows)

@@ -1,7 +1,7 @@
 """The training loop of both stages: learning rate, gradient, log and checkpoint of every step.
 
 Every step is a function of the weights, the batch and its number, so an interrupted run that goes on ends in the same
-weights as one that was never interrupted.
+weights as one that was never interrupted. Each process of a run has a loop of its own, all at the same step.
 """
 
 import math
@@ -13,18 +13,31 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import nn
+from torch.profiler import record_function
 
 from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded
 from openxclip.errors import TrainingError
+from openxclip.models import XCLIP
 from openxclip.training.config import OptimConfig
 from openxclip.training.optim import build_optimizer, learning_rate
+from openxclip.training.options import RunOptions
 from openxclip.training.run_folder import RunFolder, TrainingState
+from openxclip.wording import shortened
 
 Batch = TypeVar("Batch")
 
 Backward = Callable[[Batch, int], float]
-"""A batch and the number of its step (from 0): adds the gradient of the loss to the weights -> the loss."""
+"""A batch and the number of its step (from 0): adds the gradient of the loss to the weights -> the loss, or what this
+process has of it."""
+
+Clip = Callable[[Iterable[nn.Parameter], float], float]
+"""Scales the gradient of parameters down to a norm -> the norm it had."""
+
+
+def clip_gradient(parameters: Iterable[nn.Parameter], limit: float) -> float:
+    """`Clip` in one process."""
+    return torch.nn.utils.clip_grad_norm_(parameters, limit).item()
 
 
 @dataclass(frozen=True)
@@ -35,13 +48,24 @@ class StepDone(Generic[Batch]):
     """Steps done so far, this one included."""
     batch: Batch
     loss: float
+    is_last: bool
+    """Whether a process was told to stop; then all of them save and leave."""
+    is_due: bool
+    """Whether it is time to save."""
 
 
 class TrainingLoop:
     """Optimizer steps on one model, kept in one run folder."""
 
     def __init__(
-        self, start: Loaded, optim: OptimConfig, num_steps: int, num_warmup_steps: int, run: RunFolder
+        self,
+        start: Loaded,
+        optim: OptimConfig,
+        num_steps: int,
+        num_warmup_steps: int,
+        run: RunFolder,
+        options: RunOptions | None = None,
+        clip: Clip = clip_gradient,
     ) -> None:
         """
         Args:
@@ -50,7 +74,12 @@ class TrainingLoop:
             num_steps: of the whole run, from its first start.
             num_warmup_steps: of them, those with a growing learning rate.
             run: where the run is kept.
+            options: when it is saved, and what stops it.
+            clip: as the engine of several processes does it.
         """
+        self.options = options or RunOptions()
+        self.clip = clip
+        self._saved_at = time.monotonic()
         self.start = start
         self.model = start.model
         self.optim = optim
@@ -96,7 +125,7 @@ class TrainingLoop:
             started = time.perf_counter()
             for group in self.optimizer.param_groups:
                 group["lr"] = self._rate(group["peak_lr"], number)
-            loss, grad_norm = self.step(batch, number, backward)
+            loss, grad_norm, is_last, is_due = self.step(batch, number, backward)
             self.run.log(
                 **place,
                 step=number + 1,
@@ -106,35 +135,56 @@ class TrainingLoop:
                 seconds=round(time.perf_counter() - started, 4),
                 waited_seconds=round(waited_seconds, 4),
             )
-            yield StepDone(number + 1, batch, loss)
+            yield StepDone(number + 1, batch, loss, is_last, is_due)
+            if is_last:
+                return
 
     def _rate(self, peak: float, number: int) -> float:
         return learning_rate(self.optim, peak, number, self.num_steps, self.num_warmup_steps)
 
-    def step(self, batch: Batch, number: int, backward: Backward[Batch]) -> tuple[float, float]:
-        """One optimizer step -> (loss, norm of the gradient).
+    def step(self, batch: Batch, number: int, backward: Backward[Batch]) -> tuple[float, float, bool, bool]:
+        """One optimizer step -> (loss, norm of the gradient, whether it is the last one, whether to save).
 
         Raises:
-            TrainingError: one of them is not a number.
+            TrainingError: loss or norm is not a number.
         """
-        loss = backward(batch, number)
-        trained = chain(self.model.parameters(), self.extras.parameters())
-        limit = self.optim.clip_grad_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(trained, limit).item()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(
-                f"the loss is {loss} and its gradient {norm} at step {number}; the last checkpoint is kept. Lower the "
-                "learning rate, clip the gradient (clip_grad_norm=1), or train with precision=float32"
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return loss, norm
-
-    def save(self, state: TrainingState) -> None:
-        """Replace the last checkpoint, at once or not at all."""
-        self.run.save_last(
-            lambda folder: write_folder(folder, *self.start), self.model, self.optimizer, state, self.extras
+        part = backward(batch, number)
+        is_due = (
+            self.run.processes.is_first and time.monotonic() - self._saved_at > 60 * self.options.save_minutes
         )
+        loss, stopping, saving = self.run.processes.sums([part, self.options.stop.is_set(), is_due])
+        trained = chain(self.model.parameters(), self.extras.parameters())
+        with record_function("clip"):
+            norm = self.clip(trained, self.optim.clip_grad_norm or math.inf)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingError(_not_a_number(loss, norm, number, batch))
+        with record_function("optimizer"):
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        return loss, norm, stopping > 0, saving > 0
+
+    def save(self, state: TrainingState, model: XCLIP | None = None) -> None:
+        """Replace the last checkpoint, at once or not at all; every process calls this.
+
+        Args:
+            state: how far the run has come.
+            model: with all its weights, where the trained one has only parts of them here.
+        """
+        start = self.start if model is None else self.start._replace(model=model)
+        self.run.save_last(
+            lambda folder: write_folder(folder, *start), self.model, self.optimizer, state, self.extras
+        )
+        self._saved_at = time.monotonic()
+
+
+def _not_a_number(loss: float, norm: float, number: int, batch: object) -> str:
+    names = getattr(batch, "names", [])
+    clips = f" on {shortened(names, 8)}" if names else ""
+    return (
+        f"the loss is {loss} and its gradient {norm} at step {number}{clips}; the last checkpoint is kept. Lower the "
+        "learning rate, clip the gradient (optim.clip_grad_norm=1), or train with precision=float32; "
+        "docs/training.md tells more"
+    )
 
 
 def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, float]]:

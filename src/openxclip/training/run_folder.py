@@ -4,18 +4,20 @@
     log.jsonl              a line for each step and for each epoch, and one at each start where videos are missing
     last/, best/           model folders, loadable as they are; `last` also holds
         optimizer.safetensors, training_state.json, extras.safetensors   what is needed to go on
+        optimizer/                                                       in place of the first: as it lies in parts
     average/               model folder of the mean weights, where they are averaged
     start/                 model folder of the image model, where each step looks back at it: `init` may change
 
 All but the log is written under another name first, so what stands under its final name is whole. The log is
-appended to; lines of work that an interruption lost are dropped when the run goes on.
+appended to; lines of work that an interruption lost are dropped when the run goes on. Of the processes of a run the
+first one writes, but for an optimizer in parts, of which each writes its own.
 """
 
 import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ from torch import Tensor, nn
 from openxclip.configuration import flatten, from_dict
 from openxclip.errors import ConfigError, InputError
 from openxclip.files import atomic_folder, atomic_write, held, read_json, recover_folder
+from openxclip.processes import Processes, current
+from openxclip.training.tensors import cut_like, full, load_optimizer, save_optimizer
 
 LOCK_FILE = ".lock"
 
@@ -48,8 +52,14 @@ class TrainingState:
 class RunFolder:
     """Reads and writes one run."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, processes: Processes | None = None) -> None:
+        """
+        Args:
+            path: the folder.
+            processes: those of the run; by default all that there are.
+        """
         self.path = path
+        self.processes = processes or current()
         self.last = path / "last"
         self.best = path / "best"
         self.average = path / "average"
@@ -58,11 +68,14 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out of this folder.
+        """Keep processes that are not of this run out of its folder.
 
         Raises:
             InputError: one is in it already, or it holds something else than a run.
         """
+        if not self.processes.is_first:
+            yield
+            return
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file; choose another --output")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -126,7 +139,7 @@ class RunFolder:
         state: TrainingState,
         extras: nn.Module | None = None,
     ) -> None:
-        """Replace the last checkpoint, at once or not at all.
+        """Replace the last checkpoint, at once or not at all; every process calls this.
 
         Args:
             write_model: writes the model into a folder.
@@ -135,36 +148,50 @@ class RunFolder:
             state: how far the run has come.
             extras: what the training has beside the model, trained or not; kept, but in no model folder.
         """
-        with atomic_folder(self.last) as folder:
-            write_model(folder)
-            save_file(_optimizer_tensors(model, optimizer, extras), folder / "optimizer.safetensors")
-            if extras is not None and extras.state_dict():
-                tensors = {name: tensor.cpu().contiguous() for name, tensor in extras.state_dict().items()}
-                save_file(tensors, folder / "extras.safetensors")
-            (folder / "training_state.json").write_text(json.dumps(dataclasses.asdict(state)))
+        processes = self.processes
+        beside = (
+            {} if extras is None else {name: full(tensor) for name, tensor in extras.state_dict().items()}
+        )
+        with atomic_folder(self.last) if processes.is_first else nullcontext(self.last) as own:
+            folder = processes.from_first(lambda: own)
+            save_optimizer(folder, _optimizer_tensors(model, optimizer, extras))
+            if processes.is_first:
+                write_model(folder)
+                if beside:
+                    tensors = {name: tensor.cpu().contiguous() for name, tensor in beside.items()}
+                    save_file(tensors, folder / "extras.safetensors")
+                (folder / "training_state.json").write_text(json.dumps(dataclasses.asdict(state)))
+            processes.wait()
 
     def save_model(self, path: Path, write_model: Callable[[Path], None]) -> None:
         """Replace one of the other model folders, at once or not at all."""
-        with atomic_folder(path) as folder:
-            write_model(folder)
+        if self.processes.is_first:
+            with atomic_folder(path) as folder:
+                write_model(folder)
 
     def load_optimizer(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, extras: nn.Module | None = None
     ) -> None:
         """Give an optimizer, and the extras, the state that `save_last` wrote."""
-        tensors = load_file(self.last / "optimizer.safetensors")
-        for name, parameter in _trained(model, extras):
-            optimizer.state[parameter] = {
-                key: tensors[f"{name}:{key}"].to(parameter.device if key != "step" else "cpu")
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+        for _, parameter in _trained(model, extras):
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
+        load_optimizer(self.last, _optimizer_tensors(model, optimizer, extras))
         if extras is not None and extras.state_dict():
-            extras.load_state_dict(load_file(self.last / "extras.safetensors"))
+            saved = load_file(self.last / "extras.safetensors")
+            for name, tensor in extras.state_dict().items():
+                tensor.copy_(cut_like(saved[name], tensor))
 
     def log(self, **row: Any) -> None:
         """Append one line to the log."""
-        with self.log_path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        if self.processes.is_first:
+            with self.log_path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def losses(self, epoch: int) -> list[float]:
+        """Of the steps of an epoch (from 1) that the log has."""
+        rows = (json.loads(line) for line in self.log_path.read_text().splitlines())
+        return [row["loss"] for row in rows if row.get("epoch") == epoch and "loss" in row]
 
     def _forget_log_after(self, state: TrainingState) -> None:
         """Drop the lines of work that was lost with an interruption and will be done again."""
@@ -207,7 +234,7 @@ def _optimizer_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer, extras: nn.Module | None
 ) -> dict[str, Tensor]:
     return {
-        f"{name}:{key}": value.cpu().contiguous()
+        f"{name}:{key}": value
         for name, parameter in _trained(model, extras)
         for key, value in optimizer.state[parameter].items()
     }

@@ -25,7 +25,9 @@ from openxclip.shapes.splits import WORLD
 from openxclip.text.descriptions import Descriptions, fingerprint
 from openxclip.text.label_texts import LabelTexts
 from openxclip.training.config import DataConfig, TrainConfig
+from openxclip.training.determinism import determinism
 from openxclip.training.fine_tuning import FineTuning
+from openxclip.training.options import RunOptions
 from openxclip.training.run_folder import RunFolder, TrainingState
 from openxclip.training.start import starting_point
 from openxclip.video.source import VideoLimits
@@ -40,6 +42,7 @@ def train(
     labels: str | None = None,
     media_root: Path | None = None,
     device: str = "auto",
+    options: RunOptions | None = None,
 ) -> TrainingState:
     """Run a recipe on a data folder or list; the same call on an unfinished run goes on with it.
 
@@ -50,6 +53,7 @@ def train(
         labels: label set (see `openxclip.text.labels.parse_labels`), if not beside the list.
         media_root: where the videos are, if not beside the list.
         device: as `openxclip.load` takes it.
+        options: how the run is carried out.
 
     Raises:
         InputError: a list cannot be used, or `output` holds another run.
@@ -61,7 +65,14 @@ def train(
     if config.data.val_list is not None:
         val = read_manifest(data, list_name=config.data.val_list, labels=labels, media_root=media_root)
     return train_on(
-        config, clips, val, output, descriptions=descriptions, device=device, data=data_name(data)
+        config,
+        clips,
+        val,
+        output,
+        descriptions=descriptions,
+        device=device,
+        data=data_name(data),
+        options=options,
     )
 
 
@@ -79,6 +90,7 @@ def train_on(
     descriptions: Descriptions | None,
     device: str = "auto",
     data: str,
+    options: RunOptions | None = None,
 ) -> TrainingState:
     """`train` on manifests that are read already.
 
@@ -90,6 +102,7 @@ def train_on(
         descriptions: of the classes; the run reads them nowhere else, so they cannot change under it.
         device: as `openxclip.load` takes it.
         data: the name of the data in the run's config.json; a run goes on only with the same.
+        options: how the run is carried out.
 
     Raises:
         InputError: the clips cannot be used, or `output` holds another run.
@@ -107,18 +120,28 @@ def train_on(
         "descriptions": fingerprint(found.labels, descriptions),
     }
     run = RunFolder(output)
-    with run.locked():
-        state = run.begin(config, about)
+    with run.locked(), determinism(config.deterministic):
+        state = run.processes.from_first(lambda: run.begin(config, about))
         if missing:
             run.log(step=state.step, missing=missing)
-        return _fine_tuning(config, found, val, texts, run, device).fit(state)
+        is_new = state.step == 0
+        return _fine_tuning(config, found, val, texts, run, is_new, device, options or RunOptions()).fit(
+            state
+        )
 
 
 def _fine_tuning(
-    config: TrainConfig, clips: Manifest, val: Manifest | None, texts: LabelTexts, run: RunFolder, device: str
+    config: TrainConfig,
+    clips: Manifest,
+    val: Manifest | None,
+    texts: LabelTexts,
+    run: RunFolder,
+    is_new: bool,
+    device: str,
+    options: RunOptions,
 ) -> FineTuning:
     """The training, from its start or from the last checkpoint of the run."""
-    place, is_new = resolve_device(device), run.state().step == 0
+    place = resolve_device(device)
     start = starting_point(config, clips.labels) if is_new else _last(run)
     start.model.to(place)
     transform = _transform(config.data, start)
@@ -126,7 +149,7 @@ def _fine_tuning(
     dataset = TrainClips(clips, frames, transform, config.num_frames, config.seed, config.data.dense_stride)
     image_model = _image_model(config, start, run, is_new)
     validate = None if val is None else partial(_top1, start, val, texts, config.data)
-    return FineTuning(config, start, dataset, texts, run, validate, image_model)
+    return FineTuning(config, start, dataset, texts, run, validate, image_model, options)
 
 
 def _last(run: RunFolder) -> Loaded:
@@ -144,14 +167,15 @@ def _image_model(config: TrainConfig, start: Loaded, run: RunFolder, is_new: boo
     if is_new:
         model, _ = expand(start.model, clip_only(start.model.config), config.seed)
         run.save_model(run.start, lambda folder: write_folder(folder, *start._replace(model=model)))
+    run.processes.wait()
     loaded, _ = read_model(ModelSource(source=str(run.start), device="cpu", dtype="float32"))  # no warnings
     return loaded.model.to(start.model.logit_scale.device)
 
 
-def _top1(start: Loaded, val: Manifest, texts: LabelTexts, config: DataConfig) -> float:
-    """Validation accuracy of the model as it is."""
-    start.model.eval()
-    recognizer = Recognizer(Engine(start), texts, video_limits(config))
+def _top1(start: Loaded, val: Manifest, texts: LabelTexts, config: DataConfig, model: XCLIP) -> float:
+    """Validation accuracy of a model, with the tokenizer and preprocessing of the start."""
+    model.eval()
+    recognizer = Recognizer(Engine(start._replace(model=model)), texts, video_limits(config))
     return evaluate(recognizer, val, Views(dense_stride=config.dense_stride)).top1
 
 

@@ -1,0 +1,50 @@
+"""Starting several processes on this machine, by torch's own launcher. Imports nothing heavy."""
+
+import os
+import sys
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+
+def are_many() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def launch(num_processes: int, arguments: Sequence[str]) -> int:
+    """Run `openxclip` with these arguments in several processes on this machine, by torch's launcher -> exit status."""
+    import logging
+
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(
+        logging.CRITICAL
+    )  # the processes say themselves what happened
+    cores = os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=uuid.uuid4().hex,
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "openxclip", *arguments)
+    except ChildFailedError as error:
+        return _status(error)
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    return 0
+
+
+def _status(error: Any) -> int:
+    """The exit status of the process that failed first; as a shell tells it, where a signal ended it."""
+    code = int(error.get_first_failure()[1].exitcode)
+    return code if code >= 0 else 128 - code
