@@ -3,9 +3,10 @@
 import io
 import json
 import re
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import av
@@ -30,7 +31,7 @@ from openxclip.timelines.background import Background
 from openxclip.timelines.options import SegmentRules, WindowOptions
 from openxclip.timelines.segments import Segment, Segmenter, suppressed
 from openxclip.timelines.watcher import Watcher, cells
-from openxclip.timelines.windows import Span, Window, WindowCollector, WindowPlan
+from openxclip.timelines.windows import Span, Unseen, Window, WindowCollector, WindowPlan
 from openxclip.video.playback import Break, PlayedFrame, Player
 
 pytestmark = pytest.mark.on_cpu
@@ -213,6 +214,21 @@ def test_a_gap_leaves_windows_unseen_and_the_others_whole(engine) -> None:
     unseen = [item.number for item in found if isinstance(item, Span) and item.number not in windows]
     assert unseen == [3, 4, 5, 6]
     assert gap in found
+
+
+@pytest.mark.parametrize("is_shown", [False, True])
+def test_a_hole_of_days_takes_no_memory(is_shown, engine) -> None:
+    days = 3 * 86400.0
+    hole = [] if is_shown else [Break("gap", 1.0, days, "x")]
+    playing = Playing([i / 10 for i in range(10)] + hole + [days], None)
+    plan = WindowPlan(window_seconds=2, stride_seconds=1, num_frames=4)
+    windows = WindowCollector(playing, plan, engine.preprocess).windows(playing)
+    tracemalloc.start()
+    found = [type(item) for item in islice(windows, 200)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert set(found) == {Window if is_shown else Unseen}
+    assert peak < (8 << 20)
 
 
 @pytest.mark.parametrize(
