@@ -25,12 +25,14 @@ from openxclip.cli.main import run
 from openxclip.inference.engine import Engine
 from openxclip.shapes.clip import FRAMES_PER_SECOND
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
+from openxclip.timelines import live as timelines_live
 from openxclip.timelines.live import Event, LiveWatcher
 from openxclip.timelines.options import SegmentRules, WindowOptions
 from openxclip.timelines.watcher import Watcher
 from openxclip.timelines.webhook import Webhook
 from openxclip.video import live
 from openxclip.video.live import LivePlayer, is_live
+from openxclip.video.playback import Break, PlayedFrame
 
 pytestmark = pytest.mark.on_cpu
 
@@ -312,6 +314,57 @@ def test_a_lost_connection_comes_back(watcher, monkeypatch) -> None:
 
 def events_gap(events: list[Event]) -> float:
     return next(event.end_seconds for event in events if event.kind == "gap") - 0.1
+
+
+class Lost:
+    """A stream of 7 s that is lost, and that nobody waits for."""
+
+    frame_rate, end_seconds = Fraction(25), None
+
+    def connect(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def pixels(self, frame: PlayedFrame, size: object) -> np.ndarray:
+        return np.zeros((3, 72, 72), np.uint8)
+
+    def __iter__(self) -> Iterator[PlayedFrame | Break]:
+        yield from (PlayedFrame(None, i / 25) for i in range(175))
+        yield Break("lost", 6.96, 6.96, "x")
+
+
+def test_segments_before_and_behind_a_loss_do_not_overlap(watcher) -> None:
+    long = Watcher(
+        watcher.engine,
+        LABELS[:2],
+        rules=SegmentRules(enter=0.5, leave=0.5, min_seconds=0, close_gap_seconds=0),
+    )
+    found = list(LiveWatcher(long).events(Lost(), threading.Event()))
+    windows = [(event.start_seconds, event.end_seconds) for event in found if event.kind == "window"]
+    assert windows[-1] == (4.0, pytest.approx(7.0, abs=0.1)), "the last one begins before the loss"
+    first, *others = segments(found)
+    assert first[1:] == (0.0, 7.0)
+    assert all(start >= 6.96 for _, start, _ in others)
+
+
+def test_what_nobody_takes_does_not_grow(monkeypatch) -> None:
+    monkeypatch.setattr(timelines_live, "MAX_ITEMS", 20)
+    waiting, stop = timelines_live._Waiting(), timelines_live._Either(threading.Event())
+
+    def put() -> None:
+        for i in range(100):
+            waiting.put(Break("gap", float(i), float(i), "x"), stop)
+
+    thread = threading.Thread(target=put, daemon=True)
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive()
+    assert len(waiting._items) == 20
+    taken = [waiting.take()[0].item.start_seconds for _ in range(100)]
+    assert taken == list(range(100))
+    thread.join()
 
 
 def test_time_stamps_that_jump_are_no_time(watcher, tmp_path) -> None:

@@ -22,7 +22,9 @@ from openxclip.video.convert import FrameSize
 from openxclip.video.playback import Break, PlayedFrame
 from openxclip.video.transforms import Preprocessor
 
-MANY_TICKS = 1000  # a frame that is on screen for longer is taken to be looked at, and gone through in such steps
+MANY_TICKS = (
+    1000  # a frame on screen for longer is taken to be looked at; a long time is gone through in such steps
+)
 
 
 @dataclass(frozen=True, kw_only=True)
