@@ -22,6 +22,7 @@ import pytest
 
 from openxclip.checkpoints.source import ModelSource
 from openxclip.cli.main import run
+from openxclip.errors import VideoError
 from openxclip.inference.engine import Engine
 from openxclip.shapes.clip import FRAMES_PER_SECOND
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
@@ -615,6 +616,14 @@ def test_an_alert_is_posted_to_the_address_alone(caplog) -> None:
     assert "/moved did not take an alert" in caplog.text
 
 
+def test_a_host_that_cannot_be_does_not_end_the_thread(caplog) -> None:
+    webhook = Webhook(f"http://{'x' * 70}.example/alerts")
+    for _ in range(2):
+        webhook.post({"label": "falling"})
+    webhook.close()
+    assert caplog.text.count("did not take an alert") == 2
+
+
 def test_alerts_are_given_once_until_the_label_is_gone(watcher, tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
     feed(tmp_path / "pipe", stream(5))
@@ -634,7 +643,13 @@ def test_alerts_are_given_once_until_the_label_is_gone(watcher, tmp_path) -> Non
         (["-", "--alert", "surfing=x"], "falling=0.8"),
         (["-", "--webhook", "http://x/y"], "--alert"),
         (["-", "other.mp4"], "alone"),
+        (["-", "--alert", "surfing=0.8", "--webhook", "ftp://x/y"], "such as https://"),
+        (["-", "--alert", "surfing=0.8", "--webhook", "http://[::1"], "such as https://"),
+        (["-", "--alert", "surfing=0.8", "--webhook", "http://x:port/"], "such as https://"),
+        (["-", "--alert", "surfing=0.8", "--webhook", "http://x/\u00fc"], "escaped"),
+        (["-", "--alert", "surfing=0.8", "--webhook", "http://me:secret@x/"], "not supported"),
         (["gopher://x/y"], "gopher is no kind of stream"),
+        (["file:///x/y.mp4"], "by its path alone"),
         (["-", "--alert", "flying=0.8"], "none of the labels"),
         (["-", "--alert", "surfing=80"], "between 0 and 1"),
         (["-", "--background", "self"], "footage"),
@@ -650,11 +665,18 @@ def test_alerts_are_given_once_until_the_label_is_gone(watcher, tmp_path) -> Non
 )
 def test_wrong_use_is_one_line(arguments, words, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    labels = ["--labels", "surfing, dancing", "--model", "openxclip-tiny"]
+    labels = ["--labels", "surfing, dancing", "--model", "nowhere/no-model"]  # nothing is loaded before
     assert run(["timeline", *arguments, *labels]) == 2
     error = capsys.readouterr().err
     assert words in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_closed_standard_input_is_named_once(watcher, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(VideoError) as caught:
+        list(LiveWatcher(watcher).events(LivePlayer("-"), threading.Event()))
+    assert caught.value.reason.startswith("standard input is closed")
 
 
 def test_a_stream_that_does_not_answer_is_one_line(capsys) -> None:

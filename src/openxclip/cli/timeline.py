@@ -107,6 +107,8 @@ def timeline(options: Annotated[TimelineOptions, tyro.conf.OmitArgPrefixes, tyro
     if options.inference.runtime.compile:
         keep_compiled_code()
     texts = options.prompts.texts(tuple(parse_labels(options.labels)))
+    if streams:
+        _check_stream(streams[0], alerts, texts, options)
     watcher = _watcher(options, rules, texts)
     if streams:
         return _watch_stream(watcher, streams[0], alerts, options)
@@ -268,6 +270,20 @@ def _time(seconds: float) -> str:
 
 
 # --- streams ------------------------------------------------------------------------------------------------------
+
+
+def _check_stream(
+    source: str, alerts: dict[str, float], texts: "LabelTexts", options: TimelineOptions
+) -> None:
+    """Refuse what is wrong before a model is loaded and a background is calibrated."""
+    from openxclip.timelines.live import check_live
+    from openxclip.timelines.webhook import check_address
+    from openxclip.video.live import check_kind
+
+    check_kind(source)
+    check_live(alerts, texts.labels, is_own_background="self" in options.background)
+    if options.live.webhook is not None:
+        check_address(options.live.webhook)
 
 
 def _watch_stream(watcher: "Watcher", source: str, alerts: dict[str, float], options: TimelineOptions) -> int:

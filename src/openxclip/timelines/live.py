@@ -10,7 +10,7 @@ Shapes: V views, K labels.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -139,6 +139,21 @@ class _Either:
         return self._own.is_set() or self._other.is_set()
 
 
+def check_live(alerts: Mapping[str, float], labels: Sequence[str], *, is_own_background: bool) -> None:
+    """Refuse what no stream can be watched with, before a model is loaded.
+
+    Raises:
+        InputError: an alert for something that is no label, a score that is none, or a stream as its own background.
+    """
+    if is_own_background:
+        raise InputError("a stream cannot be its own background; give --background footage of it")
+    for label, score in alerts.items():
+        if label not in labels:
+            raise InputError(f"--alert {label}: this is none of the labels, {shortened(labels)}")
+        if not 0 < score <= 1:
+            raise InputError(f"--alert {label}={score:g}: a score lies between 0 and 1")
+
+
 class LiveWatcher:
     """A watcher at a stream. Iterate over `events` once."""
 
@@ -152,15 +167,10 @@ class LiveWatcher:
             top_k: labels of a window's event.
 
         Raises:
-            InputError: an alert for something that is no label, or a score that is none.
+            InputError: see `check_live`.
         """
-        if watcher.is_own_background:
-            raise InputError("a stream cannot be its own background; give --background footage of it")
         self._watcher, self._alerts, self._top_k = watcher, dict(alerts or {}), top_k
-        if unknown := [label for label in self._alerts if label not in watcher.labels]:
-            raise InputError(f"--alert {unknown[0]}: this is none of the labels, {shortened(watcher.labels)}")
-        if wrong := [label for label, score in self._alerts.items() if not 0 < score <= 1]:
-            raise InputError(f"--alert {wrong[0]}={self._alerts[wrong[0]]:g}: a score lies between 0 and 1")
+        check_live(self._alerts, watcher.labels, is_own_background=watcher.is_own_background)
         self._is_on = dict.fromkeys(self._alerts, False)
         self._middle: float | None = None
         self._cut_seconds = 0.0  # where the connection was lost last

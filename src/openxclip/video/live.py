@@ -59,6 +59,18 @@ def is_live(source: str) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
+def check_kind(source: str) -> None:
+    """Refuse an address of an unknown kind.
+
+    Raises:
+        InputError: it has another scheme than those of `PROTOCOLS`.
+    """
+    scheme = source.partition("://")[0].lower()
+    if "://" in source and scheme not in PROTOCOLS:
+        hint = "; name a file by its path alone" if scheme == "file" else ""
+        raise InputError(f"{source}: {scheme} is no kind of stream; known are {', '.join(PROTOCOLS)}{hint}")
+
+
 def _sleep(seconds: float) -> bool:
     time.sleep(seconds)
     return False
@@ -85,9 +97,7 @@ class LivePlayer:
         Raises:
             InputError: an address of a kind that is not known.
         """
-        scheme = source.partition("://")[0].lower()
-        if "://" in source and scheme not in PROTOCOLS:
-            raise InputError(f"{source}: {scheme} is no kind of stream; known are {', '.join(PROTOCOLS)}")
+        check_kind(source)
         self.name = source
         self._is_pipe = _is_pipe(source)
         self._limits, self._num_threads, self._wait = limits, num_threads, wait
@@ -191,6 +201,8 @@ class LivePlayer:
     def _connect(self) -> Player:
         try:
             container, file = _open(self.name, is_pipe=self._is_pipe)
+        except VideoError:
+            raise
         except av.InvalidDataError as error:
             raise VideoError(self.name, f"what it sends is no video ({error.strerror})") from error
         except (av.FFmpegError, OSError) as error:
