@@ -287,6 +287,13 @@ def test_nothing_in_the_footage_is_a_label() -> None:
     assert Background.from_dict(json.loads(json.dumps(background.to_dict()))).strength == background.strength
 
 
+def test_a_single_label_is_nothing_in_its_own_footage() -> None:
+    logits = np.random.default_rng(0).normal(size=(500, 1)) * 3
+    background = Background.of_footage(logits)
+    scores = np.stack([background.probabilities(row[None]) for row in logits]).astype(np.float32)
+    assert 0.49 < scores.max() < SegmentRules().enter
+
+
 def test_a_mostly_quiet_video_is_its_own_background() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(500, 10))
@@ -628,6 +635,11 @@ def test_the_command_writes_what_is_asked_for_and_calibrates_from_it(tmp_path, c
     again = json.loads(capsys.readouterr().out)
     assert again["background"] == first["background"]
     assert again["windows"] == first["windows"]
+    single = [*gate[:2], "--labels", usual_labels()[0], *common[2:], "--json"]
+    assert run(single) == 2
+    assert "single label" in capsys.readouterr().err
+    assert run([*single, "--background", str(tmp_path / "quiet.mp4")]) == 0
+    assert all(window["none"] > 0 for window in json.loads(capsys.readouterr().out)["windows"])
     other = [*gate[:2], "--labels", "a, b", *common[2:]]
     assert run([*other, "--background", str(tmp_path / "out" / "gate.timeline.json")]) == 2
     assert "other labels" in capsys.readouterr().err
@@ -685,8 +697,29 @@ def test_evaluation_on_rendered_hours(capsys) -> None:
     out = capsys.readouterr().out
     assert re.search(r"^0\.5 +\d", out, re.MULTILINE)
     assert "per hour" in out
-    assert run(["evaluate", "timeline", *arguments[:4], "--hours", "0"]) == 2
-    assert "--hours" in capsys.readouterr().err
+    for hours in ("0", "0.0001", "inf"):
+        assert run(["evaluate", "timeline", *arguments[:4], "--hours", hours]) == 2
+        assert "--hours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "words"),
+    [
+        ("moving-shapes", ["--background", "self"], "--background is for annotated files"),
+        ("moving-shapes", ["--subset", "val"], "--subset is for annotated files"),
+        ("truth.csv", ["--hours", "2"], "--hours is for --data moving-shapes"),
+        ("truth.csv", ["--only-events"], "--only-events is for --data moving-shapes"),
+        ("truth.csv", [], "only 'falling' is annotated"),
+    ],
+)
+def test_options_of_an_evaluation_that_mean_nothing(
+    data, options, words, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("truth.csv").write_text("video,label,start_seconds,end_seconds\ngate,falling,0,1\n")
+    Path("gate.mp4").touch()
+    assert run(["evaluate", "timeline", "--model", "nowhere/no-model", "--data", data, *options]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_from_python(tmp_path) -> None:
