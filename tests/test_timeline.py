@@ -397,6 +397,16 @@ def test_better_labels_suppress_others() -> None:
     assert inside.overlap(best) == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize("num_frames", [1, 30])
+def test_a_video_shorter_than_any_segment_is_labelled_as_a_whole(num_frames, tmp_path, engine) -> None:
+    cut_out(tmp_path / "short.mp4", 0, num_frames, frames_of(num_frames), 25)
+    found = Watcher(engine, EXAMPLE_LABELS[:2], rules=SegmentRules(min_seconds=2)).watch(
+        tmp_path / "short.mp4"
+    )
+    (segment,) = found.segments
+    assert (segment.start_seconds, segment.end_seconds) == (0.0, found.duration_seconds)
+
+
 def test_cells_end_at_cuts() -> None:
     spans = [
         Span(number=i, start_seconds=2.0 * i, end_seconds=2.0 * i + 4) for i in range(4)

@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
@@ -303,7 +303,9 @@ class Watcher:
         return scores
 
     def _segments(self, seen: _Seen, scores: np.ndarray) -> list[Segment]:
-        segmenter = Segmenter(self.labels, self.rules)
+        # Of a video that is shorter than every segment has to be, all of it is long enough.
+        shortest = min(self.rules.min_seconds, seen.duration_seconds)
+        segmenter = Segmenter(self.labels, replace(self.rules, min_seconds=shortest))
         found: list[Segment] = []
         for cell in cells(seen.spans, seen.cuts_seconds):
             if cell.is_cut:
