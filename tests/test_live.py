@@ -301,6 +301,8 @@ def test_a_lost_connection_comes_back(watcher, monkeypatch) -> None:
     lost = [event for event in found if event.kind == "lost"]
     assert len(lost) == 2
     assert all("trying again in" in (event.reason or "") for event in lost)
+    assert not any("the file is damaged" in (event.reason or "") for event in found)
+    assert (lost[0].reason or "").startswith("it broke off (")
     assert "0.4 s" in (lost[0].reason or "")
     assert "0.8 s" in (lost[1].reason or "")
     (gap,) = [event for event in found if event.kind == "gap"]
@@ -440,6 +442,32 @@ def test_a_file_over_http_that_breaks_off_goes_on_from_there(watcher) -> None:
     assert any(len(data) // 2 <= start < len(data) for start in starts)
     assert [label for label, _, _ in segments(found)] == [*LABELS] * 3
     assert {event.kind for event in found} == {"window", "segment", "end"}
+
+
+def test_a_file_over_http_that_breaks_off_for_good_is_an_error(watcher, monkeypatch) -> None:
+    monkeypatch.setattr(live, "LONGEST_PAUSE_SECONDS", 1.0)
+    data = stream(9)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(data) - start))
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.end_headers()
+            is_end = start > 0.9 * len(data)  # where the length is looked up
+            with suppress(OSError):
+                self.wfile.write(data[start:] if is_end else data[start : len(data) // 2])
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        player = LivePlayer(f"http://127.0.0.1:{http.server_port}/film.ts")
+        with pytest.raises(VideoError, match="it broke off"):
+            list(LiveWatcher(watcher).events(player, threading.Event()))
+        http.shutdown()
 
 
 def test_an_mp4_whose_index_stands_at_its_end_cannot_come_through_a_pipe(tmp_path) -> None:

@@ -143,7 +143,7 @@ class LivePlayer:
         """Frames, and between them what is missing; of a lost connection a break at once and one when it is back.
 
         Raises:
-            VideoError: a pipe broke off before its first frame.
+            VideoError: a pipe or a file broke off, or has no frame that can be decoded.
         """
         while True:
             reason = "the sender ended it"
@@ -156,9 +156,12 @@ class LivePlayer:
                     raise VideoError(self.name, INDEX_BEHIND) from error
                 if not self._may_come_again():
                     raise
+            broke_off = self._player.broke_off
             if not self._may_come_again():
+                if broke_off is not None:
+                    raise VideoError(self.name, f"it broke off ({broke_off})")
                 return
-            yield from self._reconnect(reason)
+            yield from self._reconnect(reason if broke_off is None else f"it broke off ({broke_off})")
             if self._is_over:
                 return
 
