@@ -416,6 +416,35 @@ def test_a_playlist_over_http(watcher, tmp_path) -> None:
     assert count(found, "lost") == 0, "its length is known: it has ended"
 
 
+def test_the_time_of_a_sender_that_stands_still_counts(monkeypatch) -> None:
+    monkeypatch.setattr(live, "READ_SECONDS", 1.0)
+    monkeypatch.setattr(live, "FIRST_PAUSE_SECONDS", 0.3)
+
+    def still(sender: Sender) -> None:
+        sender.send(stream(2), seconds=4)
+        time.sleep(4)
+
+    with server(still, still) as address:
+        player = LivePlayer(address)
+        player.connect()
+        before, gap = 0.0, None
+        for item in player:
+            if isinstance(item, PlayedFrame):
+                before = item.seconds
+            elif item.kind == "gap":
+                gap = item
+                break
+        player.close()
+    assert gap is not None
+    assert before == pytest.approx(4 - 1 / FRAMES_PER_SECOND, abs=0.2), (
+        "what the decoder held back comes as well"
+    )
+    assert gap.start_seconds == before
+    assert (
+        gap.end_seconds - before > 1.0
+    )  # 1.0 s without a packet, 0.3 s of pause; the last one was sent 0.1 s early
+
+
 def test_a_file_over_http_that_breaks_off_goes_on_from_there(watcher) -> None:
     data = stream(9)
     starts: list[int] = []

@@ -24,6 +24,7 @@ from openxclip.video.source import VideoLimits
 OPEN_SECONDS = 15.0
 READ_SECONDS = 10.0  # without a packet; then the connection counts as lost
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0  # before another try to connect; doubled each time
+STRETCH_SECONDS = 0.5  # of frames that tell the time: longer than what is held back takes to come
 PROBE_SECONDS = 2.0  # of the stream that FFmpeg looks at before the first frame
 
 INDEX_BEHIND = (
@@ -104,7 +105,11 @@ class LivePlayer:
         self._connected: Player | None = None
         self._flowing: _Flowing | None = None
         self._offset = 0.0
-        self._last_seconds, self._last_at = 0.0, time.monotonic()
+        self._last_seconds = 0.0
+        self._since = time.monotonic()
+        self._leads = (-self._since, -self._since)
+        """By how much frames came before the clock, at most, in the last stretch and in this one. What a demuxer or a
+        decoder holds back comes late, when the connection counts as lost: frames before tell what time it is then."""
 
     @property
     def end_seconds(self) -> float | None:
@@ -118,7 +123,8 @@ class LivePlayer:
             VideoError: nothing answers, or it sends no video.
         """
         self._connected = self._connect()
-        self._last_at = time.monotonic()
+        self._since = time.monotonic()
+        self._leads = (-self._since, -self._since)
 
     @property
     def frame_rate(self) -> Fraction:
@@ -172,7 +178,12 @@ class LivePlayer:
         if isinstance(item, Break):
             start, end = item.start_seconds + self._offset, item.end_seconds + self._offset
             return replace(item, start_seconds=start, end_seconds=end)
-        self._last_seconds, self._last_at = item.seconds + self._offset, time.monotonic()
+        self._last_seconds, now = item.seconds + self._offset, time.monotonic()
+        before, lead = self._leads[1], self._last_seconds - now
+        if now - self._since >= STRETCH_SECONDS:
+            self._leads, self._since = (before, lead), now
+        else:
+            self._leads = (self._leads[0], max(before, lead))
         return replace(item, seconds=self._last_seconds)
 
     def _may_come_again(self) -> bool:
@@ -193,9 +204,9 @@ class LivePlayer:
             except VideoError as error:
                 reason, pause = error.reason, min(2 * pause, LONGEST_PAUSE_SECONDS)
                 continue
-            gap = time.monotonic() - self._last_at
-            self._offset = last + gap
-            yield Break("gap", last, self._offset, f"connected again after {gap:.1f} s")
+            self._offset = max(last, max(self._leads) + time.monotonic())
+            reason = f"connected again after {self._offset - last:.1f} s"
+            yield Break("gap", last, self._offset, reason)
             return
 
     def _has_index_behind(self) -> bool:
