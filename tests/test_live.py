@@ -424,7 +424,11 @@ def test_the_time_of_a_sender_that_stands_still_counts(monkeypatch) -> None:
         sender.send(stream(2), seconds=4)
         time.sleep(4)
 
-    with server(still, still) as address:
+    def back(sender: Sender) -> None:
+        sender.send(stream(2))
+        time.sleep(4)
+
+    with server(still, back) as address:
         player = LivePlayer(address)
         player.connect()
         before, gap = 0.0, None
