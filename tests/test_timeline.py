@@ -653,6 +653,9 @@ def test_the_command_writes_what_is_asked_for_and_calibrates_from_it(tmp_path, c
     other = [*gate[:2], "--labels", "a, b", *common[2:]]
     assert run([*other, "--background", str(tmp_path / "out" / "gate.timeline.json")]) == 2
     assert "other labels" in capsys.readouterr().err
+    stored = ["--background", str(tmp_path / "out" / "gate.timeline.json")]
+    assert run([*gate[:-4], "--window", "1s", "--stride", "1s", *stored]) == 2
+    assert "--window 2s" in capsys.readouterr().err
     capsys.readouterr()
     both = ["--background", "self", "--background", str(tmp_path / "quiet.mp4")]
     assert run([*gate, *both]) == 2

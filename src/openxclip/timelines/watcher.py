@@ -211,6 +211,7 @@ class Watcher:
         try:
             values = json.loads(path.read_bytes())
             labels, model, background = values["labels"], values["model"], values["background"]
+            window_seconds = float(values["window_seconds"])
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"{path} is no timeline with a background ({type(error).__name__}: {error}); make one with "
@@ -218,6 +219,10 @@ class Watcher:
             ) from error
         if (tuple(labels), model) != (self.labels, self.model):
             raise InputError(f"{path} was calibrated with other labels, or with {model}; calibrate anew")
+        if not math.isclose(window_seconds, self.options.window_seconds, abs_tol=1e-3):
+            raise InputError(
+                f"{path} was calibrated with --window {window_seconds:g}s; give the same, or calibrate anew"
+            )
         return Background.from_dict(background)
 
     def calibrate(
