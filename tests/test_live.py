@@ -309,8 +309,9 @@ def test_a_lost_connection_comes_back(watcher, monkeypatch) -> None:
     assert gap.end_seconds - gap.start_seconds > 1.2
     assert "connected again" in (gap.reason or "")
     windows = [event for event in found if event.kind == "window"]
+    # A window of 2 s looks at 8 frames, the first of them after 0.125 s.
     assert all(
-        event.end_seconds <= gap.start_seconds or event.start_seconds >= gap.end_seconds - 0.1
+        event.end_seconds <= gap.start_seconds or event.start_seconds >= gap.end_seconds - 0.2
         for event in windows
     )
 
@@ -414,6 +415,32 @@ def test_a_playlist_over_http(watcher, tmp_path) -> None:
         http.shutdown()
     assert [label for label, _, _ in segments(found)] == list(LABELS)
     assert count(found, "lost") == 0, "its length is known: it has ended"
+
+
+class Nothing:
+    """A connection that works and brings no frame."""
+
+    frame_rate, stated_seconds, broke_off = Fraction(25), None, None
+
+    def close(self) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[PlayedFrame]:
+        return iter(())
+
+
+def test_a_sender_that_answers_and_sends_nothing_is_asked_less_and_less(monkeypatch) -> None:
+    pauses: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        pauses.append(seconds)
+        return len(pauses) == 7
+
+    monkeypatch.setattr(LivePlayer, "_connect", lambda self: Nothing())
+    player = LivePlayer("http://127.0.0.1:9/x", wait=wait)
+    player.connect()
+    assert {item.kind for item in player} == {"lost", "gap"}
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
 
 
 def test_the_time_of_a_sender_that_stands_still_counts(monkeypatch) -> None:

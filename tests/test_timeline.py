@@ -657,6 +657,13 @@ def test_the_command_writes_what_is_asked_for_and_calibrates_from_it(tmp_path, c
     assert run([*gate[:-4], "--window", "1s", "--stride", "1s", *stored]) == 2
     assert "--window 2s" in capsys.readouterr().err
     capsys.readouterr()
+    for labels, background, words in (
+        ([], None, "without a background"),
+        (5, first["background"], "is no timeline"),
+    ):
+        (tmp_path / "bad.json").write_text(json.dumps({**first, "labels": labels, "background": background}))
+        assert run([*gate, "--background", str(tmp_path / "bad.json")]) == 2
+        assert words in capsys.readouterr().err
     both = ["--background", "self", "--background", str(tmp_path / "quiet.mp4")]
     assert run([*gate, *both]) == 2
     assert "or self" in capsys.readouterr().err

@@ -78,12 +78,14 @@ class Background:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: dict[str, Any] | None) -> Self:
         """The inverse of `to_dict`.
 
         Raises:
-            InputError: the values are none of a background.
+            InputError: the values are none of a background, or there are none.
         """
+        if values is None:
+            raise InputError("it was made without a background")
         try:
             made = cls(
                 ceilings=np.array(values["ceilings"], dtype=np.float64),

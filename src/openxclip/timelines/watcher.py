@@ -210,20 +210,21 @@ class Watcher:
         """The background of a timeline that was written as .json."""
         try:
             values = json.loads(path.read_bytes())
-            labels, model, background = values["labels"], values["model"], values["background"]
+            labels, model = tuple(values["labels"]), values["model"]
+            background = Background.from_dict(values["background"])
             window_seconds = float(values["window_seconds"])
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, InputError) as error:
             raise InputError(
                 f"{path} is no timeline with a background ({type(error).__name__}: {error}); make one with "
                 "--background FOOTAGE --output FOLDER --formats json"
             ) from error
-        if (tuple(labels), model) != (self.labels, self.model):
+        if (labels, model) != (self.labels, self.model):
             raise InputError(f"{path} was calibrated with other labels, or with {model}; calibrate anew")
         if not math.isclose(window_seconds, self.options.window_seconds, abs_tol=1e-3):
             raise InputError(
                 f"{path} was calibrated with --window {window_seconds:g}s; give the same, or calibrate anew"
             )
-        return Background.from_dict(background)
+        return background
 
     def calibrate(
         self, videos: Sequence[VideoSource | Playable], on_seconds: OnSeconds = ignore_seconds

@@ -106,6 +106,7 @@ class LivePlayer:
         self._flowing: _Flowing | None = None
         self._offset = 0.0
         self._last_seconds = 0.0
+        self._pause = FIRST_PAUSE_SECONDS  # longer until a frame comes: a sender may answer and send nothing
         self._since = time.monotonic()
         self._leads = (-self._since, -self._since)
         """By how much frames came before the clock, at most, in the last stretch and in this one. What a demuxer or a
@@ -179,6 +180,7 @@ class LivePlayer:
             start, end = item.start_seconds + self._offset, item.end_seconds + self._offset
             return replace(item, start_seconds=start, end_seconds=end)
         self._last_seconds, now = item.seconds + self._offset, time.monotonic()
+        self._pause = FIRST_PAUSE_SECONDS
         before, lead = self._leads[1], self._last_seconds - now
         if now - self._since >= STRETCH_SECONDS:
             self._leads, self._since = (before, lead), now
@@ -192,8 +194,9 @@ class LivePlayer:
 
     def _reconnect(self, reason: str) -> Iterator[Break]:
         """Try until it works, or nobody wants to go on. The time without a connection counts."""
-        last, pause = self._last_seconds, FIRST_PAUSE_SECONDS
+        last = self._last_seconds
         while True:
+            pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE_SECONDS)
             yield Break("lost", last, last, f"{reason}; trying again in {pause:g} s")
             if self._wait(pause):
                 self._is_over = True
@@ -202,7 +205,7 @@ class LivePlayer:
             try:
                 self._connected = self._connect()
             except VideoError as error:
-                reason, pause = error.reason, min(2 * pause, LONGEST_PAUSE_SECONDS)
+                reason = error.reason
                 continue
             self._offset = max(last, max(self._leads) + time.monotonic())
             reason = f"connected again after {self._offset - last:.1f} s"
