@@ -22,15 +22,18 @@ import pytest
 
 from openxclip.checkpoints.source import ModelSource
 from openxclip.cli.main import run
+from openxclip.errors import VideoError
 from openxclip.inference.engine import Engine
 from openxclip.shapes.clip import FRAMES_PER_SECOND
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
+from openxclip.timelines import live as timelines_live
 from openxclip.timelines.live import Event, LiveWatcher
 from openxclip.timelines.options import SegmentRules, WindowOptions
 from openxclip.timelines.watcher import Watcher
 from openxclip.timelines.webhook import Webhook
 from openxclip.video import live
 from openxclip.video.live import LivePlayer, is_live
+from openxclip.video.playback import Break, PlayedFrame
 
 pytestmark = pytest.mark.on_cpu
 
@@ -298,20 +301,74 @@ def test_a_lost_connection_comes_back(watcher, monkeypatch) -> None:
     lost = [event for event in found if event.kind == "lost"]
     assert len(lost) == 2
     assert all("trying again in" in (event.reason or "") for event in lost)
+    assert not any("the file is damaged" in (event.reason or "") for event in found)
+    assert (lost[0].reason or "").startswith("it broke off (")
     assert "0.4 s" in (lost[0].reason or "")
     assert "0.8 s" in (lost[1].reason or "")
     (gap,) = [event for event in found if event.kind == "gap"]
     assert gap.end_seconds - gap.start_seconds > 1.2
     assert "connected again" in (gap.reason or "")
     windows = [event for event in found if event.kind == "window"]
+    # A window of 2 s looks at 8 frames, the first of them after 0.125 s.
     assert all(
-        event.end_seconds <= gap.start_seconds or event.start_seconds >= gap.end_seconds - 0.1
+        event.end_seconds <= gap.start_seconds or event.start_seconds >= gap.end_seconds - 0.2
         for event in windows
     )
 
 
 def events_gap(events: list[Event]) -> float:
     return next(event.end_seconds for event in events if event.kind == "gap") - 0.1
+
+
+class Lost:
+    """A stream of 7 s that is lost, and that nobody waits for."""
+
+    frame_rate, end_seconds = Fraction(25), None
+
+    def connect(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def pixels(self, frame: PlayedFrame, size: object) -> np.ndarray:
+        return np.zeros((3, 72, 72), np.uint8)
+
+    def __iter__(self) -> Iterator[PlayedFrame | Break]:
+        yield from (PlayedFrame(None, i / 25) for i in range(175))
+        yield Break("lost", 6.96, 6.96, "x")
+
+
+def test_segments_before_and_behind_a_loss_do_not_overlap(watcher) -> None:
+    long = Watcher(
+        watcher.engine,
+        LABELS[:2],
+        rules=SegmentRules(enter=0.5, leave=0.5, min_seconds=0, close_gap_seconds=0),
+    )
+    found = list(LiveWatcher(long).events(Lost(), threading.Event()))
+    windows = [(event.start_seconds, event.end_seconds) for event in found if event.kind == "window"]
+    assert windows[-1] == (4.0, pytest.approx(7.0, abs=0.1)), "the last one begins before the loss"
+    first, *others = segments(found)
+    assert first[1:] == (0.0, 7.0)
+    assert all(start >= 6.96 for _, start, _ in others)
+
+
+def test_what_nobody_takes_does_not_grow(monkeypatch) -> None:
+    monkeypatch.setattr(timelines_live, "MAX_ITEMS", 20)
+    waiting, stop = timelines_live._Waiting(), timelines_live._Either(threading.Event())
+
+    def put() -> None:
+        for i in range(100):
+            waiting.put(Break("gap", float(i), float(i), "x"), stop)
+
+    thread = threading.Thread(target=put, daemon=True)
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive()
+    assert len(waiting._items) == 20
+    taken = [waiting.take()[0].item.start_seconds for _ in range(100)]
+    assert taken == list(range(100))
+    thread.join()
 
 
 def test_time_stamps_that_jump_are_no_time(watcher, tmp_path) -> None:
@@ -360,6 +417,65 @@ def test_a_playlist_over_http(watcher, tmp_path) -> None:
     assert count(found, "lost") == 0, "its length is known: it has ended"
 
 
+class Nothing:
+    """A connection that works and brings no frame."""
+
+    frame_rate, stated_seconds, broke_off = Fraction(25), None, None
+
+    def close(self) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[PlayedFrame]:
+        return iter(())
+
+
+def test_a_sender_that_answers_and_sends_nothing_is_asked_less_and_less(monkeypatch) -> None:
+    pauses: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        pauses.append(seconds)
+        return len(pauses) == 7
+
+    monkeypatch.setattr(LivePlayer, "_connect", lambda self: Nothing())
+    player = LivePlayer("http://127.0.0.1:9/x", wait=wait)
+    player.connect()
+    assert {item.kind for item in player} == {"lost", "gap"}
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_the_time_of_a_sender_that_stands_still_counts(monkeypatch) -> None:
+    monkeypatch.setattr(live, "READ_SECONDS", 1.0)
+    monkeypatch.setattr(live, "FIRST_PAUSE_SECONDS", 0.3)
+
+    def still(sender: Sender) -> None:
+        sender.send(stream(2), seconds=4)
+        time.sleep(4)
+
+    def back(sender: Sender) -> None:
+        sender.send(stream(2))
+        time.sleep(4)
+
+    with server(still, back) as address:
+        player = LivePlayer(address)
+        player.connect()
+        before, gap = 0.0, None
+        for item in player:
+            if isinstance(item, PlayedFrame):
+                before = item.seconds
+            elif item.kind == "gap":
+                gap = item
+                break
+        player.close()
+    assert gap is not None
+    assert before == pytest.approx(4 - 1 / FRAMES_PER_SECOND, abs=0.2), (
+        "what the decoder held back comes as well"
+    )
+    assert gap.start_seconds == before
+    assert (
+        gap.end_seconds - before > 1.0
+    )  # 1.0 s without a packet, 0.3 s of pause; the last one was sent 0.1 s early
+
+
 def test_a_file_over_http_that_breaks_off_goes_on_from_there(watcher) -> None:
     data = stream(9)
     starts: list[int] = []
@@ -386,6 +502,32 @@ def test_a_file_over_http_that_breaks_off_goes_on_from_there(watcher) -> None:
     assert any(len(data) // 2 <= start < len(data) for start in starts)
     assert [label for label, _, _ in segments(found)] == [*LABELS] * 3
     assert {event.kind for event in found} == {"window", "segment", "end"}
+
+
+def test_a_file_over_http_that_breaks_off_for_good_is_an_error(watcher, monkeypatch) -> None:
+    monkeypatch.setattr(live, "LONGEST_PAUSE_SECONDS", 1.0)
+    data = stream(9)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(data) - start))
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.end_headers()
+            is_end = start > 0.9 * len(data)  # where the length is looked up
+            with suppress(OSError):
+                self.wfile.write(data[start:] if is_end else data[start : len(data) // 2])
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        player = LivePlayer(f"http://127.0.0.1:{http.server_port}/film.ts")
+        with pytest.raises(VideoError, match="it broke off"):
+            list(LiveWatcher(watcher).events(player, threading.Event()))
+        http.shutdown()
 
 
 def test_an_mp4_whose_index_stands_at_its_end_cannot_come_through_a_pipe(tmp_path) -> None:
@@ -562,6 +704,14 @@ def test_an_alert_is_posted_to_the_address_alone(caplog) -> None:
     assert "/moved did not take an alert" in caplog.text
 
 
+def test_a_host_that_cannot_be_does_not_end_the_thread(caplog) -> None:
+    webhook = Webhook(f"http://{'x' * 70}.example/alerts")
+    for _ in range(2):
+        webhook.post({"label": "falling"})
+    webhook.close()
+    assert caplog.text.count("did not take an alert") == 2
+
+
 def test_alerts_are_given_once_until_the_label_is_gone(watcher, tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
     feed(tmp_path / "pipe", stream(5))
@@ -581,13 +731,22 @@ def test_alerts_are_given_once_until_the_label_is_gone(watcher, tmp_path) -> Non
         (["-", "--alert", "surfing=x"], "falling=0.8"),
         (["-", "--webhook", "http://x/y"], "--alert"),
         (["-", "other.mp4"], "alone"),
+        (["-", "--alert", "surfing=0.8", "--webhook", "ftp://x/y"], "such as https://"),
+        (["-", "--alert", "surfing=0.8", "--webhook", "http://[::1"], "such as https://"),
+        (["-", "--alert", "surfing=0.8", "--webhook", "http://x:port/"], "such as https://"),
+        (["-", "--alert", "surfing=0.8", "--webhook", "http://x/\u00fc"], "escaped"),
+        (["-", "--alert", "surfing=0.8", "--webhook", "http://me:secret@x/"], "not supported"),
         (["gopher://x/y"], "gopher is no kind of stream"),
+        (["file:///x/y.mp4"], "by its path alone"),
         (["-", "--alert", "flying=0.8"], "none of the labels"),
         (["-", "--alert", "surfing=80"], "between 0 and 1"),
         (["-", "--background", "self"], "footage"),
         (["-", "--window", "x"], "--window"),
         (["a.mp4", "--output", "o", "--formats", "gif"], "gif"),
+        (["a.mp4", "--output", "o", "--formats", ","], "names none"),
+        (["a.mp4", "--formats", "png"], "--output FOLDER"),
         (["-", "--output", "o"], "for files"),
+        (["-", "--formats", "png"], "for files"),
         (["-", "--shots"], "for files"),
         (["a.mp4", "--threshold", "0.9", "--leave", "0.8"], "--threshold"),
         (["a.mp4", "--output", "/proc/none"], "/proc/none"),
@@ -597,11 +756,18 @@ def test_alerts_are_given_once_until_the_label_is_gone(watcher, tmp_path) -> Non
 )
 def test_wrong_use_is_one_line(arguments, words, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    labels = ["--labels", "surfing, dancing", "--model", "openxclip-tiny"]
+    labels = ["--labels", "surfing, dancing", "--model", "nowhere/no-model"]  # nothing is loaded before
     assert run(["timeline", *arguments, *labels]) == 2
     error = capsys.readouterr().err
     assert words in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_closed_standard_input_is_named_once(watcher, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(VideoError) as caught:
+        list(LiveWatcher(watcher).events(LivePlayer("-"), threading.Event()))
+    assert caught.value.reason.startswith("standard input is closed")
 
 
 def test_a_stream_that_does_not_answer_is_one_line(capsys) -> None:

@@ -3,9 +3,10 @@
 import io
 import json
 import re
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import av
@@ -30,7 +31,7 @@ from openxclip.timelines.background import Background
 from openxclip.timelines.options import SegmentRules, WindowOptions
 from openxclip.timelines.segments import Segment, Segmenter, suppressed
 from openxclip.timelines.watcher import Watcher, cells
-from openxclip.timelines.windows import Span, Window, WindowCollector, WindowPlan
+from openxclip.timelines.windows import Span, Unseen, Window, WindowCollector, WindowPlan
 from openxclip.video.playback import Break, PlayedFrame, Player
 
 pytestmark = pytest.mark.on_cpu
@@ -215,6 +216,21 @@ def test_a_gap_leaves_windows_unseen_and_the_others_whole(engine) -> None:
     assert gap in found
 
 
+@pytest.mark.parametrize("is_shown", [False, True])
+def test_a_hole_of_days_takes_no_memory(is_shown, engine) -> None:
+    days = 3 * 86400.0
+    hole = [] if is_shown else [Break("gap", 1.0, days, "x")]
+    playing = Playing([i / 10 for i in range(10)] + hole + [days], None)
+    plan = WindowPlan(window_seconds=2, stride_seconds=1, num_frames=4)
+    windows = WindowCollector(playing, plan, engine.preprocess).windows(playing)
+    tracemalloc.start()
+    found = [type(item) for item in islice(windows, 200)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert set(found) == {Window if is_shown else Unseen}
+    assert peak < (8 << 20)
+
+
 @pytest.mark.parametrize(
     ("length", "end", "expected"),
     [
@@ -269,6 +285,13 @@ def test_nothing_in_the_footage_is_a_label() -> None:
     event[7] = background.ceilings[7] + max(0, background.strength) + 5
     assert background.probabilities(event[None])[7] > 0.9
     assert Background.from_dict(json.loads(json.dumps(background.to_dict()))).strength == background.strength
+
+
+def test_a_single_label_is_nothing_in_its_own_footage() -> None:
+    logits = np.random.default_rng(0).normal(size=(500, 1)) * 3
+    background = Background.of_footage(logits)
+    scores = np.stack([background.probabilities(row[None]) for row in logits]).astype(np.float32)
+    assert 0.49 < scores.max() < SegmentRules().enter
 
 
 def test_a_mostly_quiet_video_is_its_own_background() -> None:
@@ -372,6 +395,16 @@ def test_better_labels_suppress_others() -> None:
     assert suppressed([inside, later, best], 0.5) == [best, later]
     assert suppressed([inside, later, best], None) == [best, inside, later]
     assert inside.overlap(best) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("num_frames", [1, 30])
+def test_a_video_shorter_than_any_segment_is_labelled_as_a_whole(num_frames, tmp_path, engine) -> None:
+    cut_out(tmp_path / "short.mp4", 0, num_frames, frames_of(num_frames), 25)
+    found = Watcher(engine, EXAMPLE_LABELS[:2], rules=SegmentRules(min_seconds=2)).watch(
+        tmp_path / "short.mp4"
+    )
+    (segment,) = found.segments
+    assert (segment.start_seconds, segment.end_seconds) == (0.0, found.duration_seconds)
 
 
 def test_cells_end_at_cuts() -> None:
@@ -612,10 +645,25 @@ def test_the_command_writes_what_is_asked_for_and_calibrates_from_it(tmp_path, c
     again = json.loads(capsys.readouterr().out)
     assert again["background"] == first["background"]
     assert again["windows"] == first["windows"]
+    single = [*gate[:2], "--labels", usual_labels()[0], *common[2:], "--json"]
+    assert run(single) == 2
+    assert "single label" in capsys.readouterr().err
+    assert run([*single, "--background", str(tmp_path / "quiet.mp4")]) == 0
+    assert all(window["none"] > 0 for window in json.loads(capsys.readouterr().out)["windows"])
     other = [*gate[:2], "--labels", "a, b", *common[2:]]
     assert run([*other, "--background", str(tmp_path / "out" / "gate.timeline.json")]) == 2
     assert "other labels" in capsys.readouterr().err
+    stored = ["--background", str(tmp_path / "out" / "gate.timeline.json")]
+    assert run([*gate[:-4], "--window", "1s", "--stride", "1s", *stored]) == 2
+    assert "--window 2s" in capsys.readouterr().err
     capsys.readouterr()
+    for labels, background, words in (
+        ([], None, "without a background"),
+        (5, first["background"], "is no timeline"),
+    ):
+        (tmp_path / "bad.json").write_text(json.dumps({**first, "labels": labels, "background": background}))
+        assert run([*gate, "--background", str(tmp_path / "bad.json")]) == 2
+        assert words in capsys.readouterr().err
     both = ["--background", "self", "--background", str(tmp_path / "quiet.mp4")]
     assert run([*gate, *both]) == 2
     assert "or self" in capsys.readouterr().err
@@ -669,8 +717,29 @@ def test_evaluation_on_rendered_hours(capsys) -> None:
     out = capsys.readouterr().out
     assert re.search(r"^0\.5 +\d", out, re.MULTILINE)
     assert "per hour" in out
-    assert run(["evaluate", "timeline", *arguments[:4], "--hours", "0"]) == 2
-    assert "--hours" in capsys.readouterr().err
+    for hours in ("0", "0.0001", "inf"):
+        assert run(["evaluate", "timeline", *arguments[:4], "--hours", hours]) == 2
+        assert "--hours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "words"),
+    [
+        ("moving-shapes", ["--background", "self"], "--background is for annotated files"),
+        ("moving-shapes", ["--subset", "val"], "--subset is for annotated files"),
+        ("truth.csv", ["--hours", "2"], "--hours is for --data moving-shapes"),
+        ("truth.csv", ["--only-events"], "--only-events is for --data moving-shapes"),
+        ("truth.csv", [], "only 'falling' is annotated"),
+    ],
+)
+def test_options_of_an_evaluation_that_mean_nothing(
+    data, options, words, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("truth.csv").write_text("video,label,start_seconds,end_seconds\ngate,falling,0,1\n")
+    Path("gate.mp4").touch()
+    assert run(["evaluate", "timeline", "--model", "nowhere/no-model", "--data", data, *options]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_from_python(tmp_path) -> None:

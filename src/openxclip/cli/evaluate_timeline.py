@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,6 +79,7 @@ def timeline(
     options.rules.check()
     from openxclip.evaluation.timeline import annotated_cases, shapes_cases
 
+    _check_world(options)
     if options.data == WORLD:
         cases = shapes_cases(options.hours, options.seed, only_events=options.only_events)
     else:
@@ -96,20 +97,39 @@ def timeline(
     return int(bool(evaluation.unreadable))
 
 
+def _check_world(options: TimelineProtocolOptions) -> None:
+    """Refuse options that would be passed over."""
+    from openxclip.errors import InputError
+
+    given = {"--videos": options.videos, "--subset": options.subset, "--background": options.background}
+    if options.data == WORLD and (names := [name for name, value in given.items() if value]):
+        raise InputError(f"{names[0]} is for annotated files; {WORLD} brings its own videos and footage")
+    usual = {field.name: field.default for field in fields(options)}
+    names = [name for name in ("hours", "only_events", "seed") if getattr(options, name) != usual[name]]
+    if options.data != WORLD and names:
+        raise InputError(f"--{names[0].replace('_', '-')} is for --data {WORLD}; leave it out")
+
+
 def _watcher(options: TimelineProtocolOptions, cases: "Sequence[Case]") -> "Watcher":
+    from openxclip.errors import InputError
     from openxclip.inference.engine import Engine
     from openxclip.progress import progress_bar
     from openxclip.shapes.long import usual_labels
     from openxclip.text.labels import parse_labels
     from openxclip.timelines.watcher import Watcher
 
+    has_background = options.data == WORLD or bool(options.background)
     if options.labels is not None:
-        labels = parse_labels(options.labels)
+        labels = parse_labels(options.labels, takes_one=has_background)
         _check_labels(labels, cases)
     elif options.data == WORLD:
         labels = list(usual_labels())
     else:
         labels = list(dict.fromkeys(event.label for case in cases for event in case.truth.events))
+        if len(labels) == 1 and not has_background:
+            raise InputError(
+                f"only {labels[0]!r} is annotated, with nothing to tell it from; give --background footage, or --labels"
+            )
     watcher = Watcher(
         Engine.load(options.load.source(options.model), options.inference),
         options.prompts.texts(tuple(labels)),

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from openxclip.timelines.watcher import Watcher
 
 
+FORMATS = "json,html"  # that are written if none are named
+
+
 @dataclass(frozen=True, kw_only=True)
 class LiveOptions:
     """Options for a stream."""
@@ -66,7 +69,7 @@ class TimelineOptions:
     output: Annotated[Path | None, tyro.conf.arg(help="folder to write results into")] = None
     formats: Annotated[
         str, tyro.conf.arg(help="what to write there: some of json, csv, vtt, srt, html, png")
-    ] = "json,html"
+    ] = FORMATS
     print_json: Json = False
     windows: WindowOptions = field(default_factory=WindowOptions)
     rules: SegmentRules = field(default_factory=SegmentRules)
@@ -95,20 +98,28 @@ def timeline(options: Annotated[TimelineOptions, tyro.conf.OmitArgPrefixes, tyro
     streams = [video for video in options.videos if is_live(video)]
     if streams and len(options.videos) > 1:
         raise InputError(f"{streams[0]} is a stream; give it alone, each stream a command of its own")
-    if streams and (options.output is not None or options.windows.shots or rules.suppress is not None):
+    if streams and _is_for_files(options):
         raise InputError(
-            "--output, --shots and --suppress are for files; of a stream keep the lines of stdout"
+            "--output, --formats, --shots and --suppress are for files; of a stream keep the lines of stdout"
         )
     if not streams and (alerts or options.live.webhook):
         raise InputError("--alert and --webhook are for streams; of files read the segments")
     formats = _formats(options)
     if options.inference.runtime.compile:
         keep_compiled_code()
-    texts = options.prompts.texts(tuple(parse_labels(options.labels)))
+    texts = options.prompts.texts(tuple(parse_labels(options.labels, takes_one=bool(options.background))))
+    if streams:
+        _check_stream(streams[0], alerts, texts, options)
     watcher = _watcher(options, rules, texts)
     if streams:
         return _watch_stream(watcher, streams[0], alerts, options)
     return _watch_files(watcher, formats, options)
+
+
+def _is_for_files(options: TimelineOptions) -> bool:
+    """Whether options were given that no stream can take."""
+    has_output = options.output is not None or options.formats != FORMATS
+    return has_output or options.windows.shots or options.rules.suppress is not None
 
 
 def _rules(options: TimelineOptions) -> SegmentRules:
@@ -144,12 +155,18 @@ def _alerts(options: LiveOptions) -> dict[str, float]:
 
 
 def _formats(options: TimelineOptions) -> tuple[str, ...]:
-    formats = tuple(name.strip() for name in options.formats.split(",") if name.strip())
-    if options.output is not None:
-        from openxclip.reports.timeline import check_formats
+    from openxclip.errors import InputError
+    from openxclip.reports.timeline import check_formats
 
-        check_formats(formats)
-        _make(options.output)
+    formats = tuple(name.strip() for name in options.formats.split(",") if name.strip())
+    if options.output is None:
+        if options.formats != FORMATS:
+            raise InputError("--formats says what --output writes; give --output FOLDER too")
+        return ()
+    if not formats:
+        raise InputError("--formats names none; write some, such as --formats json,html")
+    check_formats(formats)
+    _make(options.output)
     return formats
 
 
@@ -266,6 +283,20 @@ def _time(seconds: float) -> str:
 
 
 # --- streams ------------------------------------------------------------------------------------------------------
+
+
+def _check_stream(
+    source: str, alerts: dict[str, float], texts: "LabelTexts", options: TimelineOptions
+) -> None:
+    """Refuse what is wrong before a model is loaded and a background is calibrated."""
+    from openxclip.timelines.live import check_live
+    from openxclip.timelines.webhook import check_address
+    from openxclip.video.live import check_kind
+
+    check_kind(source)
+    check_live(alerts, texts.labels, is_own_background="self" in options.background)
+    if options.live.webhook is not None:
+        check_address(options.live.webhook)
 
 
 def _watch_stream(watcher: "Watcher", source: str, alerts: dict[str, float], options: TimelineOptions) -> int:

@@ -1,5 +1,6 @@
 """Timelines of annotated videos: watch each, and compare the segments with what is true."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from openxclip.steps import finished
 from openxclip.timelines.timeline import Timeline
 from openxclip.timelines.watcher import OnSeconds, Playable, Watcher, ignore_seconds
 
+LEAST_SECONDS = 60.0  # of the rendered world
 CAMERA_SECONDS = 3600.0  # of the rendered world: each camera looks at a stage of its own
 FOOTAGE_SECONDS = 1200.0  # of the rendered world: quiet footage of each camera
 
@@ -61,11 +63,11 @@ def shapes_cases(hours: float, seed: int, *, only_events: bool = False) -> list[
         seed: which cameras.
         only_events: nothing but events on a quiet stage: none overlap, and nothing passes by that is no label.
     """
-    if not hours > 0:
-        raise InputError(f"--hours must be greater than 0, got {hours:g}")
+    if not LEAST_SECONDS <= hours * 3600 < math.inf:
+        raise InputError(f"--hours must be {LEAST_SECONDS / 3600:g} (a minute) or more, got {hours:g}")
     cases: list[Case] = []
     left = hours * 3600
-    while left > 1:
+    while left >= 1:
         seconds = min(left, CAMERA_SECONDS)
         video = LongVideo(
             key=f"{seed}-{len(cases) + 1}",

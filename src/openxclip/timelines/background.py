@@ -23,6 +23,7 @@ from openxclip.errors import InputError
 
 SPREADS = 4.0  # of a background that is quiet for the most part, up to its most
 LEAST_SPREAD = 0.25  # in logits: still pictures have none
+MARGIN = 1e-4  # in logits: a single label would reach one half in its own footage, and so the usual --enter
 MAD_TO_SIGMA = 1.4826  # median distance from the median -> standard deviation, for a normal distribution
 
 
@@ -46,7 +47,7 @@ class Background:
         _check_any(logits)
         logits = logits.astype(np.float64)
         ceilings = _half_way(logits.max(axis=0))
-        strength = float(_log_sum_exp(logits - ceilings).max())
+        strength = float(_log_sum_exp(logits - ceilings).max()) + MARGIN
         return cls(ceilings=ceilings, strength=strength, num_windows=len(logits))
 
     @classmethod
@@ -77,12 +78,14 @@ class Background:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: dict[str, Any] | None) -> Self:
         """The inverse of `to_dict`.
 
         Raises:
-            InputError: the values are none of a background.
+            InputError: the values are none of a background, or there are none.
         """
+        if values is None:
+            raise InputError("it was made without a background")
         try:
             made = cls(
                 ceilings=np.array(values["ceilings"], dtype=np.float64),

@@ -10,7 +10,7 @@ Shapes: V views, K labels.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,7 @@ from openxclip.video.playback import Break
 from openxclip.wording import shortened
 
 MAX_WAITING = 2  # windows: one that is next, and the latest
+MAX_ITEMS = 1000  # windows, breaks and windows that were not seen: nobody takes them while stdout is blocked
 POLL_SECONDS = 0.1
 
 
@@ -80,7 +81,7 @@ class _Waiting:
     def put(self, item: Window | Unseen | Break, stop: "_Either") -> None:
         """Add an item. If too many windows wait, this waits as long as it is early; then the oldest one has to go."""
         with self._changed:
-            while len(self._windows()) >= MAX_WAITING and self._is_early(item) and not stop.is_set():
+            while self._is_full(item) and not stop.is_set():
                 self._changed.wait(POLL_SECONDS)
             self._items.append(_Arrived(item, time.time()))
             windows = self._windows()
@@ -88,6 +89,10 @@ class _Waiting:
                 self._items.remove(windows[0])
                 self._num_dropped += 1
             self._changed.notify_all()
+
+    def _is_full(self, item: Window | Unseen | Break) -> bool:
+        is_held_up = len(self._windows()) >= MAX_WAITING and self._is_early(item)
+        return is_held_up or len(self._items) >= MAX_ITEMS
 
     def _windows(self) -> list[_Arrived]:
         return [arrived for arrived in self._items if isinstance(arrived.item, Window)]
@@ -134,6 +139,21 @@ class _Either:
         return self._own.is_set() or self._other.is_set()
 
 
+def check_live(alerts: Mapping[str, float], labels: Sequence[str], *, is_own_background: bool) -> None:
+    """Refuse what no stream can be watched with, before a model is loaded.
+
+    Raises:
+        InputError: an alert for something that is no label, a score that is none, or a stream as its own background.
+    """
+    if is_own_background:
+        raise InputError("a stream cannot be its own background; give --background footage of it")
+    for label, score in alerts.items():
+        if label not in labels:
+            raise InputError(f"--alert {label}: this is none of the labels, {shortened(labels)}")
+        if not 0 < score <= 1:
+            raise InputError(f"--alert {label}={score:g}: a score lies between 0 and 1")
+
+
 class LiveWatcher:
     """A watcher at a stream. Iterate over `events` once."""
 
@@ -147,17 +167,13 @@ class LiveWatcher:
             top_k: labels of a window's event.
 
         Raises:
-            InputError: an alert for something that is no label, or a score that is none.
+            InputError: see `check_live`.
         """
-        if watcher.is_own_background:
-            raise InputError("a stream cannot be its own background; give --background footage of it")
         self._watcher, self._alerts, self._top_k = watcher, dict(alerts or {}), top_k
-        if unknown := [label for label in self._alerts if label not in watcher.labels]:
-            raise InputError(f"--alert {unknown[0]}: this is none of the labels, {shortened(watcher.labels)}")
-        if wrong := [label for label, score in self._alerts.items() if not 0 < score <= 1]:
-            raise InputError(f"--alert {wrong[0]}={self._alerts[wrong[0]]:g}: a score lies between 0 and 1")
+        check_live(self._alerts, watcher.labels, is_own_background=watcher.is_own_background)
         self._is_on = dict.fromkeys(self._alerts, False)
         self._middle: float | None = None
+        self._cut_seconds = 0.0  # where the connection was lost last
         self._end = 0.0
 
     def events(self, player: LivePlayer, stop: threading.Event) -> Iterator[Event]:
@@ -227,7 +243,7 @@ class LiveWatcher:
         item, wall = arrived.item, arrived.wall
         if isinstance(item, Break):
             if item.kind == "lost":  # nothing more may come for long
-                self._middle = None
+                self._middle, self._cut_seconds = None, item.start_seconds
                 yield from (self._of_segment(segment, wall) for segment in segmenter.cut(item.start_seconds))
             yield Event(
                 kind=item.kind,
@@ -251,10 +267,11 @@ class LiveWatcher:
         return watcher.probabilities(logits, watcher.background)
 
     def _cell_start(self, window: Window | Unseen) -> float:
-        """What lies nearest to the middle of a window goes by it."""
+        """What lies nearest to the middle of a window goes by it, but nothing before a lost connection."""
         middle = (window.start_seconds + window.end_seconds) / 2
         before, self._middle = self._middle, middle
-        return window.start_seconds if before is None else (before + middle) / 2
+        start = window.start_seconds if before is None else (before + middle) / 2
+        return max(start, self._cut_seconds)
 
     def _of_window(self, window: Window | Unseen, scores: np.ndarray, wall: float) -> Event:
         best = np.argsort(-scores, kind="stable")[: self._top_k]

@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
@@ -210,15 +210,21 @@ class Watcher:
         """The background of a timeline that was written as .json."""
         try:
             values = json.loads(path.read_bytes())
-            labels, model, background = values["labels"], values["model"], values["background"]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            labels, model = tuple(values["labels"]), values["model"]
+            background = Background.from_dict(values["background"])
+            window_seconds = float(values["window_seconds"])
+        except (OSError, ValueError, TypeError, KeyError, InputError) as error:
             raise InputError(
                 f"{path} is no timeline with a background ({type(error).__name__}: {error}); make one with "
                 "--background FOOTAGE --output FOLDER --formats json"
             ) from error
-        if (tuple(labels), model) != (self.labels, self.model):
+        if (labels, model) != (self.labels, self.model):
             raise InputError(f"{path} was calibrated with other labels, or with {model}; calibrate anew")
-        return Background.from_dict(background)
+        if not math.isclose(window_seconds, self.options.window_seconds, abs_tol=1e-3):
+            raise InputError(
+                f"{path} was calibrated with --window {window_seconds:g}s; give the same, or calibrate anew"
+            )
+        return background
 
     def calibrate(
         self, videos: Sequence[VideoSource | Playable], on_seconds: OnSeconds = ignore_seconds
@@ -303,7 +309,9 @@ class Watcher:
         return scores
 
     def _segments(self, seen: _Seen, scores: np.ndarray) -> list[Segment]:
-        segmenter = Segmenter(self.labels, self.rules)
+        # Of a video that is shorter than every segment has to be, all of it is long enough.
+        shortest = min(self.rules.min_seconds, seen.duration_seconds)
+        segmenter = Segmenter(self.labels, replace(self.rules, min_seconds=shortest))
         found: list[Segment] = []
         for cell in cells(seen.spans, seen.cuts_seconds):
             if cell.is_cut:

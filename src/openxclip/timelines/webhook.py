@@ -25,6 +25,27 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """An answer that names another address is an error."""
 
 
+def check_address(address: str) -> None:
+    """Refuse what nothing can be posted to.
+
+    Raises:
+        InputError: it is no http or https address, or has signs in it that an address must escape.
+    """
+    try:
+        parts = urlsplit(address)
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        raise InputError(f"--webhook {address}: it must be an address such as https://example.org/alerts")
+    if not address.isascii() or not address.isprintable() or " " in address:
+        raise InputError(f"--webhook {address!r}: write spaces and letters beyond ASCII escaped, as %20")
+    if parts.username is not None:
+        raise InputError(
+            "--webhook: an address with a user and a password in it is not supported; leave them out"
+        )
+
+
 class Webhook:
     """An address and a thread that posts to it, so that the stream need not wait."""
 
@@ -33,8 +54,7 @@ class Webhook:
         Raises:
             InputError: it is no http or https address.
         """
-        if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
-            raise InputError(f"--webhook {address}: it must be an address such as https://example.org/alerts")
+        check_address(address)
         self._address = address
         self._opener = urllib.request.build_opener(_NoRedirects)
         self._waiting: queue.Queue[Mapping[str, Any] | None] = queue.Queue(MAX_WAITING)
@@ -66,5 +86,5 @@ class Webhook:
             try:
                 with self._opener.open(request, timeout=TIMEOUT_SECONDS):
                     pass
-            except (OSError, HTTPException) as error:
+            except (OSError, HTTPException, ValueError) as error:  # ValueError: a host name that cannot be
                 logger.warning("%s did not take an alert: %s", self._address, error)

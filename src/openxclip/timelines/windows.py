@@ -22,7 +22,9 @@ from openxclip.video.convert import FrameSize
 from openxclip.video.playback import Break, PlayedFrame
 from openxclip.video.transforms import Preprocessor
 
-MANY_TICKS = 1000  # a frame that is on screen for longer is taken to be looked at
+MANY_TICKS = (
+    1000  # a frame on screen for longer is taken to be looked at; a long time is gone through in such steps
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,7 @@ class WindowCollector:
     def _is_looked_at(self, tick: int) -> bool:
         """Whether a window that begins up to this tick looks at it."""
         step, size = self._step_and_size()
+        self._num_planned = max(self._num_planned, math.floor((tick - MANY_TICKS - size) / step))
         while round(self._num_planned * step) <= tick:
             self._looked_at |= set(self._window(self._num_planned).ticks)
             self._num_planned += 1
@@ -141,25 +144,33 @@ class WindowCollector:
 
     def _advance(self, seconds: float) -> Iterator[Window | Unseen]:
         """The frame that is shown stays on screen up to now."""
-        last = self._tick_before(seconds)
-        if self._shown is None or last <= self._done:
+        if self._shown is None:
             return
-        self._open_up_to(last)
-        wanted = {tick for window in self._open for tick in window.ticks if self._done < tick <= last}
-        if wanted:
-            crops = self._crops_of(self._shown)
-            self._crops.update(dict.fromkeys(wanted, crops))
-        self._done = last
-        yield from self._complete()
+        crops: np.ndarray | None = None
+        for last in self._ticks_up_to(seconds):
+            self._open_up_to(last)
+            wanted = {tick for window in self._open for tick in window.ticks if self._done < tick <= last}
+            if wanted:
+                crops = self._crops_of(self._shown) if crops is None else crops
+                self._crops.update(dict.fromkeys(wanted, crops))
+            self._done = last
+            yield from self._complete()
 
     def _pass_over(self, seconds: float) -> Iterator[Window | Unseen]:
         """Nothing is on screen up to now."""
+        for last in self._ticks_up_to(seconds):
+            self._open_up_to(last)
+            for window in self._open:
+                window.num_missing += sum(self._done < tick <= last for tick in window.ticks)
+            self._done = last
+            yield from self._complete()
+
+    def _ticks_up_to(self, seconds: float) -> Iterator[int]:
+        """The last tick before now, and some on the way to it: windows of days without a frame do not fit in memory."""
         last = self._tick_before(seconds)
-        self._open_up_to(last)
-        for window in self._open:
-            window.num_missing += sum(self._done < tick <= last for tick in window.ticks)
-        self._done = max(self._done, last)
-        yield from self._complete()
+        yield from range(self._done + MANY_TICKS, last, MANY_TICKS)
+        if last > self._done:
+            yield last
 
     def _finish(self, shown: PlayedFrame) -> Iterator[Window | Unseen]:
         """The last frame stays on screen up to the end, or, if that is not known, in windows mostly seen by then."""

@@ -24,6 +24,7 @@ from openxclip.video.source import VideoLimits
 OPEN_SECONDS = 15.0
 READ_SECONDS = 10.0  # without a packet; then the connection counts as lost
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0  # before another try to connect; doubled each time
+STRETCH_SECONDS = 0.5  # of frames that tell the time: longer than what is held back takes to come
 PROBE_SECONDS = 2.0  # of the stream that FFmpeg looks at before the first frame
 
 INDEX_BEHIND = (
@@ -59,6 +60,18 @@ def is_live(source: str) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
+def check_kind(source: str) -> None:
+    """Refuse an address of an unknown kind.
+
+    Raises:
+        InputError: it has another scheme than those of `PROTOCOLS`.
+    """
+    scheme = source.partition("://")[0].lower()
+    if "://" in source and scheme not in PROTOCOLS:
+        hint = "; name a file by its path alone" if scheme == "file" else ""
+        raise InputError(f"{source}: {scheme} is no kind of stream; known are {', '.join(PROTOCOLS)}{hint}")
+
+
 def _sleep(seconds: float) -> bool:
     time.sleep(seconds)
     return False
@@ -85,16 +98,19 @@ class LivePlayer:
         Raises:
             InputError: an address of a kind that is not known.
         """
-        scheme = source.partition("://")[0].lower()
-        if "://" in source and scheme not in PROTOCOLS:
-            raise InputError(f"{source}: {scheme} is no kind of stream; known are {', '.join(PROTOCOLS)}")
+        check_kind(source)
         self.name = source
         self._is_pipe = _is_pipe(source)
         self._limits, self._num_threads, self._wait = limits, num_threads, wait
         self._connected: Player | None = None
         self._flowing: _Flowing | None = None
         self._offset = 0.0
-        self._last_seconds, self._last_at = 0.0, time.monotonic()
+        self._last_seconds = 0.0
+        self._pause = FIRST_PAUSE_SECONDS  # longer until a frame comes: a sender may answer and send nothing
+        self._since = time.monotonic()
+        self._leads = (-self._since, -self._since)
+        """By how much frames came before the clock, at most, in the last stretch and in this one. What a demuxer or a
+        decoder holds back comes late, when the connection counts as lost: frames before tell what time it is then."""
 
     @property
     def end_seconds(self) -> float | None:
@@ -108,7 +124,8 @@ class LivePlayer:
             VideoError: nothing answers, or it sends no video.
         """
         self._connected = self._connect()
-        self._last_at = time.monotonic()
+        self._since = time.monotonic()
+        self._leads = (-self._since, -self._since)
 
     @property
     def frame_rate(self) -> Fraction:
@@ -133,7 +150,7 @@ class LivePlayer:
         """Frames, and between them what is missing; of a lost connection a break at once and one when it is back.
 
         Raises:
-            VideoError: a pipe broke off before its first frame.
+            VideoError: a pipe or a file broke off, or has no frame that can be decoded.
         """
         while True:
             reason = "the sender ended it"
@@ -146,9 +163,12 @@ class LivePlayer:
                     raise VideoError(self.name, INDEX_BEHIND) from error
                 if not self._may_come_again():
                     raise
+            broke_off = self._player.broke_off
             if not self._may_come_again():
+                if broke_off is not None:
+                    raise VideoError(self.name, f"it broke off ({broke_off})")
                 return
-            yield from self._reconnect(reason)
+            yield from self._reconnect(reason if broke_off is None else f"it broke off ({broke_off})")
             if self._is_over:
                 return
 
@@ -159,7 +179,13 @@ class LivePlayer:
         if isinstance(item, Break):
             start, end = item.start_seconds + self._offset, item.end_seconds + self._offset
             return replace(item, start_seconds=start, end_seconds=end)
-        self._last_seconds, self._last_at = item.seconds + self._offset, time.monotonic()
+        self._last_seconds, now = item.seconds + self._offset, time.monotonic()
+        self._pause = FIRST_PAUSE_SECONDS
+        before, lead = self._leads[1], self._last_seconds - now
+        if now - self._since >= STRETCH_SECONDS:
+            self._leads, self._since = (before, lead), now
+        else:
+            self._leads = (self._leads[0], max(before, lead))
         return replace(item, seconds=self._last_seconds)
 
     def _may_come_again(self) -> bool:
@@ -168,8 +194,9 @@ class LivePlayer:
 
     def _reconnect(self, reason: str) -> Iterator[Break]:
         """Try until it works, or nobody wants to go on. The time without a connection counts."""
-        last, pause = self._last_seconds, FIRST_PAUSE_SECONDS
+        last = self._last_seconds
         while True:
+            pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE_SECONDS)
             yield Break("lost", last, last, f"{reason}; trying again in {pause:g} s")
             if self._wait(pause):
                 self._is_over = True
@@ -178,11 +205,11 @@ class LivePlayer:
             try:
                 self._connected = self._connect()
             except VideoError as error:
-                reason, pause = error.reason, min(2 * pause, LONGEST_PAUSE_SECONDS)
+                reason = error.reason
                 continue
-            gap = time.monotonic() - self._last_at
-            self._offset = last + gap
-            yield Break("gap", last, self._offset, f"connected again after {gap:.1f} s")
+            self._offset = max(last, max(self._leads) + time.monotonic())
+            reason = f"connected again after {self._offset - last:.1f} s"
+            yield Break("gap", last, self._offset, reason)
             return
 
     def _has_index_behind(self) -> bool:
@@ -191,6 +218,8 @@ class LivePlayer:
     def _connect(self) -> Player:
         try:
             container, file = _open(self.name, is_pipe=self._is_pipe)
+        except VideoError:
+            raise
         except av.InvalidDataError as error:
             raise VideoError(self.name, f"what it sends is no video ({error.strerror})") from error
         except (av.FFmpegError, OSError) as error:

@@ -162,6 +162,8 @@ class Player:
         self._waits_for_key = False
         self._began_at: int | None = None  # time stamp of the key frame that decoding began at
         self._may_lead = False
+        self.broke_off: str | None = None
+        """Why a live stream ended, where its sender did not end it."""
         self._most_skipped = round(RECOVERY_SECONDS * self.frame_rate)
 
     def _stated_seconds(self) -> float | None:
@@ -215,7 +217,7 @@ class Player:
         """Frames, and between them what cannot be shown.
 
         Raises:
-            VideoError: a live stream broke off; or not one frame can be decoded.
+            VideoError: not one frame can be decoded.
         """
         recovery: _Recovery | None = None
         ahead: _Damage | None = None  # of a packet whose frame is yet to come
@@ -372,6 +374,9 @@ class Player:
                         yield _Damage("a packet is damaged", packet.pts) if packet.is_corrupt else packet
                 return
             except av.FFmpegError as error:
+                if self._ahead_seconds is None and not isinstance(error, av.InvalidDataError):
+                    self.broke_off = "nothing came" if isinstance(error, av.ExitError) else error.strerror
+                    return  # no damage: what came before is whole
                 num_errors += 1
                 yield _Damage(f"the file is damaged ({error.strerror})")
                 if num_errors >= MAX_ERRORS or not self._may_go_on(error):
