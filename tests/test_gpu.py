@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from test_training import CONFIG, data, rows, same, weights, with_optim
 from tiny import TINY, runtime_options, tiny_model, tiny_pixels, tiny_tokens
 
 from openxclip.checkpoints.device import resolve_dtype
@@ -17,12 +18,17 @@ from openxclip.inference.options import InferenceOptions
 from openxclip.inference.recognizer import Recognizer
 from openxclip.text.label_texts import LabelTexts
 from openxclip.text.tokenizer import train_small_tokenizer
+from openxclip.training.options import RunOptions
+from openxclip.training.train import train
 from openxclip.video.transforms import Preprocessor
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
+
+
+__all__ = ["data"]  # the fixture
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +143,37 @@ def test_batches_across_videos_give_what_each_video_gets_alone(folder, batch_siz
     assert [outcome.item for outcome in scored] == list(range(7))
     for outcome, pixels in zip(scored, videos, strict=True):
         assert (outcome.scores - engine.probabilities(pixels, labels)).abs().max().item() <= 1e-4
+
+
+@pytest.mark.parametrize("compile", ["off", "on"])
+def test_a_deterministic_training_repeats_bit_by_bit_and_goes_on_so(compile, data, tmp_path):
+    """The same weights again, and after an interruption in the middle of an epoch."""
+    config = dataclasses.replace(CONFIG, deterministic=True, precision="bfloat16", compile=compile)
+    for name in ("one", "other"):
+        train(config, data, tmp_path / name, device="cuda")
+    stopped = RunOptions()
+    stopped.stop.set()
+    assert train(config, data, tmp_path / "again", device="cuda", options=stopped).step == 1
+    train(config, data, tmp_path / "again", device="cuda")
+    one, other, again = (weights(tmp_path / name) for name in ("one", "other", "again"))
+    assert same(one, other)
+    assert same(one, again)
+
+
+def test_a_training_on_the_gpu_follows_that_on_the_cpu(data, tmp_path):
+    config = dataclasses.replace(CONFIG, compile="off")
+    for device in ("cpu", "cuda"):
+        train(config, data, tmp_path / device, device=device)
+    here, there = (
+        [row["loss"] for row in rows(tmp_path / device) if "loss" in row] for device in ("cpu", "cuda")
+    )
+    assert here == pytest.approx(there, abs=1e-3)
+
+
+def test_losses_of_compiled_steps_on_the_gpu_are_those_of_eager_ones(data, tmp_path):
+    config = with_optim(dataclasses.replace(CONFIG, precision="bfloat16"), epochs=10, learning_rate=8e-6)
+    found = []
+    for compile in ("off", "on"):
+        train(dataclasses.replace(config, compile=compile), data, tmp_path / compile, device="cuda")
+        found.append([row["loss"] for row in rows(tmp_path / compile) if "loss" in row])
+    assert found[0] == pytest.approx(found[1], abs=1e-3)

@@ -32,6 +32,7 @@ from openxclip.training.config import (
     OptimConfig,
     TrainConfig,
 )
+from openxclip.training.options import RunOptions
 from openxclip.training.run_folder import RunFolder
 from openxclip.training.train import train, train_on
 from openxclip.video.transforms import Preprocessor
@@ -626,3 +627,44 @@ def test_an_expansion_can_be_set_on_the_command_line():
     assert config.templates == ("a {}.", "the {}.")
     with pytest.raises(ConfigError, match="leaves no texts to prompt"):
         with_overrides(config, ["expansion.num_context_vectors=4"])
+
+
+@pytest.mark.parametrize("stopped_at", [1, 3])
+def test_a_run_that_is_stopped_saves_its_step_and_ends_in_the_same_weights(
+    finished, data, tmp_path, monkeypatch, stopped_at
+):
+    """In the middle of an epoch: the next call takes up the batches that are left of it."""
+    options = RunOptions()
+    whole_step = loop.TrainingLoop.step
+
+    def step(self, batch, number, backward):
+        if number == stopped_at - 1:
+            options.stop.set()
+        return whole_step(self, batch, number, backward)
+
+    monkeypatch.setattr(loop.TrainingLoop, "step", step)
+    assert train(CONFIG, data, tmp_path / "run", options=options).step == stopped_at
+    monkeypatch.undo()
+    assert train(CONFIG, data, tmp_path / "run").epoch == CONFIG.optim.epochs
+    assert same(weights(finished), weights(tmp_path / "run"))
+    means = [[row.get("mean_loss") for row in rows(path)] for path in (finished, tmp_path / "run")]
+    assert means[0] == means[1]
+
+
+def test_a_checkpoint_between_epochs_is_due_by_the_clock(data, tmp_path, monkeypatch):
+    saved: list[int] = []
+    save = loop.TrainingLoop.save
+
+    def noted(self, state, model=None):
+        saved.append(state.step)
+        return save(self, state, model)
+
+    monkeypatch.setattr(loop.TrainingLoop, "save", noted)
+    train(CONFIG, data, tmp_path / "run", options=RunOptions(save_minutes=0.0))
+    assert saved == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_deterministic_run_is_the_same_run_on_a_cpu(finished, data, tmp_path):
+    train(dataclasses.replace(CONFIG, deterministic=True), data, tmp_path / "run")
+    assert same(weights(finished), weights(tmp_path / "run"))
+    assert not torch.are_deterministic_algorithms_enabled(), "it is left as it was"

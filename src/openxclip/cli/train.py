@@ -1,15 +1,20 @@
 """`openxclip train`: fine-tune on your clips."""
 
+import json
+import os
 import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from openxclip.cli.options import Device, Labels, MediaRoot, TokenizerSource
 from openxclip.launching import are_many
+
+if TYPE_CHECKING:
+    from openxclip.training.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +28,18 @@ class RunOptions:
         Literal["none", "blocks"],
         tyro.conf.arg(help="blocks: each process keeps a part of the weights (FSDP2), for large models"),
     ] = "none"
+    tracker: Annotated[
+        tuple[Literal["tensorboard", "wandb"], ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(
+            help="show the run there as well; its log and the first clips of an epoch are in its folder"
+        ),
+    ] = ()
+    profile: Annotated[bool, tyro.conf.arg(help="write where a step's time goes, and a trace")] = False
+    dry_run: Annotated[
+        bool,
+        tyro.conf.arg(help="say what would be done: settings, steps, memory; read some clips; train nothing"),
+    ] = False
     save_minutes: Annotated[
         float, tyro.conf.arg(help="from one checkpoint to the next, beside that of each epoch")
     ] = 15.0
@@ -55,8 +72,11 @@ def train(
     Clips that cannot be read are left out and named; the exit status is then 1. Interrupted? It saves first, and the
     same command goes on and ends in the same weights, with any number of processes.
     """
-    if run.processes > 1 and not are_many():
+    if run.processes > 1 and not are_many() and not run.dry_run:
         return _launch(run.processes)
+
+    if run.profile:  # before torch is imported: its profiler says on stdout that it starts
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
     from openxclip.configuration import with_overrides
     from openxclip.recipes import check_start
@@ -65,6 +85,9 @@ def train(
     config = with_overrides(get_recipe(recipe), settings)
     if tokenizer is not None:
         config = replace(config, tokenizer=tokenizer)
+    if run.dry_run:
+        check_start(config)
+        return _show(config, data, labels, media_root, device, run)
     if not (output / "last").exists():  # a run that goes on does not need its start
         check_start(config)
 
@@ -73,7 +96,13 @@ def train(
     from openxclip.training.train import train as train_
 
     with stopped_by_signals() as stop:
-        how = options.RunOptions(sharding=run.shard, save_minutes=run.save_minutes, stop=stop)
+        how = options.RunOptions(
+            sharding=run.shard,
+            save_minutes=run.save_minutes,
+            trackers=run.tracker,
+            profile=run.profile,
+            stop=stop,
+        )
         state = train_(config, data, output, labels=labels, media_root=media_root, device=device, options=how)
     if state.epoch < config.optim.epochs:
         print(
@@ -84,6 +113,31 @@ def train(
     best = "" if state.best_top1 is None else f", best validation top-1 {state.best_top1:.1%}"
     print(f"trained {state.epoch} epochs, {state.step} steps{best}: {output}", file=sys.stderr)
     return int(bool(state.unreadable))
+
+
+def _show(
+    config: "TrainConfig",
+    data: Path,
+    labels: str | None,
+    media_root: Path | None,
+    device: str,
+    run: RunOptions,
+) -> int:
+    """What would be done: the settings as JSON on stdout, the rest for people."""
+    from openxclip.training.dry_run import dry_run
+
+    found = dry_run(
+        config,
+        data,
+        labels=labels,
+        media_root=media_root,
+        device=device,
+        num_processes=run.processes,
+        is_sharded=run.shard == "blocks",
+    )
+    print(found.text(), file=sys.stderr)
+    print(json.dumps(found.to_dict(), indent=2))
+    return int(any(sample.error is not None for sample in found.samples))
 
 
 def _launch(num_processes: int) -> int:

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.profiler import record_function
 from torch.utils.data import DataLoader
 
 from openxclip.checkpoints.formats.native import write_folder
@@ -23,12 +22,13 @@ from openxclip.checkpoints.load import Loaded
 from openxclip.data.dataset import Batch, Draw, TrainClips, clip_loader, epoch_batches, generator
 from openxclip.errors import InputError, TrainingError
 from openxclip.models import XCLIP
+from openxclip.models.flops import count_cost
 from openxclip.processes import current
-from openxclip.progress import progress_bar
 from openxclip.text.label_texts import LabelTexts
 from openxclip.training.averaging import WeightAverage
 from openxclip.training.compiling import compile_tower, without_compiling
 from openxclip.training.config import TrainConfig
+from openxclip.training.display import Shown
 from openxclip.training.distillation import Distillation
 from openxclip.training.distributed import distribute
 from openxclip.training.interpolated import InterpolatedWeights
@@ -37,11 +37,14 @@ from openxclip.training.mixing import draw_mixing, mix, smooth_targets
 from openxclip.training.objective import Objective, draw_kept
 from openxclip.training.optim import freeze
 from openxclip.training.options import RunOptions
+from openxclip.training.phases import Phases
 from openxclip.training.run_folder import RunFolder, TrainingState
 from openxclip.training.shares import shares
 from openxclip.training.text_targets import TextTargets
 
 logger = logging.getLogger(__name__)
+
+NUM_SHOWN = 4  # clips that are shown as they are fed
 
 Validate = Callable[[XCLIP], float]
 """Measures the validation top-1 of a model."""
@@ -88,6 +91,8 @@ class FineTuning:
         self.places = all_shares[current().rank]
         """In each batch, of the clips that this process takes."""
         self.num_parts = min(config.optim.accumulation_steps, *map(len, all_shares))
+        self.fed: Tensor
+        """Some clips of the last batch, as the model got them."""
         self._check_sharding()
         self._build(texts, image_model)
 
@@ -110,8 +115,10 @@ class FineTuning:
         self.engine = distribute(self.objective, self.options.sharding, use_bfloat16=use_bfloat16)
         warmup = int(config.optim.warmup_epochs * self.steps_per_epoch)
         num_steps = config.optim.epochs * self.steps_per_epoch
+        is_profiled = self.options.profile and current().is_first
+        self.phases = Phases(self.device, self.run.path / "profile" if is_profiled else None)
         self.loop = TrainingLoop(
-            self.start, config.optim, num_steps, warmup, self.run, self.options, self.engine.clip
+            self.start, config.optim, num_steps, warmup, self.run, self.options, self.engine.clip, self.phases
         )
         for name, module in self.objective.beside.items():
             self.loop.train_beside(name, module)
@@ -151,23 +158,39 @@ class FineTuning:
             TrainingError: the loss or its gradient is not a number, or no clip of a batch can be read.
         """
         self.loop.resume(state)
-        with progress_bar() as bar:
-            task = bar.add_task("training", total=self.loop.num_steps, completed=state.step, note="")
+        with self._shown(state) as shown:
             if self.is_compiled and state.step < self.loop.num_steps:
-                bar.update(task, note="compiling: the first step takes a minute or more")
+                shown.note("compiling: the first step takes a minute or more")
             while state.epoch < self.config.optim.epochs:
                 before = state.epoch
-                state = self._epoch(state, lambda note: bar.update(task, advance=1, note=note))
+                state = self._epoch(state, shown)
                 if state.epoch == before:  # told to stop
                     break
         return state
 
-    def _epoch(self, state: TrainingState, advance: Callable[[str], None]) -> TrainingState:
+    def _shown(self, state: TrainingState) -> Shown:
+        cost = count_cost(self.model.config, len(self.clips.manifest.labels))
+        return Shown(
+            self.run,
+            self.config,
+            self.options,
+            first_step=state.step,
+            num_steps=self.loop.num_steps,
+            num_clips=self.num_clips,
+            flops_per_clip=6 * cost.macs,
+            device=self.device,
+        )
+
+    def _epoch(self, state: TrainingState, shown: Shown) -> TrainingState:
         """The rest of the epoch that the state is in; where the run is told to stop, the part until then."""
         errors: list[str] = []
         for done in self.loop.steps(self._loader(state), self.backward, state.step, state.epoch + 1):
             errors += done.batch.errors
-            advance(f"epoch {state.epoch + 1}/{self.config.optim.epochs} loss {done.loss:.3f}")
+            shown.step(done, state.epoch + 1, self.loop.optimizer)
+            if done.number == state.epoch * self.steps_per_epoch + 1:
+                shown.clips(done.number, self.fed)
+            if (table := self.phases.step()) is not None:
+                shown.table(table)
             is_whole = done.number == (state.epoch + 1) * self.steps_per_epoch
             if (done.is_last or done.is_due) and not is_whole:
                 state = self._with_errors(state, errors)
@@ -246,6 +269,7 @@ class FineTuning:
         self.model.train()
         rng = generator(Draw.STEP, self.config.seed, number)
         inputs, targets = self._inputs(batch, rng)
+        self.fed = inputs[:NUM_SHOWN]
         drawn = self.targets.draw(rng)
         kept = draw_kept(self.model, self.num_clips, rng)
         own = None if kept is None else kept[..., self.places].to(self.device)
@@ -273,18 +297,19 @@ class FineTuning:
         total = torch.zeros((), device=self.device)
         for i, ((inputs, targets, weights), own) in enumerate(zip(parts, branches, strict=True)):
             with self.engine.adding(is_last=is_last and i == self.num_parts - 1):
-                with record_function("forward"):
+                with self.phases.phase("forward"):
                     loss = self.engine.loss(inputs, targets, weights, drawn, own)
-                with record_function("backward"):
+                with self.phases.phase("backward"):
                     (factor * loss).backward()
             total += loss.detach()
         return total.item()
 
     def _inputs(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Pixels (B, T, 3, S, S) normalised and targets (B, K), mixed as in the whole batch."""
-        with record_function("copy"):
+        with self.phases.phase("copy"):
             pixels, labels = (x.to(self.device, non_blocking=True) for x in (batch.pixels, batch.labels))
-        targets = smooth_targets(labels, len(self.clips.manifest.labels), self.config.mix.label_smoothing)
-        mixings = draw_mixing(self.num_clips, pixels.shape[-1], self.config.mix, rng)
-        rows = {place: row for row, place in enumerate(self.places) if batch.is_read[row]}
-        return mix(self.preprocess.normalise(pixels), targets, mixings, rows)
+        with self.phases.phase("augment"):
+            targets = smooth_targets(labels, len(self.clips.manifest.labels), self.config.mix.label_smoothing)
+            mixings = draw_mixing(self.num_clips, pixels.shape[-1], self.config.mix, rng)
+            rows = {place: row for row, place in enumerate(self.places) if batch.is_read[row]}
+            return mix(self.preprocess.normalise(pixels), targets, mixings, rows)

@@ -13,7 +13,6 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import nn
-from torch.profiler import record_function
 
 from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded
@@ -22,6 +21,7 @@ from openxclip.models import XCLIP
 from openxclip.training.config import OptimConfig
 from openxclip.training.optim import build_optimizer, learning_rate
 from openxclip.training.options import RunOptions
+from openxclip.training.phases import Phases
 from openxclip.training.run_folder import RunFolder, TrainingState
 from openxclip.wording import shortened
 
@@ -48,6 +48,9 @@ class StepDone(Generic[Batch]):
     """Steps done so far, this one included."""
     batch: Batch
     loss: float
+    grad_norm: float
+    seconds: float
+    """That it took, waiting for its batch included."""
     is_last: bool
     """Whether a process was told to stop; then all of them save and leave."""
     is_due: bool
@@ -66,6 +69,7 @@ class TrainingLoop:
         run: RunFolder,
         options: RunOptions | None = None,
         clip: Clip = clip_gradient,
+        phases: Phases | None = None,
     ) -> None:
         """
         Args:
@@ -76,7 +80,9 @@ class TrainingLoop:
             run: where the run is kept.
             options: when it is saved, and what stops it.
             clip: as the engine of several processes does it.
+            phases: names what a step does, and measures it.
         """
+        self.phases = phases or Phases(start.model.logit_scale.device)
         self.options = options or RunOptions()
         self.clip = clip
         self._saved_at = time.monotonic()
@@ -98,6 +104,7 @@ class TrainingLoop:
                 "params": list(module.parameters()),
                 "weight_decay": self.optim.weight_decay,
                 "peak_lr": self.optim.learning_rate,
+                "part": name,
             }
         )
 
@@ -123,19 +130,21 @@ class TrainingLoop:
         place = {} if epoch is None else {"epoch": epoch}
         for number, (batch, waited_seconds) in enumerate(_timed(batches), start=first):
             started = time.perf_counter()
+            self.phases.waited(waited_seconds)
             for group in self.optimizer.param_groups:
                 group["lr"] = self._rate(group["peak_lr"], number)
             loss, grad_norm, is_last, is_due = self.step(batch, number, backward)
+            seconds = time.perf_counter() - started
             self.run.log(
                 **place,
                 step=number + 1,
                 loss=loss,
                 learning_rate=self._rate(self.optim.learning_rate, number),
                 grad_norm=grad_norm,
-                seconds=round(time.perf_counter() - started, 4),
+                seconds=round(seconds, 4),
                 waited_seconds=round(waited_seconds, 4),
             )
-            yield StepDone(number + 1, batch, loss, is_last, is_due)
+            yield StepDone(number + 1, batch, loss, grad_norm, seconds + waited_seconds, is_last, is_due)
             if is_last:
                 return
 
@@ -154,11 +163,11 @@ class TrainingLoop:
         )
         loss, stopping, saving = self.run.processes.sums([part, self.options.stop.is_set(), is_due])
         trained = chain(self.model.parameters(), self.extras.parameters())
-        with record_function("clip"):
+        with self.phases.phase("clip"):
             norm = self.clip(trained, self.optim.clip_grad_norm or math.inf)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(_not_a_number(loss, norm, number, batch))
-        with record_function("optimizer"):
+        with self.phases.phase("optimizer"):
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         return loss, norm, stopping > 0, saving > 0

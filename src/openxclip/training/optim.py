@@ -22,7 +22,7 @@ def freeze(model: nn.Module, factors: LearningRates) -> None:
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW with a group for each (group of parts, decays or not); a group keeps its peak rate as `peak_lr`."""
+    """AdamW with a group for each (group of parts, decays or not), which keeps its `part` and its rate's `peak_lr`."""
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -36,6 +36,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
                 "params": parameters,
                 "weight_decay": config.weight_decay if decayed else 0.0,
                 "peak_lr": config.learning_rate * config.factors.of(part),
+                "part": part,
             }
             for (part, decayed), parameters in groups.items()
         ],

@@ -6,6 +6,7 @@ from typing import Literal
 
 Sharding = Literal["none", "blocks"]
 """A copy of all weights in each process; or each block's weights in parts, brought together when it computes."""
+TrackerName = Literal["tensorboard", "wandb"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,5 +17,9 @@ class RunOptions:
     """Where the weights lie, if the run has several processes."""
     save_minutes: float = 15.0
     """From one checkpoint to the next, beside that at the end of each epoch."""
+    trackers: tuple[TrackerName, ...] = ()
+    """What shows the run, beside its log."""
+    profile: bool = False
+    """Whether to write where a step's time goes."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Once set, the run saves after its present step, and ends."""

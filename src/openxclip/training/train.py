@@ -144,12 +144,17 @@ def _fine_tuning(
     place = resolve_device(device)
     start = starting_point(config, clips.labels) if is_new else _last(run)
     start.model.to(place)
-    transform = _transform(config.data, start)
-    frames = _frames(config.data, transform.short_side_px)
-    dataset = TrainClips(clips, frames, transform, config.num_frames, config.seed, config.data.dense_stride)
+    dataset = training_clips(config, clips, start)
     image_model = _image_model(config, start, run, is_new)
     validate = None if val is None else partial(_top1, start, val, texts, config.data)
     return FineTuning(config, start, dataset, texts, run, validate, image_model, options)
+
+
+def training_clips(config: TrainConfig, clips: Manifest, start: Loaded) -> TrainClips:
+    """The clips as the recipe has them, for the model that it starts from."""
+    transform = _transform(config.data, start)
+    frames = _frames(config.data, transform.short_side_px)
+    return TrainClips(clips, frames, transform, config.num_frames, config.seed, config.data.dense_stride)
 
 
 def _last(run: RunFolder) -> Loaded:
