@@ -40,7 +40,7 @@ COMMANDS = list({" ".join(c): c for page in PAGES for c in commands_of(page)}.va
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
-def test_a_command_of_the_docs_is_understood(arguments, tmp_path, monkeypatch, capsys) -> None:
+def test_a_command_of_the_docs_is_understood(arguments, tmp_path, monkeypatch, capfd) -> None:
     """It ends with one line about what it names. A wrong option would end in the parser, with SystemExit."""
     monkeypatch.chdir(tmp_path)
     if arguments[0] == "serve" and "--model" not in arguments:
@@ -52,7 +52,7 @@ def test_a_command_of_the_docs_is_understood(arguments, tmp_path, monkeypatch, c
         output.parent.mkdir(exist_ok=True)
         output.touch()  # a file: nothing can be written below
     assert run(arguments) in (1, 2)
-    error = capsys.readouterr().err.replace(f"{tmp_path}/", "")
+    error = capfd.readouterr().err.replace(f"{tmp_path}/", "")
     assert re.fullmatch(r"openxclip: .*\n", error)
     named = [word.rstrip("/") for word in (*arguments[1:], DEFAULT_MODEL) if not word.startswith("--")]
     assert any(word in error for word in named), error

@@ -4,7 +4,15 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command's wish to be run again, in several processes."""
+
+    num_processes: int
 
 
 def are_many() -> bool:

@@ -27,9 +27,9 @@ from openxclip.cli.tag import tag
 from openxclip.cli.timeline import timeline
 from openxclip.cli.train import train
 from openxclip.errors import ConfigError, InputError, OpenXCLIPError
-from openxclip.launching import are_many
+from openxclip.launching import Launch, are_many, launch
 
-COMMANDS: dict[str, Callable[..., int]] = {
+COMMANDS: dict[str, Callable[..., int | Launch]] = {
     "predict": predict,
     "explain": explain,
     "timeline": timeline,
@@ -104,6 +104,7 @@ def _run(arguments: list[str], debug: bool, tell: Callable[[str], None]) -> int:
 def _status(arguments: list[str]) -> int:
     if arguments[:1] == ["evaluate"]:  # it has subcommands of its own
         return evaluate(arguments[1:])
-    return tyro.extras.subcommand_cli_from_dict(
+    status = tyro.extras.subcommand_cli_from_dict(
         COMMANDS, prog="openxclip", description=DESCRIPTION, args=arguments
     )
+    return launch(status.num_processes, arguments) if isinstance(status, Launch) else status

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from openxclip.cli.options import Device, Labels, MediaRoot, TokenizerSource
-from openxclip.launching import are_many
+from openxclip.launching import Launch, are_many
 
 if TYPE_CHECKING:
     from openxclip.training.config import TrainConfig
@@ -66,15 +66,12 @@ def train(
     tokenizer: TokenizerSource = None,
     device: Device = "auto",
     run: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = RunOptions(),
-) -> int:
+) -> int | Launch:
     """Train a model with a recipe; the folder of the run can be given to predict and evaluate as --model.
 
     Clips that cannot be read are left out and named; the exit status is then 1. Interrupted? It saves first, and the
     same command goes on and ends in the same weights, with any number of processes.
     """
-    if run.processes > 1 and not are_many() and not run.dry_run:
-        return _launch(run.processes)
-
     if run.profile:  # before torch is imported: its profiler says on stdout that it starts
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
@@ -90,6 +87,8 @@ def train(
         return _show(config, data, labels, media_root, device, run)
     if not (output / "last").exists():  # a run that goes on does not need its start
         check_start(config)
+    if run.processes > 1 and not are_many():
+        return Launch(run.processes)
 
     from openxclip.signals import stopped_by_signals
     from openxclip.training import options
@@ -138,10 +137,3 @@ def _show(
     print(found.text(), file=sys.stderr)
     print(json.dumps(found.to_dict(), indent=2))
     return int(any(sample.error is not None for sample in found.samples))
-
-
-def _launch(num_processes: int) -> int:
-    """The same command in several processes."""
-    from openxclip.launching import launch
-
-    return launch(num_processes, sys.argv[1:])
