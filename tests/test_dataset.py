@@ -14,6 +14,8 @@ from openxclip.data.dataset import (
     DecodedFrames,
     SampleKey,
     TrainClips,
+    augmented,
+    clip_loader,
     collate,
     epoch_batches,
 )
@@ -45,9 +47,9 @@ def clips(manifest: Manifest, seed: int = 0) -> TrainClips:
 
 
 def test_a_clip_is_uint8_at_the_input_size(manifest):
-    pixels, label, error = clips(manifest)[SampleKey(0, 0, 1)]
+    pixels, label, error, to_do = clips(manifest)[SampleKey(0, 0, 1)]
     assert pixels.shape == (4, 3, 32, 32)
-    assert (pixels.dtype, label, error) == (torch.uint8, 1, None)
+    assert (pixels.dtype, label, error, to_do) == (torch.uint8, 1, None, None)
 
 
 def test_a_clip_depends_on_seed_epoch_and_position_alone(manifest):
@@ -110,6 +112,22 @@ def test_worker_processes_change_nothing(manifest, start):
         assert torch.equal(here.pixels, there.pixels)
         assert torch.equal(here.labels, there.labels)
         assert here.errors == there.errors
+
+
+@pytest.mark.on_cpu
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_augmentation_on_the_device_gives_the_pixels_of_the_workers(manifest, num_workers):
+    batches = epoch_batches(4, 8, 4, seed=0, epoch=0)
+    later = TrainClips(manifest, DecodedFrames(36), TRANSFORM, num_frames=4, seed=0, augment="device")
+    pairs = zip(
+        clip_loader(clips(manifest), batches, 0), clip_loader(later, batches, num_workers), strict=True
+    )
+    for finished, raw in pairs:
+        assert [frames.shape for frames in raw.frames] == [(4, 3, 36, 48)] * len(raw.labels)
+        assert torch.equal(augmented(raw, TRANSFORM, torch.device("cpu")), finished.pixels)
+        assert torch.equal(augmented(finished, TRANSFORM, torch.device("cpu")), finished.pixels)
+        assert torch.equal(raw.labels, finished.labels)
+        assert raw.errors == finished.errors
 
 
 def test_an_unreadable_video_is_reported_and_the_others_stay(manifest):

@@ -8,7 +8,7 @@ Shapes: T frames, H x W video, S input side.
 import os
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from openxclip.errors import VideoError
 from openxclip.video.convert import FrameSize
 from openxclip.video.sampling import centred, dense, sparse_train
 from openxclip.video.source import VideoLimits
-from openxclip.video.transforms import TrainTransform
+from openxclip.video.transforms import Augmentation, TrainTransform
 
 
 class Draw(IntEnum):
@@ -61,16 +61,22 @@ class Sample(NamedTuple):
     label: int
     error: str | None
     """Set where the video could not be read; then `pixels` is None."""
+    augmentation: Augmentation | None = None
+    """What is still to be done to `pixels`, which then are frames uint8 (T, 3, H, W)."""
 
 
 class Batch(NamedTuple):
     """The clips of a batch that could be read, and the errors of the others."""
 
     pixels: Tensor
-    """uint8 (B, T, 3, S, S)."""
+    """uint8 (B, T, 3, S, S); empty where augmentation is still to be done."""
     labels: Tensor
     """int64 (B,)."""
     errors: list[str]
+    frames: tuple[Tensor, ...] = ()
+    """Where augmentation is still to be done: B clips uint8 (T, 3, H, W), each of its own size."""
+    augmentations: tuple[Augmentation, ...] = ()
+    """What `augmented` does to each of them."""
 
 
 class FrameSource(Protocol):
@@ -119,13 +125,16 @@ class TrainClips(Dataset[Sample]):
         num_frames: int,
         seed: int,
         dense_stride: int | None = None,
+        augment: Literal["workers", "device"] = "workers",
     ) -> None:
+        """`augment`: whether samples are finished pixels, or frames for `augmented`."""
         self.manifest = manifest
         self.frames = frames
         self.transform = transform
         self.num_frames = num_frames
         self.seed = seed
         self.dense_stride = dense_stride
+        self.augment = augment
 
     def __getitem__(self, key: SampleKey) -> Sample:
         item = self.manifest.items[key.item]
@@ -134,7 +143,11 @@ class TrainClips(Dataset[Sample]):
             frames = self.frames(item, lambda length: self._indices(length, rng))
         except VideoError as error:
             return Sample(None, item.label, str(error))
-        return Sample(self.transform(frames, rng), item.label, None)
+        if self.augment == "workers":
+            return Sample(self.transform(frames, rng), item.label, None)
+        num_frames, _, height, width = frames.shape
+        drawn = self.transform.draw(height, width, num_frames, rng)
+        return Sample(torch.from_numpy(np.ascontiguousarray(frames)), item.label, None, drawn)
 
     def _indices(self, length: int, rng: np.random.Generator) -> np.ndarray:
         """(T,) frames of a video of `length` frames."""
@@ -148,7 +161,20 @@ def collate(samples: Sequence[Sample]) -> Batch:
     pixels = [sample.pixels for sample in samples if sample.pixels is not None]
     labels = [sample.label for sample in samples if sample.pixels is not None]
     errors = [sample.error for sample in samples if sample.error is not None]
+    augmentations = tuple(sample.augmentation for sample in samples if sample.augmentation is not None)
+    if augmentations:
+        return Batch(torch.empty(0), torch.tensor(labels), errors, tuple(pixels), augmentations)
     return Batch(torch.stack(pixels) if pixels else torch.empty(0), torch.tensor(labels), errors)
+
+
+def augmented(batch: Batch, transform: TrainTransform, device: torch.device) -> Tensor:
+    """Pixels uint8 (B, T, 3, S, S) of a batch on a device, augmented there if the workers have not done it."""
+    if not batch.augmentations:
+        return batch.pixels.to(device, non_blocking=True)
+    pairs = zip(batch.frames, batch.augmentations, strict=True)
+    return torch.stack(
+        [transform.apply(frames.to(device, non_blocking=True), drawn) for frames, drawn in pairs]
+    )
 
 
 def clip_loader(

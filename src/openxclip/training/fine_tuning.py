@@ -15,7 +15,15 @@ from torch.utils.data import DataLoader
 
 from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded
-from openxclip.data.dataset import Batch, Draw, TrainClips, clip_loader, epoch_batches, generator
+from openxclip.data.dataset import (
+    Batch,
+    Draw,
+    TrainClips,
+    augmented,
+    clip_loader,
+    epoch_batches,
+    generator,
+)
 from openxclip.errors import TrainingError
 from openxclip.models import XCLIP
 from openxclip.progress import progress_bar
@@ -188,7 +196,8 @@ class FineTuning:
 
     def _inputs(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Pixels (B, T, 3, S, S) normalised and targets (B, K), mixed over the whole batch."""
-        pixels, labels = (x.to(self.device, non_blocking=True) for x in (batch.pixels, batch.labels))
+        pixels = augmented(batch, self.clips.transform, self.device)
+        labels = batch.labels.to(self.device, non_blocking=True)
         targets = smooth_targets(labels, len(self.clips.manifest.labels), self.config.mix.label_smoothing)
         return mix(self.preprocess.normalise(pixels), targets, self.config.mix, rng)
 

@@ -123,7 +123,15 @@ def _fine_tuning(
     start.model.to(place)
     transform = _transform(config.data, start)
     frames = _frames(config.data, transform.short_side_px)
-    dataset = TrainClips(clips, frames, transform, config.num_frames, config.seed, config.data.dense_stride)
+    dataset = TrainClips(
+        clips,
+        frames,
+        transform,
+        config.num_frames,
+        config.seed,
+        config.data.dense_stride,
+        config.data.augment,
+    )
     image_model = _image_model(config, start, run, is_new)
     validate = None if val is None else partial(_top1, start, val, texts, config.data)
     return FineTuning(config, start, dataset, texts, run, validate, image_model)
