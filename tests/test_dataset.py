@@ -18,10 +18,12 @@ from openxclip.data.dataset import (
     clip_loader,
     collate,
     epoch_batches,
+    shards_of,
 )
 from openxclip.data.manifest import read_manifest
 from openxclip.data.media import FileMedia, Item, Manifest
 from openxclip.data.moving_shapes import shapes_manifest
+from openxclip.errors import InputError
 from openxclip.video.convert import FrameSize
 from openxclip.video.decode import read_frames
 from openxclip.video.sampling import centred
@@ -189,3 +191,23 @@ def test_more_samples_than_videos_go_round():
 def test_the_last_incomplete_batch_is_left_out_but_a_short_epoch_is_one_batch():
     assert [len(batch) for batch in epoch_batches(10, 10, 4, seed=0, epoch=0)] == [4, 4]
     assert [len(batch) for batch in epoch_batches(3, 3, 4, seed=0, epoch=0)] == [3]
+
+
+def test_the_order_by_shards_shuffles_shards_and_the_clips_of_a_few():
+    shards = [i % 12 for i in range(120)]
+    orders = [
+        [key.item for batch in epoch_batches(120, 240, 10, seed=3, epoch=e, shards=shards) for key in batch]
+        for e in (0, 0, 1)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+    for start in (0, 120):  # two rounds
+        once = orders[0][start : start + 120]
+        assert sorted(once) == list(range(120))
+        windows = [{shards[item] for item in once[w : w + 40]} for w in (0, 40, 80)]
+        assert [len(window) for window in windows] == [4, 4, 4]
+        assert once[:40] != sorted(once[:40], key=lambda item: shards[item]), "shuffled across the four"
+
+
+def test_only_shards_have_an_order_by_shards(manifest):
+    with pytest.raises(InputError, match="openxclip pack"):
+        shards_of(manifest)

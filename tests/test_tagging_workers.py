@@ -16,10 +16,11 @@ from videos import write_video
 
 from openxclip.errors import InputError, VideoError
 from openxclip.inference.views import Views
+from openxclip.processes import num_cores
 from openxclip.tagging import workers
 from openxclip.tagging.decoding import LastFile, Piece, Plan, decode
 from openxclip.tagging.sources import ManifestRow, Source
-from openxclip.tagging.workers import Decoders, num_cores
+from openxclip.tagging.workers import Decoders
 from openxclip.video.source import VideoLimits
 from openxclip.video.transforms import Preprocessor
 

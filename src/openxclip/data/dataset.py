@@ -8,6 +8,7 @@ Shapes: T frames, H x W video, S input side.
 import os
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from openxclip.data.media import Item, Manifest
-from openxclip.errors import VideoError
+from openxclip.data.media import Item, Manifest, TarMember
+from openxclip.errors import InputError, VideoError
 from openxclip.video.convert import FrameSize
 from openxclip.video.sampling import centred, dense, sparse_train
 from openxclip.video.source import VideoLimits
@@ -191,16 +192,64 @@ def clip_loader(
     )
 
 
+SHARDS_AT_ONCE = 4
+"""In the order by shards: clips are shuffled among those of so many."""
+
+
 def epoch_batches(
-    num_items: int, num_samples: int, batch_size: int, *, seed: int, epoch: int
+    num_items: int,
+    num_samples: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    shards: Sequence[int] | None = None,
 ) -> list[list[SampleKey]]:
     """The batches of one epoch: shuffled rounds over all items until `num_samples` are drawn.
 
     The last incomplete batch is left out, as published; fewer samples than a batch make one smaller batch.
+
+    Args:
+        num_items: of the manifest.
+        num_samples: of the epoch.
+        batch_size: samples of a batch.
+        seed: of the run.
+        epoch: which one.
+        shards: of each item, the shard that it is in: each round then goes through the shards in a random order, a few
+            at once. None shuffles all items.
     """
     rng = generator(Draw.ORDER, seed, epoch)
     num_rounds = -(-num_samples // num_items)
-    order = np.concatenate([rng.permutation(num_items) for _ in range(num_rounds)])[:num_samples]
+    rounds = (
+        rng.permutation(num_items) if shards is None else _order_by_shards(np.array(shards), rng)
+        for _ in range(num_rounds)
+    )
+    order = np.concatenate(list(rounds))[:num_samples]
     keys = [SampleKey(epoch, position, int(index)) for position, index in enumerate(order)]
     size = min(batch_size, num_samples)
     return [keys[start : start + size] for start in range(0, num_samples - size + 1, size)]
+
+
+def _order_by_shards(shards: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Items in a random order that has done with a few shards before it goes on to others."""
+    numbers = rng.permutation(np.unique(shards))
+    windows = [numbers[start : start + SHARDS_AT_ONCE] for start in range(0, len(numbers), SHARDS_AT_ONCE)]
+    return np.concatenate([rng.permutation(np.flatnonzero(np.isin(shards, window))) for window in windows])
+
+
+def shards_of(manifest: Manifest) -> list[int]:
+    """The shard of each item, for `epoch_batches`.
+
+    Raises:
+        InputError: the videos are not in tar files.
+    """
+    numbers: dict[Path, int] = {}
+    shards = []
+    for item in manifest.items:
+        if not isinstance(item.media, TarMember):
+            raise InputError(
+                f"{manifest.name} is not in shards, so there is no order by shards: pack it with `openxclip pack`, or "
+                "leave data.order at all"
+            )
+        shards.append(numbers.setdefault(item.media.tar, len(numbers)))
+    return shards

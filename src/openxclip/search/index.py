@@ -31,6 +31,7 @@ from openxclip.inference.engine import Engine
 from openxclip.inference.label_set import label_features
 from openxclip.inference.views import Views
 from openxclip.models import VideoFeatures
+from openxclip.processes import num_cores
 from openxclip.search.changes import GONE, Look, listed, look_at, print_of, root_of
 from openxclip.search.embedding import IndexRow, index_runner
 from openxclip.search.settings import (
@@ -58,7 +59,7 @@ from openxclip.tagging.decoding import WINDOWS_AT_ONCE, Piece, Plan, decode
 from openxclip.tagging.output import JOB
 from openxclip.tagging.runner import Finished, Runner
 from openxclip.tagging.sources import Source, file_system, is_remote, source_at
-from openxclip.tagging.workers import Decoders, num_cores
+from openxclip.tagging.workers import Decoders
 from openxclip.video.source import VideoLimits
 
 logger = logging.getLogger(__name__)

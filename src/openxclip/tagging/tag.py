@@ -11,6 +11,7 @@ from openxclip.errors import InputError
 from openxclip.inference.engine import Engine
 from openxclip.inference.options import InferenceOptions
 from openxclip.inference.views import Views
+from openxclip.processes import num_cores
 from openxclip.tagging.decoding import Plan
 from openxclip.tagging.identity import label_set_id, model_id
 from openxclip.tagging.local import TagRow, tag_runner
@@ -19,7 +20,7 @@ from openxclip.tagging.output import Output, Part
 from openxclip.tagging.rows import SCHEMA_VERSION, Layout, by_input, extra_columns, table, with_extra
 from openxclip.tagging.runner import Finished, Runner
 from openxclip.tagging.sources import Source, absolute, extra_table, list_sources
-from openxclip.tagging.workers import Decoders, num_cores
+from openxclip.tagging.workers import Decoders
 from openxclip.text.label_texts import LabelTexts
 from openxclip.video.source import VideoLimits
 

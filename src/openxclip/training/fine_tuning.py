@@ -23,6 +23,7 @@ from openxclip.data.dataset import (
     clip_loader,
     epoch_batches,
     generator,
+    shards_of,
 )
 from openxclip.errors import TrainingError
 from openxclip.models import XCLIP
@@ -160,6 +161,7 @@ class FineTuning:
             self.config.optim.batch_size,
             seed=self.config.seed,
             epoch=epoch,
+            shards=shards_of(self.clips.manifest) if self.config.data.order == "shards" else None,
         )
         return clip_loader(
             self.clips, keys, self.config.data.num_workers, pin_memory=self.device.type == "cuda"
