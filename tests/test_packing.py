@@ -1,6 +1,7 @@
 """Packing: what comes out is exact, the same bytes every time, and read like the data set that went in."""
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -17,8 +18,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from paths import DATA
-from videos import moving_frames, write_video
+from safetensors.torch import load_file
+from tiny import TINY
+from videos import write_video
 
 from openxclip.cli.main import run
 from openxclip.data import packing
@@ -29,6 +33,8 @@ from openxclip.data.packing import PackOptions, PackSummary, pack, parse_bytes, 
 from openxclip.errors import ConfigError, InputError, VideoError
 from openxclip.processes import in_order
 from openxclip.steps import finished
+from openxclip.training.config import DataConfig, LearningRates, MixConfig, OptimConfig, TrainConfig
+from openxclip.training.train import train
 from openxclip.video.convert import FrameSize
 from openxclip.video.decode import VideoReader, read_frames
 from openxclip.video.encode import EncodeOptions, encode
@@ -43,8 +49,9 @@ SMALL_SHARDS = PackOptions(shard_bytes=30_000)
 def data(tmp_path_factory) -> Path:
     """Two lists that share videos, odd names, one file that is no video and one that is not there."""
     folder = tmp_path_factory.mktemp("data")
-    for i in range(8):
-        write_video(folder / "videos" / "x" / f"{i}.mp4", num_frames=20 + i) if i else (folder / "videos" / "x").mkdir(parents=True)
+    (folder / "videos" / "x").mkdir(parents=True)
+    for i in range(1, 8):
+        write_video(folder / "videos" / "x" / f"{i}.mp4", num_frames=20 + i)
     for i, name in enumerate(ODD_NAMES):
         write_video(folder / "videos" / name, num_frames=10 + i)
     (folder / "videos" / "broken.mp4").write_bytes(b"no video at all")
@@ -55,7 +62,9 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-def packed(data: Path, output: Path, options: PackOptions = SMALL_SHARDS, num_processes: int = 2) -> PackSummary:
+def packed(
+    data: Path, output: Path, options: PackOptions = SMALL_SHARDS, num_processes: int = 2
+) -> PackSummary:
     return finished(pack(read_data_set(data), output, options, num_processes))
 
 
@@ -89,8 +98,10 @@ def test_each_index_shows_the_picture_of_the_original(tmp_path, codec):
     path = write_video(tmp_path / f"a{suffix}", codec=codec, num_frames=50, width=96, height=64, gop=25)
     out = encode(path, EncodeOptions(group_of_pictures=8))
     original = read_frames(path, np.arange).data
-    with av.open(_in_memory(out.data)) as container:
-        sequential = [frame.to_ndarray(format="rgb24").transpose(2, 0, 1) for frame in container.decode(video=0)]
+    with av.open(io.BytesIO(out.data)) as container:
+        sequential = [
+            frame.to_ndarray(format="rgb24").transpose(2, 0, 1) for frame in container.decode(video=0)
+        ]
     assert len(original) == len(sequential) == out.num_frames == 50
     rng = np.random.default_rng(0)
     for _ in range(6):  # at random, and exact: as a plain decode of the packed file has it
@@ -101,17 +112,13 @@ def test_each_index_shows_the_picture_of_the_original(tmp_path, codec):
     assert levels.diagonal().min() > 30
 
 
-def _in_memory(data: bytes):
-    import io
-
-    return io.BytesIO(data)
-
-
 def facts(data: bytes) -> tuple[str, str, list[int], bool, int]:
     """Codec, pixel format, places of key frames, whether there is sound, most frames between key frames."""
-    with av.open(_in_memory(data)) as container:
+    with av.open(io.BytesIO(data)) as container:
         stream = container.streams.video[0]
-        keys = [i for i, packet in enumerate(p for p in container.demux(stream) if p.size) if packet.is_keyframe]
+        keys = [
+            i for i, packet in enumerate(p for p in container.demux(stream) if p.size) if packet.is_keyframe
+        ]
         name, form = stream.codec_context.name, stream.codec_context.pix_fmt
         return name, form, keys, bool(container.streams.audio), max(np.diff([*keys, stream.frames]))
 
@@ -129,7 +136,13 @@ def test_the_form(tmp_path, group):
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((1, 1), (2, 2)), ((7, 5), (8, 4)), ((33, 21), (32, 20)), ((300, 301), (256, 256)), ((800, 260), (788, 256))],
+    [
+        ((1, 1), (2, 2)),
+        ((7, 5), (8, 4)),
+        ((33, 21), (32, 20)),
+        ((300, 301), (256, 256)),
+        ((800, 260), (788, 256)),
+    ],
 )
 def test_sizes_are_even_and_small_videos_stay_small(tmp_path, size, expected):
     width, height = size
@@ -165,7 +178,10 @@ def test_memory_that_nobody_has_written_changes_no_byte(name):
     path = DATA / "clips" / name
     if not path.exists():
         pytest.skip(f"needs {path}")
-    code = "import sys; from openxclip.video.encode import *; sys.stdout.buffer.write(encode(sys.argv[1], EncodeOptions()).data)"
+    code = (
+        "import sys; from openxclip.video.encode import EncodeOptions, encode; "
+        "sys.stdout.buffer.write(encode(sys.argv[1], EncodeOptions()).data)"
+    )
     outs = {
         subprocess.run(
             [sys.executable, "-c", code, str(path)],
@@ -227,7 +243,11 @@ def test_each_video_is_packed_once_in_shards_of_bounded_size(folder):
         assert shard.stat().st_size <= SMALL_SHARDS.shard_bytes or len(inside) == 1
         with tarfile.open(shard, "r:") as archive:
             for video, info in zip(inside, archive, strict=True):
-                assert (info.name, info.offset_data, info.size) == (video.member, video.offset_bytes, video.size_bytes)
+                assert (info.name, info.offset_data, info.size) == (
+                    video.member,
+                    video.offset_bytes,
+                    video.size_bytes,
+                )
                 assert (info.uid, info.gid, info.mtime, info.uname) == (0, 0, 0, "")
                 assert hashlib.sha256(archive.extractfile(info).read()).hexdigest() == video.sha256
 
@@ -357,7 +377,8 @@ def test_class_folders_rendered_clips_and_single_lists(data, tmp_path):
     packed(data / "val.txt", tmp_path / "two")
     assert len(read_manifest(tmp_path / "two", list_name="val.txt").items) == 3
     shapes = read_data_set(Path("moving-shapes"), ["few-test"])
-    few = replace(shapes, lists={"few-test": replace(m, items=m.items[:2]) for m in shapes.lists.values()})
+    (clips,) = shapes.lists.values()
+    few = replace(shapes, lists={"few-test": replace(clips, items=clips.items[:2])})
     finished(pack(few, tmp_path / "three", None, 1))
     assert isinstance(read_manifest(tmp_path / "three").items[0].media, TarMember)
 
@@ -416,14 +437,109 @@ def _square_or_die(number: int) -> int:
 
 
 def test_a_job_whose_process_dies_takes_no_other_with_it():
-    assert [*in_order(_square_or_die, range(9), 2, crashed=-1)] == [0, 1, 4, -1, -1, 25, 36, 49, 64]
+    assert [*in_order(_square_or_die, range(6), 2, crashed=-1)] == [0, 1, 4, -1, -1, 25]
+
+
+# Training and evaluating
+
+
+@pytest.fixture(scope="module")
+def brightness(tmp_path_factory) -> tuple[Path, Path]:
+    """Eight videos, four of which get brighter and four darker, and the same packed in several shards."""
+    original = tmp_path_factory.mktemp("brightness") / "original"
+    original.mkdir()
+    lines = []
+    for i in range(8):
+        levels = np.linspace(20, 230, 10)[:: 1 if i % 2 else -1]
+        noise = np.random.default_rng(i).integers(-15, 15, size=(48, 64, 3))
+        frames = [(level + noise).clip(0, 255).astype(np.uint8) for level in levels]
+        write_video(original / f"{i}.mp4", frames=frames)
+        lines.append(f"{i}.mp4 {i % 2}\n")
+    (original / "labels.csv").write_text("id,name\n0,getting darker\n1,getting brighter\n")
+    (original / "train.txt").write_text("".join(lines))
+    (original / "val.txt").write_text("".join(lines[:2]))
+    folder = original.with_name("packed")
+    finished(pack(read_data_set(original), folder, PackOptions(shard_bytes=20_000), 1))
+    return original, folder
+
+
+CONFIG = TrainConfig(
+    recipe="test",
+    model=TINY,
+    num_frames=TINY.num_frames,
+    data=DataConfig(train_list="train.txt", val_list="val.txt", num_workers=0, jitter_probability=0.5),
+    optim=OptimConfig(
+        epochs=12,
+        learning_rate=3e-3,
+        batch_size=4,
+        warmup_epochs=1,
+        factors=LearningRates(new=1, visual=1, text=1, logit_scale=1),
+    ),
+    mix=MixConfig(mixup_alpha=0, cutmix_alpha=0),
+    precision="float32",
+    seed=7,
+)
+
+
+def losses(output: Path) -> list[float]:
+    rows = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    return [row["mean_loss"] for row in rows if "mean_loss" in row]
+
+
+def test_a_packed_folder_trains_and_evaluates_like_the_original(brightness, tmp_path, capsys):
+    original, folder = brightness
+    for name, data in (("original", original), ("packed", folder)):
+        train(CONFIG, data, tmp_path / name)
+    first, again = losses(tmp_path / "original"), losses(tmp_path / "packed")
+    assert again[-1] < again[0] - 0.1
+    assert again == pytest.approx(first, abs=0.05)  # pixels differ by a level or two
+    top1 = []
+    for data in (original, folder):
+        arguments = ["evaluate", "supervised", "--model", str(tmp_path / "packed"), "--data", str(data)]
+        assert run([*arguments, "--list", "train.txt", "--json"]) == 0
+        top1.append(json.loads(capsys.readouterr().out)["figures"]["top1"])
+    assert top1[0] == top1[1] >= 0.75
+
+
+def test_where_clips_are_augmented_changes_no_weight(brightness, tmp_path):
+    for augment in ("workers", "device"):
+        data = replace(CONFIG.data, augment=augment, order="shards", val_list=None)
+        config = replace(CONFIG, data=data, optim=replace(CONFIG.optim, epochs=2))
+        train(config, brightness[1], tmp_path / augment)
+    first, other = (
+        load_file(tmp_path / name / "last" / "model.safetensors") for name in ("workers", "device")
+    )
+    assert all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_spoiled_clip_is_left_out_of_a_training(brightness, tmp_path):
+    copy = Path(shutil.copytree(brightness[1], tmp_path / "copy"))
+    video = read_index(copy)[0]
+    with shard_path(copy, video.shard).open("r+b") as file:
+        file.seek(video.offset_bytes + 50)
+        file.write(bytes(20))
+    config = replace(CONFIG, optim=replace(CONFIG.optim, epochs=1), data=replace(CONFIG.data, val_list=None))
+    state = train(config, copy, tmp_path / "run")
+    assert len(state.unreadable) == 1
+    assert "another checksum" in state.unreadable[0]
 
 
 # The command, interrupted
 
 
 def command(data: Path, output: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "openxclip", "pack", str(data), "--output", str(output), "--shard-size", "30KB", *more]
+    return [
+        sys.executable,
+        "-m",
+        "openxclip",
+        "pack",
+        str(data),
+        "--output",
+        str(output),
+        "--shard-size",
+        "30KB",
+        *more,
+    ]
 
 
 def test_the_command_says_what_it_did(data, tmp_path, capsys):
@@ -462,8 +578,17 @@ def test_killed_five_times_the_bytes_are_those_of_an_undisturbed_run(data, folde
     assert content(tmp_path / "out") == content(folder)
 
 
-@pytest.mark.parametrize("num_done", [0, 1, 4, 9, 14, 15])
-@pytest.mark.parametrize("damage", ["none", "half a line", "bytes of the shard lost"])
+@pytest.mark.parametrize(
+    ("num_done", "damage"),
+    [
+        (0, "none"),
+        (4, "none"),
+        (14, "none"),
+        (15, "none"),
+        (9, "half a line"),
+        (9, "bytes of the shard lost"),
+    ],
+)
 def test_a_packing_goes_on_from_any_state(data, folder, tmp_path, num_done, damage):
     """Every state that a killed process can leave, and one of a machine that lost power."""
     steps = pack(read_data_set(data), tmp_path / "out", SMALL_SHARDS, 1)

@@ -16,7 +16,7 @@ START_HELP = (
     'worker processes import the main module: call openxclip below `if __name__ == "__main__":` in a file, '
     "not from standard input, and keep files named like a module of Python (types.py) out of the current folder"
 )
-_AHEAD = 4  # jobs for each process that are begun before the first result is taken
+_AHEAD = 2  # jobs for each process that are begun before the first result is taken
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
