@@ -7,6 +7,7 @@ Shapes: T frames, H x W video, S input side.
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, cast
@@ -63,7 +64,7 @@ class Sample(NamedTuple):
     error: str | None
     """Set where the video could not be read; then `pixels` is None."""
     augmentation: Augmentation | None = None
-    """What is still to be done to `pixels`, which then are frames uint8 (T, 3, H, W)."""
+    """What is still to be done to `pixels`, which then are cropped frames uint8 (T, 3, H, W)."""
 
 
 class Batch(NamedTuple):
@@ -75,7 +76,7 @@ class Batch(NamedTuple):
     """int64 (B,)."""
     errors: list[str]
     frames: tuple[Tensor, ...] = ()
-    """Where augmentation is still to be done: B clips uint8 (T, 3, H, W), each of its own size."""
+    """Where augmentation is still to be done: B cropped clips uint8 (T, 3, H, W), each of its own size."""
     augmentations: tuple[Augmentation, ...] = ()
     """What `augmented` does to each of them."""
 
@@ -147,14 +148,21 @@ class TrainClips(Dataset[Sample]):
         if self.augment == "workers":
             return Sample(self.transform(frames, rng), item.label, None)
         num_frames, _, height, width = frames.shape
-        drawn = self.transform.draw(height, width, num_frames, rng)
-        return Sample(torch.from_numpy(np.ascontiguousarray(frames)), item.label, None, drawn)
+        cropped, drawn = cut(frames, self.transform.draw(height, width, num_frames, rng))
+        return Sample(torch.from_numpy(cropped), item.label, None, drawn)
 
     def _indices(self, length: int, rng: np.random.Generator) -> np.ndarray:
         """(T,) frames of a video of `length` frames."""
         if self.dense_stride is None:
             return sparse_train(length, self.num_frames, rng)
         return dense(length, self.num_frames, self.dense_stride, rng)
+
+
+def cut(frames: np.ndarray, augmentation: Augmentation) -> tuple[np.ndarray, Augmentation]:
+    """The part of the frames that the augmentation looks at, half of them on average, and what is left to do to it."""
+    top, left, height, width = augmentation.crop
+    cropped = np.ascontiguousarray(frames[..., top : top + height, left : left + width])
+    return cropped, replace(augmentation, crop=(0, 0, height, width))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

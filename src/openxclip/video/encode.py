@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
 
 from openxclip.configuration import require
 from openxclip.video.decode import VideoReader
@@ -117,5 +118,6 @@ def _add_stream(container: Any, width: int, height: int, options: EncodeOptions)
 def _image(pixels: np.ndarray, ticks: int) -> Any:
     """A frame of PyAV from (3, H, W) uint8."""
     image = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)), format="rgb24")
+    image = image.reformat(format="yuv420p", interpolation=Interpolation.AREA, threads=1)
     image.pts, image.time_base = ticks, TIME_BASE
     return image
