@@ -28,7 +28,7 @@ from openxclip.cli.main import run
 from openxclip.data import packing
 from openxclip.data.manifest import list_names, read_manifest
 from openxclip.data.media import TarMember
-from openxclip.data.packed import read_index, read_left_out, shard_path, verify
+from openxclip.data.packed import damage, read_index, read_left_out, shard_path
 from openxclip.data.packing import PackOptions, PackSummary, pack, parse_bytes, read_data_set
 from openxclip.errors import ConfigError, InputError, VideoError
 from openxclip.processes import in_order
@@ -152,6 +152,31 @@ def test_sizes_are_even_and_small_videos_stay_small(tmp_path, size, expected):
         assert (reader.width, reader.height) == expected
         levels = reader.read(range(5)).data.mean(axis=(1, 2, 3))
     assert np.abs(levels - [0, 40, 80, 120, 160]).max() < 4
+
+
+def broken_off(path: Path) -> Path:
+    """A file that ends in the middle."""
+    whole = write_video(path, codec="mpeg4", num_frames=60, gop=12, format="matroska")
+    os.truncate(whole, whole.stat().st_size * 2 // 3)
+    return whole
+
+
+def test_playing_gives_the_frames_of_reading(tmp_path):
+    files = [
+        write_video(tmp_path / "b.mp4", num_frames=30, gop=10, num_b_frames=2),
+        write_video(tmp_path / "r.mp4", num_frames=5, rotation=90),
+        write_video(tmp_path / "a.avi", codec="mpeg4", num_frames=30),
+        broken_off(tmp_path / "broken.mkv"),
+        *(DATA / "faults").glob("*.mp4"),
+        *(DATA / "clips").glob("nasa*.mp4"),
+    ]
+    for path in files:
+        with VideoReader(path) as reader:
+            played = [*reader.play(FrameSize(short_side_px=32).of)]
+        with VideoReader(path) as reader:
+            read = reader.read(range(reader.num_frames), FrameSize(short_side_px=32))
+        assert np.array_equal(np.stack([pixels for _, pixels in played]), read.data), path
+        assert [seconds for seconds, _ in played] == read.pts_seconds.tolist(), path
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
@@ -313,7 +338,7 @@ def test_a_flipped_byte_is_found_and_spoils_one_clip(folder, tmp_path):
         byte = file.read(1)[0]
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 1]))
-    assert [problem for problem in verify(copy) if problem] == [
+    assert [problem for video in read_index(copy) if (problem := damage(copy, video))] == [
         f"{video.path}: its bytes in {shard_path(copy, video.shard)} have another checksum than in the index. "
         "Get the tar again"
     ]
@@ -350,7 +375,7 @@ def test_reading_names_what_is_wrong(folder, tmp_path):
         read_manifest(folder, list_name="val.txt", media_root=tmp_path)
     assert read_manifest(folder, list_name="val.txt", labels="one, two").labels == ("one", "two")
     with pytest.raises(InputError, match="is no packed folder"):
-        next(verify(tmp_path))
+        read_index(tmp_path)
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / "index.jsonl").write_text((copy / "index.jsonl").read_text()[:-20])
     with pytest.raises(InputError, match="line 13 is damaged"):
@@ -445,17 +470,17 @@ def test_a_job_whose_process_dies_takes_no_other_with_it():
 
 @pytest.fixture(scope="module")
 def brightness(tmp_path_factory) -> tuple[Path, Path]:
-    """Eight videos, four of which get brighter and four darker, and the same packed in several shards."""
+    """Eight videos, four of them bright and four dark, and the same packed in several shards."""
     original = tmp_path_factory.mktemp("brightness") / "original"
     original.mkdir()
     lines = []
     for i in range(8):
-        levels = np.linspace(20, 230, 10)[:: 1 if i % 2 else -1]
+        levels = np.linspace(10, 90, 10) + 140 * (i % 2)
         noise = np.random.default_rng(i).integers(-15, 15, size=(48, 64, 3))
         frames = [(level + noise).clip(0, 255).astype(np.uint8) for level in levels]
         write_video(original / f"{i}.mp4", frames=frames)
         lines.append(f"{i}.mp4 {i % 2}\n")
-    (original / "labels.csv").write_text("id,name\n0,getting darker\n1,getting brighter\n")
+    (original / "labels.csv").write_text("id,name\n0,dark\n1,bright\n")
     (original / "train.txt").write_text("".join(lines))
     (original / "val.txt").write_text("".join(lines[:2]))
     folder = original.with_name("packed")
@@ -467,13 +492,9 @@ CONFIG = TrainConfig(
     recipe="test",
     model=TINY,
     num_frames=TINY.num_frames,
-    data=DataConfig(train_list="train.txt", val_list="val.txt", num_workers=0, jitter_probability=0.5),
+    data=DataConfig(train_list="train.txt", val_list="val.txt", num_workers=0, jitter_probability=0),
     optim=OptimConfig(
-        epochs=12,
-        learning_rate=3e-3,
-        batch_size=4,
-        warmup_epochs=1,
-        factors=LearningRates(new=1, visual=1, text=1, logit_scale=1),
+        epochs=30, learning_rate=1e-4, batch_size=4, warmup_epochs=1, factors=LearningRates(new=10, visual=1)
     ),
     mix=MixConfig(mixup_alpha=0, cutmix_alpha=0),
     precision="float32",
@@ -491,13 +512,13 @@ def test_a_packed_folder_trains_and_evaluates_like_the_original(brightness, tmp_
     for name, data in (("original", original), ("packed", folder)):
         train(CONFIG, data, tmp_path / name)
     first, again = losses(tmp_path / "original"), losses(tmp_path / "packed")
-    assert again[-1] < again[0] - 0.1
-    assert again == pytest.approx(first, abs=0.05)  # pixels differ by a level or two
+    assert again[-1] < again[0] - 0.2, again
+    assert again[:5] == pytest.approx(first[:5], abs=0.05)  # pixels differ by a level or two
     top1 = []
     for data in (original, folder):
         arguments = ["evaluate", "supervised", "--model", str(tmp_path / "packed"), "--data", str(data)]
         assert run([*arguments, "--list", "train.txt", "--json"]) == 0
-        top1.append(json.loads(capsys.readouterr().out)["figures"]["top1"])
+        top1.append(json.loads(capsys.readouterr().out)["models"][0]["figures"]["top-1"])
     assert top1[0] == top1[1] >= 0.75
 
 

@@ -116,19 +116,18 @@ def _text(summary: "PackSummary") -> str:
 
 
 def _verify(folder: Path, print_json: bool) -> int:
-    from openxclip.data.packed import read_index, verify
+    from openxclip.data.packed import damage, read_index
     from openxclip.progress import progress_bar
 
-    problems, checks = [], verify(folder)
+    videos, problems = read_index(folder), []
     with progress_bar() as bar:
-        task = bar.add_task("verifying", total=None, note="")
-        for number, problem in enumerate(checks, start=1):
-            bar.update(task, completed=number)
-            if problem is not None:
+        task = bar.add_task("verifying", total=len(videos), note="")
+        for video in videos:
+            if (problem := damage(folder, video)) is not None:
                 problems.append(problem)
-    num_videos = len(read_index(folder))
+            bar.advance(task)
     if print_json:
-        print(json.dumps({"num_videos": num_videos, "problems": problems}))
+        print(json.dumps({"num_videos": len(videos), "problems": problems}))
     else:
-        print("\n".join([*problems, f"{folder}: {num_videos} videos, {len(problems)} of them damaged"]))
+        print("\n".join([*problems, f"{folder}: {len(videos)} videos, {len(problems)} of them damaged"]))
     return int(bool(problems))

@@ -11,7 +11,6 @@
 
 import csv
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,9 +110,13 @@ def read_index(folder: Path) -> list[PackedVideo]:
     """All videos in the order of the shards.
 
     Raises:
-        InputError: the packing is not finished, or the index is damaged.
+        InputError: the folder is no finished packing, or the index is damaged.
     """
     path = folder / INDEX
+    if not is_packed(folder):
+        raise InputError(
+            f"{folder} is no packed folder: it has no {PACKING}. Give one that `openxclip pack` wrote."
+        )
     if not path.is_file():
         raise InputError(
             f"The packing of {folder} is not finished. Run `openxclip pack` again to go on with it."
@@ -135,20 +138,10 @@ def read_left_out(folder: Path) -> list[tuple[str, str]]:
         return [(row[0], row[1]) for row in list(csv.reader(file))[1:]]
 
 
-def verify(folder: Path) -> Iterator[str | None]:
-    """Compare the checksum of every video -> what is wrong with it, or None, video by video.
-
-    Raises:
-        InputError: the folder is no finished packing.
-    """
-    if not is_packed(folder):
-        raise InputError(
-            f"{folder} is no packed folder: it has no {PACKING}. Give one that `openxclip pack` wrote."
-        )
-    for video in read_index(folder):
-        try:
-            video.media(folder).open()
-        except VideoError as error:
-            yield str(error)
-        else:
-            yield None
+def damage(folder: Path, video: PackedVideo) -> str | None:
+    """What is wrong with the bytes of a video, if anything is; reads and compares all of them."""
+    try:
+        video.media(folder).open()
+    except VideoError as error:
+        return str(error)
+    return None

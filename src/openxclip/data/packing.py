@@ -260,7 +260,7 @@ class _Job:
     def _question(self) -> dict[str, Any]:
         digest = hashlib.sha256()
         for name, manifest in self.data.lists.items():
-            digest.update(f"{name}\n{manifest.fingerprint()}\n".encode())
+            digest.update(json.dumps([name, manifest.fingerprint()]).encode())
         about = {
             "data": self.data.path,
             "lists": list(self.data.lists),

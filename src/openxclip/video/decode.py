@@ -30,6 +30,9 @@ _KEEP_BYTES = 128 << 20
 # Packets for each decoder side by side: opening the file once more takes as long as decoding some ten of them.
 _MIN_PACKETS_OF_SHARE = 32
 
+# As the packets promise, as a plain decode gives it, and up to where the file breaks off.
+_PLAY_TRIES = 3
+
 FULL_SIZE = FrameSize()
 
 Indices = Sequence[int] | np.ndarray
@@ -141,14 +144,19 @@ class VideoReader:
             width, height = size_of(self._stream.width, self._stream.height)
             self._limits.check_frame(self.name, width, height, "a scaled frame")
             number = 0
-            while number < self.num_frames:
+            for _ in range(_PLAY_TRIES):
                 try:
                     for image in islice(self._images_in_order(), number, None):
-                        yield float(self._seconds[number]), self._upright(image, width, height)
+                        yield (
+                            float(self._seconds[number]),
+                            self._upright(self._converter, image, width, height, "bilinear"),
+                        )
                         number += 1
                     self._check_complete(number)
+                    return
                 except WrongTableError:  # go on behind the frames that came out whole
                     self._count_by_decoding()
+            raise VideoError(self.name, "it decodes to another number of frames each time. Fetch it again")
 
     def _images_in_order(self) -> Iterator[Any]:
         """Frames of a decode from the start, as many as were counted."""
@@ -166,11 +174,13 @@ class VideoReader:
         if num_frames < self.num_frames:
             raise WrongTableError(f"{self.num_frames} frames were promised, {num_frames} came")
 
-    def _upright(self, image: Any, width: int, height: int, filter: Filter = "bilinear") -> np.ndarray:
+    def _upright(
+        self, converter: Converter, image: Any, width: int, height: int, filter: Filter
+    ) -> np.ndarray:
         """Pixels (3, H, W); `width` and `height` are those before the turn."""
         if self._turns is None:
             self._turns = quarter_turns(image)
-        return self._converter.to_rgb(image, width, height, self._turns, filter)
+        return converter.to_rgb(image, width, height, self._turns, filter)
 
     def _checked(self, indices: Indices) -> np.ndarray:
         wanted = np.asarray(indices)
@@ -183,9 +193,7 @@ class VideoReader:
 
     def _read(self, wanted: np.ndarray, width: int, height: int, filter: Filter) -> Frames:
         def convert(converter: Converter, frame: Any) -> np.ndarray:
-            if self._turns is None:
-                self._turns = quarter_turns(frame)
-            return converter.to_rgb(frame, width, height, self._turns, filter)
+            return self._upright(converter, frame, width, height, filter)
 
         data = np.empty(0, np.uint8)
         for index, pixels in self._pixels_at(wanted, convert):
