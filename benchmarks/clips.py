@@ -48,27 +48,30 @@ def write_clips(folder: Path, num_frames: int = NUM_FRAMES) -> dict[str, Path]:
     return paths
 
 
-def write_clip(path: Path, kind: Kind, num_frames: int) -> Iterator[None]:
-    """Encode one clip, frame by frame."""
+def write_clip(
+    path: Path, kind: Kind, num_frames: int, size_px: tuple[int, int] = (HEIGHT_PX, WIDTH_PX), seed: int = 0
+) -> Iterator[None]:
+    """Encode one clip of this height and width, frame by frame."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(kind.codec, rate=FRAMES_PER_SECOND, options=kind.options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
-        for picture in pictures(num_frames):
+        (stream.height, stream.width), stream.pix_fmt = size_px, "yuv420p"
+        for picture in pictures(num_frames, size_px, seed):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             yield
         container.mux(stream.encode(None))
 
 
-def pictures(num_frames: int) -> Iterator[np.ndarray]:
+def pictures(
+    num_frames: int, size_px: tuple[int, int] = (HEIGHT_PX, WIDTH_PX), seed: int = 0
+) -> Iterator[np.ndarray]:
     """(H, W, 3) uint8: the camera drifts over a scene, a block crosses it, the sensor is a little noisy."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
+    height, width = size_px
     scene = _scene(rng)
     for i in range(num_frames):
-        top, left = 2 * i % (SCENE_PX[0] - HEIGHT_PX), 3 * i % (SCENE_PX[1] - WIDTH_PX)
-        picture = scene[top : top + HEIGHT_PX, left : left + WIDTH_PX] + rng.normal(
-            0, 3, (HEIGHT_PX, WIDTH_PX, 1)
-        )
-        x = 7 * i % (WIDTH_PX - 60)
+        top, left = 2 * i % (SCENE_PX[0] - height), 3 * i % (SCENE_PX[1] - width)
+        picture = scene[top : top + height, left : left + width] + rng.normal(0, 3, (height, width, 1))
+        x = 7 * i % (width - 60)
         picture[150:210, x : x + 60] = (230, 40, 60)
         yield picture.clip(0, 255).astype(np.uint8)
 

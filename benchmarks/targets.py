@@ -58,6 +58,10 @@ TARGETS = {
     "decoding_8": Target(what="decoding 8 frames, against the best peer, worst of four kinds", bound=1.1),
     "decoding_32": Target(what="decoding 32 frames, against the best peer, worst of four kinds", bound=1.1),
     "decoding_exact": Target(what="decoding, share of frames that are those asked for", bound=1.0, unit="%"),
+    "packing_avi": Target(
+        what="training clips a second, two workers, packed against .avi of UCF-101", bound=2.0
+    ),
+    "packing_720p": Target(what="training clips a second, two workers, packed against 1280x720", bound=4.0),
     "training_speed": Target(what="training step B/32-8, batch 8, against transformers' model", bound=1.5),
     "training_memory": Target(what="training step, peak memory as a share", bound=0.8, at_most=True),
     "help": Target(what="openxclip --help", bound=0.3, unit=" s", at_most=True),

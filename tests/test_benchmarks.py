@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import ceiling, end_to_end, forward, gpu, loading, serving, text, training
+from benchmarks import ceiling, end_to_end, forward, gpu, loading, packing, serving, text, training
 from benchmarks.breakdown import REST, kind_of, seconds_by_kind
 from benchmarks.clips import HEIGHT_PX, KINDS, WIDTH_PX, write_clip
 from benchmarks.decoding import Outcome, clip_thumbnails, outcome_of, share_exact
@@ -361,6 +361,21 @@ def test_every_number_of_workers_loads_every_clip(tmp_path: Path):
 def test_without_its_list_loading_is_left_out(tmp_path: Path):
     with pytest.raises(UnavailableError, match=r"train_16shot\.txt"):
         loading.run(Options(data=tmp_path))
+
+
+def test_packed_clips_are_loaded_like_the_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packing, "NUM_WORKERS", (1,))
+    sources = {packing.HD: packing.write_hd(tmp_path / "hd", num_videos=2, num_frames=12)}
+    section = packing.measure(sources, tmp_path, {packing.HD: 4}, num_rounds=1)
+    rates, sizes = section.tables
+    assert [row[1] for row in rates.rows] == ["decode and augment", "decode"]
+    assert sizes.rows[0][1] == "2"
+    assert section.figures.keys() == {"packing_720p"}
+
+
+def test_without_its_list_packing_is_left_out(tmp_path: Path):
+    with pytest.raises(UnavailableError, match=r"train_16shot\.txt"):
+        packing.run(Options(data=tmp_path))
 
 
 def build_counter(start: int, num_bytes: int) -> Step:

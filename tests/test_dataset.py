@@ -14,12 +14,16 @@ from openxclip.data.dataset import (
     DecodedFrames,
     SampleKey,
     TrainClips,
+    augmented,
+    clip_loader,
     collate,
     epoch_batches,
+    shards_of,
 )
 from openxclip.data.manifest import read_manifest
 from openxclip.data.media import FileMedia, Item, Manifest
 from openxclip.data.moving_shapes import shapes_manifest
+from openxclip.errors import InputError
 from openxclip.video.convert import FrameSize
 from openxclip.video.decode import read_frames
 from openxclip.video.sampling import centred
@@ -45,10 +49,10 @@ def clips(manifest: Manifest, seed: int = 0) -> TrainClips:
 
 
 def test_a_clip_is_uint8_at_the_input_size(manifest):
-    pixels, label, error, name = clips(manifest)[SampleKey(0, 0, 1)]
+    pixels, label, error, name, to_do = clips(manifest)[SampleKey(0, 0, 1)]
     assert name == "1.mp4"
     assert pixels.shape == (4, 3, 32, 32)
-    assert (pixels.dtype, label, error) == (torch.uint8, 1, None)
+    assert (pixels.dtype, label, error, to_do) == (torch.uint8, 1, None, None)
 
 
 def test_a_clip_depends_on_seed_epoch_and_position_alone(manifest):
@@ -116,6 +120,23 @@ def test_worker_processes_change_nothing(manifest, start):
         assert here.errors == there.errors
 
 
+@pytest.mark.on_cpu
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_augmentation_on_the_device_gives_the_pixels_of_the_workers(manifest, num_workers):
+    batches = epoch_batches(4, 8, 4, seed=0, epoch=0)
+    later = TrainClips(manifest, DecodedFrames(36), TRANSFORM, num_frames=4, seed=0, augment="device")
+    pairs = zip(
+        clip_loader(clips(manifest), batches, 0), clip_loader(later, batches, num_workers), strict=True
+    )
+    for finished, raw in pairs:
+        assert [frames.shape[:2] for frames in raw.frames] == [(4, 3)] * int(raw.is_read.sum())
+        assert raw.pixels.numel() == 0
+        assert torch.equal(augmented(raw, TRANSFORM, torch.device("cpu")), finished.pixels)
+        assert torch.equal(augmented(finished, TRANSFORM, torch.device("cpu")), finished.pixels)
+        assert torch.equal(raw.labels, finished.labels)
+        assert raw.errors == finished.errors
+
+
 def test_an_unreadable_video_is_reported_and_keeps_its_place(manifest):
     dataset = clips(manifest)
     batch = stacked([dataset[SampleKey(0, i, i)] for i in (0, 3, 1)])
@@ -179,3 +200,23 @@ def test_more_samples_than_videos_go_round():
 def test_the_last_incomplete_batch_is_left_out_but_a_short_epoch_is_one_batch():
     assert [len(batch) for batch in epoch_batches(10, 10, 4, seed=0, epoch=0)] == [4, 4]
     assert [len(batch) for batch in epoch_batches(3, 3, 4, seed=0, epoch=0)] == [3]
+
+
+def test_the_order_by_shards_shuffles_shards_and_the_clips_of_a_few():
+    shards = [i % 12 for i in range(120)]
+    orders = [
+        [key.item for batch in epoch_batches(120, 240, 10, seed=3, epoch=e, shards=shards) for key in batch]
+        for e in (0, 0, 1)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+    for start in (0, 120):  # two rounds
+        once = orders[0][start : start + 120]
+        assert sorted(once) == list(range(120))
+        windows = [{shards[item] for item in once[w : w + 40]} for w in (0, 40, 80)]
+        assert [len(window) for window in windows] == [4, 4, 4]
+        assert once[:40] != sorted(once[:40], key=lambda item: shards[item]), "shuffled across the four"
+
+
+def test_only_shards_have_an_order_by_shards(manifest):
+    with pytest.raises(InputError, match="openxclip pack"):
+        shards_of(manifest)

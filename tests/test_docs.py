@@ -21,6 +21,7 @@ GUIDES = (
     "serving",
     "scale",
     "training",
+    "packing",
     "evaluating",
     "checkpoints",
 )
@@ -63,7 +64,7 @@ def test_the_commands_are_found() -> None:
     assert len(COMMANDS) >= 16
     assert {arguments[0] for arguments in COMMANDS} == {
         *("predict", "train", "evaluate", "ablate", "pretrain", "render", "report", "info", "convert"),
-        *("explain", "serve", "tag", "index", "search", "timeline"),
+        *("explain", "serve", "tag", "index", "search", "timeline", "pack"),
     }
 
 

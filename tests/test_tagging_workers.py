@@ -19,9 +19,10 @@ from openxclip.inference.views import Views
 from openxclip.tagging import workers
 from openxclip.tagging.decoding import LastFile, Piece, Plan, decode
 from openxclip.tagging.sources import ManifestRow, Source
-from openxclip.tagging.workers import Decoders, num_cores
+from openxclip.tagging.workers import Decoders
 from openxclip.video.source import VideoLimits
 from openxclip.video.transforms import Preprocessor
+from openxclip.workers import num_cores
 
 pytestmark = pytest.mark.on_cpu
 

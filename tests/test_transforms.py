@@ -1,7 +1,9 @@
 """Pixels for the model against naive references, pixel by pixel."""
 
 import colorsys
+import hashlib
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -375,6 +377,46 @@ def test_the_same_seed_gives_the_same_pixels() -> None:
     first, again, other = (transform(chw(clip()), np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+PINNED = {
+    "default": "fc2696c8f4403f70",
+    "frames": "a3a8ba0f5c5940de",
+    "uniform": "256de0b9c9f04c62",
+    "strong": "8fc64c1f64cf4b9c",
+}
+"""Digests of what came out, and of the generator's next number, before drawing and applying were separate steps."""
+
+SETTINGS = {
+    "default": {},
+    "frames": {"jitter_frames": True},
+    "uniform": {"uniform_crop": True, "jitter_probability": 0.0, "gray_probability": 0.0},
+    "strong": {"jitter_probability": 1.0, "gray_probability": 0.5, "brightness": 0.8, "hue": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_seeds_keep_their_pixels(name: str) -> None:
+    transform = replace(TrainTransform(input_size_px=32), **SETTINGS[name])
+    frames = np.random.default_rng(7).integers(0, 256, (4, 3, 40, 56), dtype=np.uint8)
+    digest = hashlib.sha256()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        digest.update(transform(frames, rng).numpy().tobytes())
+        digest.update(str(rng.random()).encode())
+    assert digest.hexdigest()[:16] == PINNED[name]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_drawn_augmentation_is_plain_and_gives_the_same_pixels_again(name: str) -> None:
+    transform = replace(TrainTransform(input_size_px=32), **SETTINGS[name])
+    frames = chw(clip(4))
+    for seed in range(8):
+        drawn = transform.draw(*frames.shape[2:], len(frames), np.random.default_rng(seed))
+        assert pickle.loads(pickle.dumps(drawn)) == drawn
+        assert len(drawn.jitter) == (4 if transform.jitter_frames else 1)
+        at_once = transform(frames, np.random.default_rng(seed))
+        assert torch.equal(transform.apply(torch.from_numpy(frames), drawn), at_once)
 
 
 def test_flip_mirrors_the_same_crop() -> None:

@@ -17,6 +17,7 @@ from openxclip.cli.explain import explain
 from openxclip.cli.index import index
 from openxclip.cli.info import info
 from openxclip.cli.models import models
+from openxclip.cli.pack import pack
 from openxclip.cli.predict import predict
 from openxclip.cli.pretrain import pretrain
 from openxclip.cli.render import render
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., int | Launch]] = {
     "index": index,
     "search": search,
     "serve": serve,
+    "pack": pack,
     "train": train,
     "evaluate": evaluate,
     "ablate": ablate,

@@ -75,18 +75,13 @@ def train(
     if run.profile:  # before torch is imported: its profiler says on stdout that it starts
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
-    from openxclip.configuration import with_overrides
     from openxclip.recipes import check_start
-    from openxclip.recipes import recipe as get_recipe
 
-    config = with_overrides(get_recipe(recipe), settings)
-    if tokenizer is not None:
-        config = replace(config, tokenizer=tokenizer)
+    config = _config(recipe, settings, tokenizer)
+    if run.dry_run or not (output / "last").exists():  # a run that goes on does not need its start
+        check_start(config)
     if run.dry_run:
-        check_start(config)
         return _show(config, data, labels, media_root, device, run)
-    if not (output / "last").exists():  # a run that goes on does not need its start
-        check_start(config)
     if run.processes > 1 and not are_many():
         return Launch(run.processes)
 
@@ -112,6 +107,15 @@ def train(
     best = "" if state.best_top1 is None else f", best validation top-1 {state.best_top1:.1%}"
     print(f"trained {state.epoch} epochs, {state.step} steps{best}: {output}", file=sys.stderr)
     return int(bool(state.unreadable))
+
+
+def _config(name: str, settings: tuple[str, ...], tokenizer: str | None) -> "TrainConfig":
+    """The recipe with the settings."""
+    from openxclip.configuration import with_overrides
+    from openxclip.recipes import recipe
+
+    config = with_overrides(recipe(name), settings)
+    return config if tokenizer is None else replace(config, tokenizer=tokenizer)
 
 
 def _show(

@@ -8,21 +8,23 @@ Shapes: T frames, H x W video, S input side.
 import os
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from functools import partial
-from typing import NamedTuple, Protocol, cast
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from openxclip.data.media import Item, Manifest
-from openxclip.errors import VideoError
+from openxclip.data.media import Item, Manifest, TarMember
+from openxclip.errors import InputError, VideoError
 from openxclip.video.convert import FrameSize
 from openxclip.video.sampling import centred, dense, sparse_train
 from openxclip.video.source import VideoLimits
-from openxclip.video.transforms import TrainTransform
+from openxclip.video.transforms import Augmentation, TrainTransform
 
 
 class Draw(IntEnum):
@@ -65,13 +67,15 @@ class Sample(NamedTuple):
     """Set where the video could not be read; then `pixels` is None."""
     name: str
     """As the list names it."""
+    augmentation: Augmentation | None = None
+    """What is still to be done to `pixels`, which then are cropped frames uint8 (T, 3, H, W)."""
 
 
 class Batch(NamedTuple):
     """Clips of a batch; each has its place in it, whether it could be read or not."""
 
     pixels: Tensor
-    """uint8 (B, T, 3, S, S); black where a clip could not be read."""
+    """uint8 (B, T, 3, S, S), black where a clip could not be read; empty where augmentation is still to be done."""
     labels: Tensor
     """int64 (B,)."""
     is_read: Tensor
@@ -80,6 +84,11 @@ class Batch(NamedTuple):
     """Of those that could not be read."""
     names: list[str]
     """Of all."""
+    frames: tuple[Tensor, ...] = ()
+    """Where augmentation is still to be done: the cropped clips that were read, uint8 (T, 3, H, W), each of its own
+    size."""
+    augmentations: tuple[Augmentation, ...] = ()
+    """What `augmented` does to each of them."""
 
 
 class FrameSource(Protocol):
@@ -128,13 +137,16 @@ class TrainClips(Dataset[Sample]):
         num_frames: int,
         seed: int,
         dense_stride: int | None = None,
+        augment: Literal["workers", "device"] = "workers",
     ) -> None:
+        """`augment`: whether samples are finished pixels, or frames for `augmented`."""
         self.manifest = manifest
         self.frames = frames
         self.transform = transform
         self.num_frames = num_frames
         self.seed = seed
         self.dense_stride = dense_stride
+        self.augment = augment
 
     def __getitem__(self, key: SampleKey) -> Sample:
         item = self.manifest.items[key.item]
@@ -143,7 +155,11 @@ class TrainClips(Dataset[Sample]):
             frames = self.frames(item, lambda length: self._indices(length, rng))
         except VideoError as error:
             return Sample(None, item.label, str(error), item.path)
-        return Sample(self.transform(frames, rng), item.label, None, item.path)
+        if self.augment == "workers":
+            return Sample(self.transform(frames, rng), item.label, None, item.path)
+        num_frames, _, height, width = frames.shape
+        cropped, drawn = cut(frames, self.transform.draw(height, width, num_frames, rng))
+        return Sample(torch.from_numpy(cropped), item.label, None, item.path, drawn)
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -158,11 +174,24 @@ class TrainClips(Dataset[Sample]):
         return dense(length, self.num_frames, self.dense_stride, rng)
 
 
+def cut(frames: np.ndarray, augmentation: Augmentation) -> tuple[np.ndarray, Augmentation]:
+    """The part of the frames that the augmentation looks at, half of them on average, and what is left to do to it."""
+    top, left, height, width = augmentation.crop
+    cropped = np.ascontiguousarray(frames[..., top : top + height, left : left + width])
+    return cropped, replace(augmentation, crop=(0, 0, height, width))
+
+
 def collate(samples: Sequence[Sample], clip_shape: tuple[int, int, int, int]) -> Batch:
     """Stack clips uint8 of this shape; those that could not be read keep their places."""
-    pixels = torch.zeros(len(samples), *clip_shape, dtype=torch.uint8)
-    for place, sample in enumerate(samples):
-        if sample.pixels is not None:
+    read = [(place, sample) for place, sample in enumerate(samples) if sample.pixels is not None]
+    augmentations = tuple(sample.augmentation for _, sample in read if sample.augmentation is not None)
+    pixels = torch.zeros(0 if augmentations else len(samples), *clip_shape, dtype=torch.uint8)
+    frames = []
+    for place, sample in read:
+        assert sample.pixels is not None
+        if augmentations:
+            frames.append(sample.pixels)
+        else:
             pixels[place] = sample.pixels
     return Batch(
         pixels,
@@ -170,7 +199,20 @@ def collate(samples: Sequence[Sample], clip_shape: tuple[int, int, int, int]) ->
         torch.tensor([sample.pixels is not None for sample in samples]),
         [sample.error for sample in samples if sample.error is not None],
         [sample.name for sample in samples],
+        tuple(frames),
+        augmentations,
     )
+
+
+def augmented(batch: Batch, transform: TrainTransform, device: torch.device) -> Tensor:
+    """Pixels uint8 (B, T, 3, S, S) of a batch on a device, augmented there if the workers have not done it."""
+    if not batch.augmentations:
+        return batch.pixels.to(device, non_blocking=True)
+    pixels = torch.zeros(len(batch.labels), *batch.pixels.shape[1:], dtype=torch.uint8, device=device)
+    places = batch.is_read.nonzero()[:, 0].tolist()
+    for place, frames, drawn in zip(places, batch.frames, batch.augmentations, strict=True):
+        pixels[place] = transform.apply(frames.to(device, non_blocking=True), drawn)
+    return pixels
 
 
 def clip_loader(
@@ -195,16 +237,64 @@ def _leave_signals_alone(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+SHARDS_AT_ONCE = 4
+"""In the order by shards: clips are shuffled among those of so many."""
+
+
 def epoch_batches(
-    num_items: int, num_samples: int, batch_size: int, *, seed: int, epoch: int
+    num_items: int,
+    num_samples: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    shards: Sequence[int] | None = None,
 ) -> list[list[SampleKey]]:
     """The batches of one epoch: shuffled rounds over all items until `num_samples` are drawn.
 
     The last incomplete batch is left out, as published; fewer samples than a batch make one smaller batch.
+
+    Args:
+        num_items: of the manifest.
+        num_samples: of the epoch.
+        batch_size: samples of a batch.
+        seed: of the run.
+        epoch: which one.
+        shards: of each item, the shard that it is in: each round then goes through the shards in a random order, a few
+            at once. None shuffles all items.
     """
     rng = generator(Draw.ORDER, seed, epoch)
     num_rounds = -(-num_samples // num_items)
-    order = np.concatenate([rng.permutation(num_items) for _ in range(num_rounds)])[:num_samples]
+    rounds = (
+        rng.permutation(num_items) if shards is None else _order_by_shards(np.array(shards), rng)
+        for _ in range(num_rounds)
+    )
+    order = np.concatenate(list(rounds))[:num_samples]
     keys = [SampleKey(epoch, position, int(index)) for position, index in enumerate(order)]
     size = min(batch_size, num_samples)
     return [keys[start : start + size] for start in range(0, num_samples - size + 1, size)]
+
+
+def _order_by_shards(shards: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Items in a random order that has done with a few shards before it goes on to others."""
+    numbers = rng.permutation(np.unique(shards))
+    windows = [numbers[start : start + SHARDS_AT_ONCE] for start in range(0, len(numbers), SHARDS_AT_ONCE)]
+    return np.concatenate([rng.permutation(np.flatnonzero(np.isin(shards, window))) for window in windows])
+
+
+def shards_of(manifest: Manifest) -> list[int]:
+    """The shard of each item, for `epoch_batches`.
+
+    Raises:
+        InputError: the videos are not in tar files.
+    """
+    numbers: dict[Path, int] = {}
+    shards = []
+    for item in manifest.items:
+        if not isinstance(item.media, TarMember):
+            raise InputError(
+                f"{manifest.name} is not in shards, so there is no order by shards: pack it with `openxclip pack`, or "
+                "leave data.order at all"
+            )
+        shards.append(numbers.setdefault(item.media.tar, len(numbers)))
+    return shards

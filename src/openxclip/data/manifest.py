@@ -1,6 +1,6 @@
 """Manifests: which videos a data set has, and which label each of them carries.
 
-Three forms are read, and the data sets' own files (`official.py`):
+Three forms are read, packed folders (`packed.py`), and the data sets' own files (`official.py`):
 
     list file           lines of `relative/path label_id`; the labels stand in `labels.csv` beside it
     folder with lists   the same, and `list_name` says which list
@@ -10,12 +10,13 @@ The media lie beside the list, in `videos/` if there is one, or below a media ro
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from openxclip.data.media import FileMedia, Item, Manifest, find_media, find_media_root
 from openxclip.data.moving_shapes import is_world, shapes_manifest
-from openxclip.data.official import recognise
+from openxclip.data.official import official_lists, recognise
+from openxclip.data.packed import is_packed, packed_lists, read_packed
 from openxclip.errors import InputError
 from openxclip.files import read_lines
 from openxclip.text.labels import check_labels, parse_labels, read_label_file
@@ -38,7 +39,7 @@ def read_manifest(
     labels: str | Path | None = None,
     media_root: Path | None = None,
 ) -> Manifest:
-    """Read any of the three forms, or a data set's own files.
+    """Read any of the three forms, a packed folder, or a data set's own files.
 
     Args:
         path: a list file, a folder, or "moving-shapes" for the rendered world.
@@ -53,11 +54,24 @@ def read_manifest(
     given = None if labels is None else parse_labels(str(labels))
     if list_name is not None and (path / list_name).is_file():
         path, list_name = path / list_name, None
+    if is_packed(path):
+        return read_packed(path, list_name, given, media_root)
     if (read_official := recognise(path)) is not None:
         return read_official(path, list_name, given, media_root)
     if path.is_dir() and list_name is None and not _has_lists(path):
         return _read_class_folders(path, given, media_root)
     return _read_list(_find_list(path, list_name), given, media_root)
+
+
+def list_names(path: Path) -> Sequence[str | None]:
+    """The lists that `read_manifest` finds there; None where one is read without a name."""
+    if is_packed(path):
+        return packed_lists(path)
+    if (official := official_lists(path)) is not None:
+        return official
+    if path.is_dir() and _has_lists(path):
+        return sorted(file.name for file in path.glob("*.txt"))
+    return [None]
 
 
 def _has_lists(folder: Path) -> bool:

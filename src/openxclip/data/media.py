@@ -16,7 +16,7 @@ from openxclip.errors import InputError, VideoError
 from openxclip.shapes.clip import ShapesClip
 from openxclip.video.convert import FrameSize
 from openxclip.video.decode import read_frames
-from openxclip.video.source import VideoLimits
+from openxclip.video.source import VideoLimits, VideoSource
 
 Choose = Callable[[int], np.ndarray]
 """The length of a video in frames -> the indices wanted."""
@@ -32,6 +32,13 @@ class Media(Protocol):
 
         Raises:
             VideoError: the video cannot be read.
+        """
+
+    def source(self) -> VideoSource:
+        """A video file, as a path or its bytes.
+
+        Raises:
+            VideoError: there is none.
         """
 
     def is_missing(self) -> bool:
@@ -53,6 +60,10 @@ class FileMedia:
         """Frames uint8 (T, 3, H, W)."""
         return read_frames(self.path, choose, size, num_threads=num_threads, limits=limits).data
 
+    def source(self) -> VideoSource:
+        """The path."""
+        return self.path
+
     def is_missing(self) -> bool:
         """Whether there is no such file."""
         return not self.path.is_file()
@@ -70,6 +81,8 @@ class TarMember:
     tar: Path
     offset_bytes: int
     size_bytes: int
+    sha256: str | None = None
+    """Of the file, where it is known: then each read compares it."""
 
     def read(
         self, choose: Choose, size: FrameSize, *, num_threads: int = 1, limits: VideoLimits | None = None
@@ -81,7 +94,7 @@ class TarMember:
         """The bytes of the file.
 
         Raises:
-            VideoError: the .tar cannot be read, or is cut short.
+            VideoError: the .tar cannot be read, is cut short, or holds other bytes than it should.
         """
         try:
             with self.tar.open("rb") as file:
@@ -91,11 +104,20 @@ class TarMember:
             raise VideoError(self.name, f"{self.tar} cannot be read ({error.strerror})") from error
         if len(data) < self.size_bytes:
             raise VideoError(self.name, f"{self.tar} ends in the middle of it. Get the tar again")
+        if self.sha256 not in (None, hashlib.sha256(data).hexdigest()):
+            raise VideoError(
+                self.name,
+                f"its bytes in {self.tar} have another checksum than in the index. Get the tar again",
+            )
         return data
 
+    def source(self) -> VideoSource:
+        """The bytes of the file."""
+        return self.open()
+
     def is_missing(self) -> bool:
-        """It was found in the .tar."""
-        return False
+        """Whether the .tar is gone; the member was found in it."""
+        return not self.tar.is_file()
 
     def facts(self) -> dict[str, Any]:
         """It is not a file of its own."""
@@ -112,7 +134,14 @@ class MissingMedia:
         self, choose: Choose, size: FrameSize, *, num_threads: int = 1, limits: VideoLimits | None = None
     ) -> np.ndarray:
         """Always raises VideoError."""
-        raise VideoError(self.name, "the tar holds no such member. Correct the list or the media root")
+        raise self._error()
+
+    def _error(self) -> VideoError:
+        return VideoError(self.name, "the tar holds no such member. Correct the list or the media root")
+
+    def source(self) -> VideoSource:
+        """Always raises VideoError."""
+        raise self._error()
 
     def is_missing(self) -> bool:
         """It is."""

@@ -35,6 +35,16 @@ def recognise(path: Path) -> Reader | None:
     return None
 
 
+def official_lists(path: Path) -> list[str] | None:
+    """Names of all lists of a data set's own files, if that is what a folder or file holds."""
+    reader = recognise(path)
+    if reader is read_ucf101:
+        return sorted(_ucf101_lists(path))
+    if reader is read_hmdb51:
+        return sorted(_hmdb51_lists(path))
+    return sorted({row["split"] for row in _kinetics_rows(path)}) if reader is read_kinetics else None
+
+
 def read_ucf101(
     folder: Path, list_name: str | None, labels: list[str] | None = None, media_root: Path | None = None
 ) -> Manifest:
@@ -46,8 +56,7 @@ def read_ucf101(
         labels: other names of the classes, in the order of classInd.txt.
         media_root: folder or .tar with the class folders.
     """
-    files = [re.fullmatch(r"(train|test)list0([0-9])\.txt", file.name) for file in folder.iterdir()]
-    kind, split = _choose(folder, list_name, {match[1] + match[2] for match in files if match})
+    kind, split = _choose(folder, list_name, _ucf101_lists(folder))
     path = folder / f"{kind}list0{split}.txt"
     classes = _class_index(folder / "classInd.txt")
     media = find_media(folder, media_root)
@@ -77,8 +86,7 @@ def read_hmdb51(
         media_root: folder or .tar with the class folders.
     """
     files = sorted(folder.glob("*_test_split[0-9].txt"))
-    splits = {file.stem[-1] for file in files}
-    kind, split = _choose(folder, list_name, {kind + split for kind in ("train", "test") for split in splits})
+    kind, split = _choose(folder, list_name, _hmdb51_lists(folder))
     own, media = built_in_labels("hmdb51"), find_media(folder, media_root)
     items = []
     for file in files:
@@ -135,6 +143,16 @@ def read_kinetics(
 def read_zero_shot_labels(folder: Path) -> list[tuple[str, ...]]:
     """The class names of the three zero-shot splits of Kinetics-600: labels_split1.csv to labels_split3.csv."""
     return [tuple(read_label_file(folder / f"labels_split{n}.csv")) for n in (1, 2, 3)]
+
+
+def _ucf101_lists(folder: Path) -> set[str]:
+    files = [re.fullmatch(r"(train|test)list0([0-9])\.txt", file.name) for file in folder.iterdir()]
+    return {match[1] + match[2] for match in files if match}
+
+
+def _hmdb51_lists(folder: Path) -> set[str]:
+    splits = {file.stem[-1] for file in folder.glob("*_test_split[0-9].txt")}
+    return {kind + split for kind in ("train", "test") for split in splits}
 
 
 def _choose(folder: Path, list_name: str | None, lists: set[str]) -> tuple[str, str]:

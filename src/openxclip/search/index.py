@@ -58,8 +58,9 @@ from openxclip.tagging.decoding import WINDOWS_AT_ONCE, Piece, Plan, decode
 from openxclip.tagging.output import JOB
 from openxclip.tagging.runner import Finished, Runner
 from openxclip.tagging.sources import Source, file_system, is_remote, source_at
-from openxclip.tagging.workers import Decoders, num_cores
+from openxclip.tagging.workers import Decoders
 from openxclip.video.source import VideoLimits
+from openxclip.workers import num_cores
 
 logger = logging.getLogger(__name__)
 

@@ -52,6 +52,10 @@ class ShapesClip:
         frames = self.frames(choose, size.short_side_px or VIDEO_SIDE_PX)
         return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
 
+    def source(self) -> bytes:
+        """The clip as an .mp4 file."""
+        return self.encode()
+
     def is_missing(self) -> bool:
         """A rendered clip is always there."""
         return False

@@ -19,9 +19,10 @@ from openxclip.tagging.output import Output, Part
 from openxclip.tagging.rows import SCHEMA_VERSION, Layout, by_input, extra_columns, table, with_extra
 from openxclip.tagging.runner import Finished, Runner
 from openxclip.tagging.sources import Source, absolute, extra_table, list_sources
-from openxclip.tagging.workers import Decoders, num_cores
+from openxclip.tagging.workers import Decoders
 from openxclip.text.label_texts import LabelTexts
 from openxclip.video.source import VideoLimits
+from openxclip.workers import num_cores
 
 
 @dataclass(frozen=True, kw_only=True)

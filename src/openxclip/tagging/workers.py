@@ -21,24 +21,16 @@ from torch import Tensor
 
 from openxclip.errors import InputError, VideoError
 from openxclip.tagging.decoding import Facts, LastFile, Piece, Plan, decode
+from openxclip.workers import START_HELP, end_with_parent
 
 START_SECONDS = 120.0
 START_TRIES = 3
 """Of a process that follows others that did start."""
 
-START_HELP = (
-    'decoders are processes that import the main module: call openxclip below `if __name__ == "__main__":` in a file, '
-    "not from standard input, and keep files named like a module of Python (types.py) out of the current folder"
-)
 READY = "ready"
 
 CRASH_HOOK = "OPENXCLIP_TEST_CRASH"
 """Names a file whose decoder calls os.abort, for tests."""
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class StartError(InputError):
@@ -248,7 +240,7 @@ class _Worker:
 
 def _serve(connection: Connection, plan: Plan) -> None:
     """The loop of a process: a piece comes in; the shape of its pixels and its facts, then the pixels go out."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(1)
     connection.send(READY)
     last_file = LastFile()
@@ -268,11 +260,3 @@ def _serve(connection: Connection, plan: Plan) -> None:
                 continue
             connection.send((pixels.shape, facts))
             connection.send_bytes(pixels.data.cast("B"))
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent is gone, also while it hangs on a file."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

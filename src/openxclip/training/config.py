@@ -33,6 +33,12 @@ class DataConfig:
     """None takes a frame of each of T equal segments (sparse, as published); n takes every n-th frame of a window."""
     num_workers: int = 4
     """Processes that decode and augment; 0 does it in the training process."""
+    order: Literal["all", "shards"] = "all"
+    """An epoch's order: all clips shuffled; or, for packed folders on slow disks, the shards shuffled, and clips among
+    those of a few shards."""
+    augment: Literal["workers", "device"] = "workers"
+    """Where clips are cropped and coloured: in the processes that decode, or where the model is. Pixels are the same on
+    a CPU; a GPU may round one up or down."""
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     """Sides of the random crop as shares of the short side."""
     crop: Literal["grid", "uniform"] = "grid"

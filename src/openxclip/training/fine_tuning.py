@@ -19,7 +19,16 @@ from torch.utils.data import DataLoader
 
 from openxclip.checkpoints.formats.native import write_folder
 from openxclip.checkpoints.load import Loaded
-from openxclip.data.dataset import Batch, Draw, TrainClips, clip_loader, epoch_batches, generator
+from openxclip.data.dataset import (
+    Batch,
+    Draw,
+    TrainClips,
+    augmented,
+    clip_loader,
+    epoch_batches,
+    generator,
+    shards_of,
+)
 from openxclip.errors import InputError, TrainingError
 from openxclip.models import XCLIP
 from openxclip.models.flops import count_cost
@@ -248,6 +257,7 @@ class FineTuning:
             self.config.optim.batch_size,
             seed=self.config.seed,
             epoch=state.epoch,
+            shards=shards_of(self.clips.manifest) if self.config.data.order == "shards" else None,
         )
         left = batches[state.step - state.epoch * self.steps_per_epoch :]
         own = [[batch[place] for place in self.places] for batch in left]
@@ -307,7 +317,8 @@ class FineTuning:
     def _inputs(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Pixels (B, T, 3, S, S) normalised and targets (B, K), mixed as in the whole batch."""
         with self.phases.phase("copy"):
-            pixels, labels = (x.to(self.device, non_blocking=True) for x in (batch.pixels, batch.labels))
+            labels = batch.labels.to(self.device, non_blocking=True)
+            pixels = augmented(batch, self.clips.transform, self.device)
         with self.phases.phase("augment"):
             targets = smooth_targets(labels, len(self.clips.manifest.labels), self.config.mix.label_smoothing)
             mixings = draw_mixing(self.num_clips, pixels.shape[-1], self.config.mix, rng)

@@ -154,7 +154,15 @@ def training_clips(config: TrainConfig, clips: Manifest, start: Loaded) -> Train
     """The clips as the recipe has them, for the model that it starts from."""
     transform = _transform(config.data, start)
     frames = _frames(config.data, transform.short_side_px)
-    return TrainClips(clips, frames, transform, config.num_frames, config.seed, config.data.dense_stride)
+    return TrainClips(
+        clips,
+        frames,
+        transform,
+        config.num_frames,
+        config.seed,
+        config.data.dense_stride,
+        config.data.augment,
+    )
 
 
 def _last(run: RunFolder) -> Loaded:

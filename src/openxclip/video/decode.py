@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +29,9 @@ _KEEP_BYTES = 128 << 20
 
 # Packets for each decoder side by side: opening the file once more takes as long as decoding some ten of them.
 _MIN_PACKETS_OF_SHARE = 32
+
+# As the packets promise, as a plain decode gives it, and up to where the file breaks off.
+_PLAY_TRIES = 3
 
 FULL_SIZE = FrameSize()
 
@@ -126,6 +129,59 @@ class VideoReader:
                 self._count_by_decoding()
                 return self._read(self._checked(choose(self.num_frames)), width, height, size.filter)
 
+    def play(self, size_of: Callable[[int, int], tuple[int, int]]) -> Iterator[tuple[float, np.ndarray]]:
+        """Every frame once, in order: seconds from the first one, and pixels (3, H, W) uint8. None is kept.
+
+        They are those that `read` gives at 0, 1, 2, ...; one decode from the start.
+
+        Args:
+            size_of: (width, height) of the frames, from that of the video as stored, before rotation.
+
+        Raises:
+            VideoError: the video cannot be decoded, on the way or at once.
+        """
+        with video_errors(self.name):
+            width, height = size_of(self._stream.width, self._stream.height)
+            self._limits.check_frame(self.name, width, height, "a scaled frame")
+            number = 0
+            for _ in range(_PLAY_TRIES):
+                try:
+                    for image in islice(self._images_in_order(), number, None):
+                        yield (
+                            float(self._seconds[number]),
+                            self._upright(self._converter, image, width, height, "bilinear"),
+                        )
+                        number += 1
+                    self._check_complete(number)
+                    return
+                except WrongTableError:  # go on behind the frames that came out whole
+                    self._count_by_decoding()
+            raise VideoError(self.name, "it decodes to another number of frames each time. Fetch it again")
+
+    def _images_in_order(self) -> Iterator[Any]:
+        """Frames of a decode from the start, as many as were counted."""
+        try:
+            for image in islice(self._kept or self._decode_all(), self.num_frames):
+                if image.is_corrupt and self._table is not None:
+                    self._damaged = True
+                    raise WrongTableError("a frame is damaged")
+                yield image
+        except av.FFmpegError as error:
+            self._damaged = True
+            raise WrongTableError(str(error)) from error
+
+    def _check_complete(self, num_frames: int) -> None:
+        if num_frames < self.num_frames:
+            raise WrongTableError(f"{self.num_frames} frames were promised, {num_frames} came")
+
+    def _upright(
+        self, converter: Converter, image: Any, width: int, height: int, filter: Filter
+    ) -> np.ndarray:
+        """Pixels (3, H, W); `width` and `height` are those before the turn."""
+        if self._turns is None:
+            self._turns = quarter_turns(image)
+        return converter.to_rgb(image, width, height, self._turns, filter)
+
     def _checked(self, indices: Indices) -> np.ndarray:
         wanted = np.asarray(indices)
         if wanted.ndim != 1 or not len(wanted) or not np.issubdtype(wanted.dtype, np.integer):
@@ -137,9 +193,7 @@ class VideoReader:
 
     def _read(self, wanted: np.ndarray, width: int, height: int, filter: Filter) -> Frames:
         def convert(converter: Converter, frame: Any) -> np.ndarray:
-            if self._turns is None:
-                self._turns = quarter_turns(frame)
-            return converter.to_rgb(frame, width, height, self._turns, filter)
+            return self._upright(converter, frame, width, height, filter)
 
         data = np.empty(0, np.uint8)
         for index, pixels in self._pixels_at(wanted, convert):

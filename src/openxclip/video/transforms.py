@@ -160,6 +160,24 @@ class Preprocessor:
         return self.normalise(self.crops(frames, num_crops))
 
 
+Steps = tuple[tuple[str, float], ...]
+"""Colour operations in their order, each with its factor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What `TrainTransform` draws for one clip, as plain numbers that travel between processes."""
+
+    crop: tuple[int, int, int, int]
+    """Top, left, height, width."""
+    flip: bool
+    """Whether left and right change places."""
+    jitter: tuple[Steps, ...]
+    """Of the whole clip, or of each frame; without steps the colours stay."""
+    gray: bool
+    """Whether all colour goes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainTransform:
     """Augmentation of a training clip, with one draw for all frames of the clip, but for `jitter_frames`.
@@ -201,14 +219,33 @@ class TrainTransform:
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         """(T, 3, H, W) uint8 -> (T, 3, S, S) uint8. The same state of `rng` gives the same pixels."""
         pixels = _checked(frames)
-        top, left, height, width = self._crop(pixels.shape[-2], pixels.shape[-1], rng)
-        # Cropped before resizing and coloured after: both on as few pixels as possible.
-        pixels = resize(
-            pixels[..., top : top + height, left : left + width], self.input_size_px, self.input_size_px
+        num_frames, _, height, width = pixels.shape
+        return self.apply(pixels, self.draw(height, width, num_frames, rng))
+
+    def draw(self, height: int, width: int, num_frames: int, rng: np.random.Generator) -> Augmentation:
+        """What is done to a clip of `num_frames` frames of this size."""
+        return Augmentation(
+            crop=self._crop(height, width, rng),
+            flip=bool(rng.random() < self.flip_probability),
+            jitter=tuple(self._jitter(rng) for _ in range(num_frames if self.jitter_frames else 1)),
+            gray=bool(rng.random() < self.gray_probability),
         )
-        if rng.random() < self.flip_probability:
+
+    def apply(self, frames: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
+        """(T, 3, H, W) uint8 -> (T, 3, S, S) uint8, on the device of `frames`."""
+        top, left, height, width = augmentation.crop
+        # Cropped before resizing and coloured after: both on as few pixels as possible.
+        cropped = frames[..., top : top + height, left : left + width]
+        pixels = resize(cropped, self.input_size_px, self.input_size_px)
+        if augmentation.flip:
             pixels = pixels.flip(-1)
-        return self._colours(pixels.float(), rng).round_().to(torch.uint8)
+        parts = pixels.float().chunk(len(augmentation.jitter))
+        coloured = torch.cat(
+            [_jittered(p, steps) for p, steps in zip(parts, augmentation.jitter, strict=True)]
+        )
+        if augmentation.gray:
+            coloured = colour.gray(coloured).expand_as(coloured).clone()
+        return coloured.round_().to(torch.uint8)
 
     def _crop(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """A crop (top, left, height, width) of frames of this size."""
@@ -222,20 +259,21 @@ class TrainTransform:
         corners = crop_corners(height - crop_height, width - crop_width)
         return (*corners[rng.integers(len(corners))], crop_height, crop_width)
 
-    def _colours(self, pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        parts = pixels.split(1) if self.jitter_frames else (pixels,)
-        pixels = torch.cat([self._jitter(part, rng) for part in parts])
-        if rng.random() < self.gray_probability:
-            pixels = colour.gray(pixels).expand_as(pixels).clone()
-        return pixels
+    def _jitter(self, rng: np.random.Generator) -> Steps:
+        if rng.random() >= self.jitter_probability:
+            return ()
+        steps = []
+        for name in rng.permutation(list(_JITTER)):
+            amount = getattr(self, name)
+            centre = 0.0 if name == "hue" else 1.0
+            steps.append((str(name), float(rng.uniform(centre - amount, centre + amount))))
+        return tuple(steps)
 
-    def _jitter(self, pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        if rng.random() < self.jitter_probability:
-            for name in rng.permutation(list(_JITTER)):
-                amount = getattr(self, name)
-                centre = 0.0 if name == "hue" else 1.0
-                pixels = _JITTER[name](pixels, float(rng.uniform(centre - amount, centre + amount)))
-        return pixels
+
+def _jittered(pixels: torch.Tensor, steps: Steps) -> torch.Tensor:
+    for name, factor in steps:
+        pixels = _JITTER[name](pixels, factor)
+    return pixels
 
 
 _JITTER: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
@@ -277,7 +315,10 @@ def resize(pixels: torch.Tensor, height: int, width: int, filter: Filter = "bili
     shrinks = height < pixels.shape[-2] or width < pixels.shape[-1]
     # torch's bicubic is Pillow's, with which models are trained, only where it is smoothed.
     smooth = shrinks or filter == "bicubic"
-    return F.interpolate(pixels, (height, width), mode=filter, align_corners=False, antialias=smooth)
+    # Only the CPU smooths whole numbers; elsewhere a level may come out one higher or lower.
+    exact = pixels if pixels.device.type == "cpu" else pixels.float()
+    resized = F.interpolate(exact, (height, width), mode=filter, align_corners=False, antialias=smooth)
+    return resized if exact is pixels else resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _checked(frames: np.ndarray) -> torch.Tensor:
