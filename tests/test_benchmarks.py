@@ -366,7 +366,7 @@ def test_without_its_list_loading_is_left_out(tmp_path: Path):
 def test_packed_clips_are_loaded_like_the_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(packing, "NUM_WORKERS", (1,))
     sources = {packing.HD: packing.write_hd(tmp_path / "hd", num_videos=2, num_frames=12)}
-    section = packing.measure(sources, tmp_path, {packing.HD: 4}, num_rounds=1)
+    section = packing.measure(sources, tmp_path, {packing.HD: 8}, num_rounds=1)
     rates, sizes = section.tables
     assert [row[1] for row in rates.rows] == ["decode and augment", "decode"]
     assert sizes.rows[0][1] == "2"

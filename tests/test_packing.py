@@ -25,6 +25,7 @@ from tiny import TINY
 from videos import write_video
 
 from openxclip.cli.main import run
+from openxclip.cli.pack import PackArguments, _how
 from openxclip.data import packing
 from openxclip.data.manifest import list_names, read_manifest
 from openxclip.data.media import TarMember
@@ -574,6 +575,10 @@ def test_the_command_says_what_it_did(data, tmp_path, capsys):
     assert run(["pack", str(data)]) == 2
     assert run(command(data, tmp_path / "new", "--short-side", "7")[3:]) == 2
     assert "even number" in capsys.readouterr().err
+
+
+def test_the_defaults_of_the_command_are_those_of_the_library():
+    assert _how(PackArguments(data=Path("any"))) == PackOptions()
 
 
 def _kills(folder: Path, data: Path, num_kills: int) -> Iterator[int]:
