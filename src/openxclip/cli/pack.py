@@ -36,7 +36,7 @@ class PackArguments:
     ] = 256
     group_of_pictures: Annotated[
         int, tyro.conf.arg(help="a key frame every so many frames: fewer read faster and take more space")
-    ] = 8
+    ] = 1
     quality: Annotated[int, tyro.conf.arg(help="of libx264 (crf): 0 is lossless, 51 the worst")] = 20
     shard_size: Annotated[str, tyro.conf.arg(help="largest size of a shard, e.g. 1GB")] = "256MB"
     processes: Annotated[int | None, tyro.conf.arg(help="that encode; by default one for each core")] = None

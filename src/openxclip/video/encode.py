@@ -30,7 +30,7 @@ class EncodeOptions:
 
     short_side_px: int = 256
     """Larger frames are scaled down to it; smaller ones stay."""
-    group_of_pictures: int = 8
+    group_of_pictures: int = 1
     """A key frame at least every so many frames: fewer cost less to read, and take more space."""
     quality: int = 20
     """libx264's constant rate factor: 0 is lossless, 51 the worst; 6 more take half the space."""

@@ -239,13 +239,11 @@ class TrainTransform:
         pixels = resize(cropped, self.input_size_px, self.input_size_px)
         if augmentation.flip:
             pixels = pixels.flip(-1)
-        parts = pixels.float().chunk(len(augmentation.jitter))
-        coloured = torch.cat(
-            [_jittered(p, steps) for p, steps in zip(parts, augmentation.jitter, strict=True)]
-        )
-        if augmentation.gray:
-            coloured = colour.gray(coloured).expand_as(coloured).clone()
-        return coloured.round_().to(torch.uint8)
+        jitter = augmentation.jitter
+        if pixels.device.type == "cpu":  # a frame at a time stays in the cache
+            jitter = jitter * (len(pixels) // len(jitter))
+        parts = zip(pixels.chunk(len(jitter)), jitter, strict=True)
+        return torch.cat([_coloured(part, steps, augmentation.gray) for part, steps in parts])
 
     def _crop(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """A crop (top, left, height, width) of frames of this size."""
@@ -270,10 +268,14 @@ class TrainTransform:
         return tuple(steps)
 
 
-def _jittered(pixels: torch.Tensor, steps: Steps) -> torch.Tensor:
+def _coloured(frames: torch.Tensor, steps: Steps, gray: bool) -> torch.Tensor:
+    """Frames uint8 (T, 3, S, S) after these operations, and without any colour if that is drawn."""
+    pixels = frames.float()
     for name, factor in steps:
         pixels = _JITTER[name](pixels, factor)
-    return pixels
+    if gray:
+        pixels = colour.gray(pixels).expand_as(pixels).clone()
+    return pixels.round_().to(torch.uint8)
 
 
 _JITTER: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
