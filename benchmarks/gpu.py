@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.harness import Timing, command, interleave
 from benchmarks.options import Options, UnavailableError
 from benchmarks.report import Section
-from benchmarks.training import builders as training_builders
+from benchmarks.training import gpu_builders as training_variants
 from benchmarks.transformers_way import load_theirs, their_tokens
 from benchmarks.weights import write_model
 from benchmarks.worker import Builder, Step, Turns, take_turns
@@ -27,7 +27,7 @@ from openxclip.text.labels import built_in_labels
 SUITE = "gpu"
 INFERENCE = (("B/16-8", 1), ("B/16-8", 32))
 """Models and videos of a batch; one at a time shows what batches across videos are worth."""
-TRAINING = (("B/16-8", 16), ("B/16-8", 64))
+TRAINING = (("B/16-8", 16), ("B/16-8", 64), ("L/14-8", 16))
 """The same of a training step."""
 NUM_WARMUPS = 3  # CUDA graphs are recorded in the second call
 SIZE = 8192
@@ -61,7 +61,7 @@ def run(options: Options) -> Section:
 def measure(folder: Path, name: str, batch_size: int, training: bool, num_rounds: int) -> Turns:
     """All variants of one model in turns, on the GPU."""
     if training:
-        variants = training_builders(folder, "cuda", batch_size, checkpointing=False, compiled=True)
+        variants = training_variants(folder, "cuda", batch_size)
     else:
         variants = inference_builders(folder, "cuda", batch_size)
     return take_turns(variants, num_rounds, name, NUM_WARMUPS)

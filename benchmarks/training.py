@@ -21,6 +21,7 @@ from openxclip import load
 from openxclip.models import layers, preset
 from openxclip.reports.table import Table
 from openxclip.text.labels import built_in_labels
+from openxclip.training.compiling import compile_tower
 from openxclip.training.config import LearningRates
 from openxclip.training.optim import freeze
 
@@ -29,8 +30,9 @@ MODEL = "B/32-8"
 BATCH_SIZE = 8
 NUM_ROUNDS = 5  # a step takes seconds
 OURS, OURS_TEXTS, OURS_COMPILED = "ours", "ours, texts in each step", "ours, compiled"
+OURS_SAVING = "ours, compiled, checkpointing"
 OURS_KERNEL = "ours, torch's attention kernel"
-PEER = "transformers"
+PEER, PEER_COMPILED = "transformers", "transformers, compiled"
 
 
 def run(options: Options) -> Section:
@@ -66,23 +68,36 @@ def measure(folder: Path, options: Options, batch_size: int) -> Section:
     )
 
 
-def builders(
-    folder: Path, device: str, batch_size: int, checkpointing: bool, compiled: bool = False
-) -> dict[str, Builder]:
-    """The variants by name; with `compiled`, ours compiled in place of what a shortcut of CPUs saves."""
+def builders(folder: Path, device: str, batch_size: int, checkpointing: bool) -> dict[str, Builder]:
+    """The variants on a CPU by name: as training runs there, compiled, and what its shortcuts save."""
     shared = {"folder": folder, "device": device, "batch_size": batch_size, "checkpointing": checkpointing}
     ours = {**shared, "frozen_texts": True}
-    if compiled:
-        others = {OURS_COMPILED: Builder(build=our_step, arguments={**ours, "compiled": True})}
-    else:
-        others = {
-            OURS_TEXTS: Builder(build=our_step, arguments={**shared, "frozen_texts": False}),
-            OURS_KERNEL: Builder(build=kernel_step, arguments=shared),
-        }
     return {
         OURS: Builder(build=our_step, arguments=ours),
-        **others,
+        OURS_COMPILED: Builder(build=our_step, arguments={**ours, "compiled": True}),
+        OURS_TEXTS: Builder(build=our_step, arguments={**shared, "frozen_texts": False}),
+        OURS_KERNEL: Builder(build=kernel_step, arguments=shared),
         PEER: Builder(build=their_step, arguments=shared),
+    }
+
+
+def gpu_builders(folder: Path, device: str, batch_size: int) -> dict[str, Builder]:
+    """The variants on a GPU by name: both models as they are written and compiled, ours saving memory as well."""
+    shared = {"folder": folder, "device": device, "batch_size": batch_size}
+
+    def ours(checkpointing: bool, compiled: bool) -> Builder:
+        settings = {"checkpointing": checkpointing, "frozen_texts": True, "compiled": compiled}
+        return Builder(build=our_step, arguments={**shared, **settings})
+
+    def theirs(compiled: bool) -> Builder:
+        return Builder(build=their_step, arguments={**shared, "checkpointing": False, "compiled": compiled})
+
+    return {
+        OURS: ours(checkpointing=False, compiled=False),
+        OURS_COMPILED: ours(checkpointing=False, compiled=True),
+        OURS_SAVING: ours(checkpointing=True, compiled=True),
+        PEER: theirs(compiled=False),
+        PEER_COMPILED: theirs(compiled=True),
     }
 
 
@@ -105,9 +120,9 @@ def our_step(
 
     def logits(pixels: Tensor) -> Tensor:
         text = once if frozen_texts else model.encode_text(tokens)
-        return model.logits(encode_video(pixels), text)
+        return model.logits(model.encode_video(pixels), text)
 
-    encode_video = torch.compile(model.encode_video) if compiled else model.encode_video
+    compile_tower(model.visual, "on" if compiled else "off", "none")
     size = model.config.vision.image_size_px
     return training_step(model, logits, (batch_size, model.config.num_frames, 3, size, size), device)
 
@@ -126,7 +141,9 @@ def kernel_step(folder: Path, device: str, batch_size: int, checkpointing: bool)
     return with_kernel
 
 
-def their_step(folder: Path, device: str, batch_size: int, checkpointing: bool) -> Step:
+def their_step(
+    folder: Path, device: str, batch_size: int, checkpointing: bool, compiled: bool = False
+) -> Step:
     """A step of transformers' model."""
     # Imported here: our step's process, whose memory is counted, does without.
     from benchmarks.transformers_way import load_theirs, their_tokens
@@ -139,8 +156,10 @@ def their_step(folder: Path, device: str, batch_size: int, checkpointing: bool) 
     model.logit_scale.requires_grad_(False)
     tokens = their_tokens(load(folder, device="cpu").tokenizer, _labels()).to(device)
 
+    run = torch.compile(model) if compiled else model
+
     def logits(pixels: Tensor) -> Tensor:
-        return model(input_ids=tokens, pixel_values=pixels).logits_per_video
+        return run(input_ids=tokens, pixel_values=pixels).logits_per_video
 
     vision = model.config.vision_config
     shape = (batch_size, vision.num_frames, 3, vision.image_size, vision.image_size)

@@ -425,12 +425,28 @@ def test_peak_bytes_grow():
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_both_sides_train_alike(folder: Path, checkpointing: bool):
     builders = training.builders(folder, "cpu", 2, checkpointing)
+    del builders[training.OURS_COMPILED]  # takes a minute
     steps = {name: builder.build(**builder.arguments) for name, builder in builders.items()}
     losses = {name: [step() for _ in range(3)] for name, step in steps.items()}
     ours = losses.pop(training.OURS)
     assert ours[-1] < ours[0]
     for name, own in losses.items():
         assert own == pytest.approx(ours, abs=0.15), name  # bfloat16 at a logit scale of 100
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of what its compiler still uses
+def test_compiled_and_saving_steps_of_the_gpu_suite_train_alike(folder: Path):
+    """On the CPU, where they do the same, only slowly."""
+    builders = training.gpu_builders(folder, "cpu", 2)
+    losses = {}
+    for name in (training.OURS, training.OURS_COMPILED, training.OURS_SAVING):
+        step = builders[name].build(**builders[name].arguments)
+        losses[name] = [step() for _ in range(3)]
+    ours = losses.pop(training.OURS)
+    for name, own in losses.items():
+        assert own == pytest.approx(ours, abs=0.15), name
+    assert training.PEER_COMPILED in builders
 
 
 def test_operators_have_kinds():

@@ -755,3 +755,14 @@ def test_from_python(tmp_path) -> None:
     assert found.duration_seconds == pytest.approx(20)
     assert found.scores.shape == (19, 12)
     assert found.model == "openxclip-tiny"
+
+
+def test_a_single_label_needs_a_background(tmp_path, engine) -> None:
+    """Alone it would score 100 % in every window."""
+    video = LongVideo(key="single", seconds=20, labels=usual_labels()[:1], quiet_seconds=6.0)
+    video.write(tmp_path / "gate.mp4")
+    watcher = Watcher(engine, usual_labels()[:1], windows=WindowOptions(window="2s", stride="2s"))
+    with pytest.raises(InputError, match="nothing to tell it from"):
+        watcher.watch(tmp_path / "gate.mp4")
+    watcher.is_own_background = True
+    assert watcher.watch(tmp_path / "gate.mp4").none is not None

@@ -251,7 +251,8 @@ async def timeline(
     fields: Annotated[TimelineFields, Depends()],
 ) -> Response:
     """What happens when in a video: scores of windows over it, and the segments that they make."""
-    texts, wish = label_texts(labels, house.options), timeline_wish(fields, house.options)
+    wish = timeline_wish(fields, house.options)
+    texts = label_texts(labels, house.options, takes_one=wish.is_own_background)
     written = partial(json_text, thumbnails=fields.thumbnails)
 
     async def steps() -> AsyncGenerator[Progress | str]:

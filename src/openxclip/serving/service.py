@@ -243,15 +243,15 @@ class Service:
             task.cancel()
 
 
-def label_texts(fields: LabelFields, options: ServeOptions) -> LabelTexts:
-    """The label set that a request asks for, within the limits.
+def label_texts(fields: LabelFields, options: ServeOptions, *, takes_one: bool = False) -> LabelTexts:
+    """The label set that a request asks for, within the limits; a single label only where that has a meaning.
 
     Raises:
         Problem: there are none or too many, one is too long, or a name is unknown.
     """
     labels = _labels_of(fields)
     templates = _templates_of(fields.templates)
-    if len(labels) == 1:
+    if len(labels) == 1 and not takes_one:
         raise Problem("invalid-labels", "a single label has nothing to tell it from; send two or more")
     check_texts(labels, options)
     _check_lengths(templates, options)

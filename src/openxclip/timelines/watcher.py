@@ -166,6 +166,7 @@ class Watcher:
         self, video: VideoSource | Playable, *, thumbnails: bool = False
     ) -> Generator[tuple[float, float | None], None, Timeline]:
         """`watch` as a generator that yields (seconds seen, seconds of the video if it tells), for a progress bar."""
+        self.check_labels()
         seen = yield from self._see(video, thumbnails=thumbnails)
         background = (
             Background.of_mostly_quiet(_means(seen.readable())) if self.is_own_background else self.background
@@ -188,6 +189,18 @@ class Watcher:
             thumbnails=seen.thumbnails,
             background=background,
         )
+
+    def check_labels(self) -> None:
+        """Refuse a label that nothing is told from.
+
+        Raises:
+            InputError: there is one, and no background.
+        """
+        if len(self.labels) == 1 and self.background is None and not self.is_own_background:
+            raise InputError(
+                f"{self.labels[0]!r} is a single label, with nothing to tell it from: every window would score 100 %. "
+                "Give a background, or more labels"
+            )
 
     def calibrate_with(self, sources: Sequence[str], on_seconds: OnSeconds = ignore_seconds) -> None:
         """Calibrate "none of these" with what a command line names: footage, a .json of before, "self", or nothing.
