@@ -78,7 +78,9 @@ class Attention(nn.Module):
         q = F.linear(query, self.qkv.weight[:width], self.qkv.bias[:width])
         key_value = F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:])
         k, v = key_value.flatten(0, -3).chunk(2, dim=-1)  # (prod(...), L, D) each
-        out = attend(q.expand(len(k), 1, -1), k, v, self.num_heads)
+        out = attend(
+            q.expand(k.shape[0], 1, -1), k, v, self.num_heads
+        )  # `len` would be a constant when exported
         return self.proj(out.view(*x.shape[:-2], width))
 
 

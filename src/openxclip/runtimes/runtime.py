@@ -5,6 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from openxclip.errors import InputError
 from openxclip.models import XCLIP, VideoFeatures
 from openxclip.runtimes.options import RuntimeOptions
 from openxclip.runtimes.torch_runtime import TorchRuntime
@@ -28,6 +29,17 @@ def build_runtime(model: XCLIP, preprocess: Preprocessor, options: RuntimeOption
     """The runtime that the options ask for.
 
     Raises:
-        InputError: the model's device cannot run it.
+        InputError: the model's device cannot run it, or options of torch are given to another runtime.
+        MissingExtraError: its package is not installed.
     """
-    return TorchRuntime(model, preprocess, options)
+    if options.runtime == "torch":
+        return TorchRuntime(model, preprocess, options)
+    if options.compile or options.int8:
+        raise InputError(f"--compile and --int8 are torch's; leave them out with --runtime {options.runtime}")
+    if options.runtime == "openvino":
+        from openxclip.runtimes.openvino_runtime import OpenVinoRuntime
+
+        return OpenVinoRuntime(model, preprocess)
+    from openxclip.runtimes.onnx_runtime import OnnxRuntime
+
+    return OnnxRuntime(model, preprocess)

@@ -272,6 +272,7 @@ class Job:
             "frames": self.engine.model.config.num_frames,
             "shortlist": self.engine.options.shortlist,
             "int8": self.engine.options.runtime.int8,
+            "runtime": self.engine.options.runtime.runtime,
             "max_seconds": self.limits.max_seconds,
             "max_frame_px": self.limits.max_frame_px,
             "columns": [[name, str(kind)] for name, kind in layout.extra],
