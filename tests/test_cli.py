@@ -313,6 +313,7 @@ def test_predict_with_every_option(call, model, bare_model, videos, tmp_path):
         "--frames", "6", "--max-seconds", "0.4", "--max-frame-px", "3072",
         "--interpolate", "1", "--image-model", str(bare_model),
         "--shortlist", "2", "--int8", "--text-cache", str(tmp_path / "cache"), "--batch-size", "3", "--any-order",
+        "--runtime", "torch",
     ]  # fmt: skip
     assert options(arguments) | {"--compile"} == options_in_help(call, "predict")
     outcome = call(*arguments)
