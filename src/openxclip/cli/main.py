@@ -14,6 +14,7 @@ from openxclip.cli.ablate import ablate
 from openxclip.cli.convert import convert
 from openxclip.cli.evaluate import evaluate
 from openxclip.cli.explain import explain
+from openxclip.cli.export import export
 from openxclip.cli.index import index
 from openxclip.cli.info import info
 from openxclip.cli.models import models
@@ -48,6 +49,7 @@ COMMANDS: dict[str, Callable[..., int | Launch]] = {
     "models": models,
     "info": info,
     "convert": convert,
+    "export": export,
 }
 
 DESCRIPTION = """Recognise in any video whatever you can name.

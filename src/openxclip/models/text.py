@@ -52,6 +52,10 @@ class TextTransformer(nn.Module):
             return self._causal(trim(tokens, self.config.end_id))
         return self._bidirectional(tokens)
 
+    def untrimmed(self, tokens: Tensor) -> Tensor:
+        """The same over the whole context: no shape depends on what the tokens are, as graphs need it."""
+        return self._causal(tokens) if self.config.causal else self._bidirectional(tokens)
+
     def _causal(self, tokens: Tensor) -> Tensor:
         num_vectors = self.config.num_context_vectors or 0
         if self.context is None:
@@ -61,7 +65,7 @@ class TextTransformer(nn.Module):
             x = self.context(self.token_embedding(tokens))
         x = self._encode(x, causal=True)  # (K, C, D), with learnable context (K, C + M, D)
         end = x[
-            torch.arange(len(x), device=x.device), ends(tokens, self.config.end_id) + num_vectors
+            torch.arange(x.shape[0], device=x.device), ends(tokens, self.config.end_id) + num_vectors
         ]  # (K, D)
         return self.proj(self.final_norm(end))
 

@@ -1,5 +1,7 @@
 """The image tower in ONNX Runtime, in float32."""
 
+import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,15 +62,17 @@ def write_onnx(
         MissingExtraError: the packages that write ONNX are not installed.
     """
     num_outputs = len(program.graph_signature.user_outputs)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses packages that no model here needs
     try:
-        written = torch.onnx.export(
-            program,
-            input_names=list(inputs),
-            output_names=list(outputs[:num_outputs]),
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
+        with warnings.catch_warnings(action="ignore"):  # of what the exporter itself still uses
+            written = torch.onnx.export(
+                program,
+                input_names=list(inputs),
+                output_names=list(outputs[:num_outputs]),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
     except ImportError as error:
         raise MissingExtraError("onnxscript", "onnx") from error
     assert written is not None, "without a file it gives the program"
