@@ -114,7 +114,7 @@ class Sender:
 
 
 @contextmanager
-def server(*connections: Script) -> Iterator[str]:
+def server(*connections: Script, says_that_it_closes: bool = False) -> Iterator[str]:
     """A real HTTP server: each connection is served by the next script, and cut at its end."""
     scripts = iter(connections)
 
@@ -126,6 +126,8 @@ def server(*connections: Script) -> Iterator[str]:
                 return
             self.send_response(200)
             self.send_header("Content-Type", "video/mp2t")
+            if says_that_it_closes:
+                self.send_header("Connection", "close")
             self.end_headers()
             with suppress(OSError):  # the player has gone
                 script(Sender(self))
@@ -530,6 +532,41 @@ def test_a_file_over_http_that_breaks_off_for_good_is_an_error(watcher, monkeypa
         http.shutdown()
 
 
+def test_a_film_that_an_address_sends_once_is_watched_once() -> None:
+    """Without a length nothing tells it from a camera: --once does."""
+
+    def film(sender: Sender) -> None:
+        sender.send(stream(3))
+
+    options = [
+        "--model",
+        "openxclip-tiny",
+        "--window",
+        "2s",
+        "--stride",
+        "2s",
+        "--min-seconds",
+        "0",
+        "--once",
+    ]
+    with server(film, film, says_that_it_closes=True) as address:
+        command = [
+            sys.executable,
+            "-m",
+            "openxclip",
+            "timeline",
+            address,
+            "--labels",
+            ", ".join(EXAMPLE_LABELS),
+        ]
+        done = subprocess.run(
+            [*command, *options, "--close-gap-seconds", "0"], capture_output=True, timeout=120, check=True
+        )
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["label"] for event in events if event["kind"] == "segment"] == list(LABELS)
+    assert {event["kind"] for event in events} == {"window", "segment", "end"}
+
+
 def test_an_mp4_whose_index_stands_at_its_end_cannot_come_through_a_pipe(tmp_path) -> None:
     with av.open(str(tmp_path / "film.mp4"), "w") as container:
         write(container, 12)  # more than is read before its beginning is gone
@@ -727,6 +764,7 @@ def test_alerts_are_given_once_until_the_label_is_gone(watcher, tmp_path) -> Non
     ("arguments", "words"),
     [
         (["none.mp4", "--alert", "surfing=0.8"], "streams"),
+        (["none.mp4", "--once"], "streams"),
         (["-", "--alert", "surfing"], "falling=0.8"),
         (["-", "--alert", "surfing=x"], "falling=0.8"),
         (["-", "--webhook", "http://x/y"], "--alert"),

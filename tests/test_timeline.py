@@ -5,6 +5,7 @@ import json
 import re
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
@@ -27,7 +28,9 @@ from openxclip.inference.views import Views
 from openxclip.shapes.clip import FRAMES_PER_SECOND
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
 from openxclip.shapes.long import LongVideo, usual_labels
+from openxclip.text.label_texts import LabelTexts
 from openxclip.timelines.background import Background
+from openxclip.timelines.formats import write
 from openxclip.timelines.options import SegmentRules, WindowOptions
 from openxclip.timelines.segments import Segment, Segmenter, suppressed
 from openxclip.timelines.watcher import Watcher, cells
@@ -766,3 +769,20 @@ def test_a_single_label_needs_a_background(tmp_path, engine) -> None:
         watcher.watch(tmp_path / "gate.mp4")
     watcher.is_own_background = True
     assert watcher.watch(tmp_path / "gate.mp4").none is not None
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"), [({"templates": ("a film of {}",)}, {}), ({}, {"views": "3x1"})]
+)
+def test_a_stored_background_is_of_the_same_sentences_and_views(changed, words, tmp_path, engine) -> None:
+    video = LongVideo(key="stored", seconds=12, labels=usual_labels(), quiet_seconds=3.0)
+    video.write(tmp_path / "gate.mp4")
+    texts = LabelTexts(labels=usual_labels())
+    windows = WindowOptions(window="2s", stride="2s")
+    watcher = Watcher(engine, texts, windows=windows)
+    watcher.is_own_background = True
+    (path,) = write(watcher.watch(tmp_path / "gate.mp4"), tmp_path, ["json"])
+    Watcher(engine, texts, windows=windows).calibrate_with([str(path)])
+    other = Watcher(engine, replace(texts, **changed), windows=replace(windows, **words))
+    with pytest.raises(InputError, match="other sentences, views or another precision"):
+        other.calibrate_with([str(path)])

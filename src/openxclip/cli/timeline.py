@@ -38,6 +38,12 @@ class LiveOptions:
     webhook: Annotated[
         str | None, tyro.conf.arg(metavar="URL", help="post each alert to this address, as JSON")
     ] = None
+    once: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="end with the stream's first end: for a video that an address sends from its start"
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +108,8 @@ def timeline(options: Annotated[TimelineOptions, tyro.conf.OmitArgPrefixes, tyro
         raise InputError(
             "--output, --formats, --shots and --suppress are for files; of a stream keep the lines of stdout"
         )
-    if not streams and (alerts or options.live.webhook):
-        raise InputError("--alert and --webhook are for streams; of files read the segments")
+    if not streams and (alerts or options.live.webhook or options.live.once):
+        raise InputError("--alert, --webhook and --once are for streams; of files read the segments")
     formats = _formats(options)
     if options.inference.runtime.compile:
         keep_compiled_code()
@@ -310,7 +316,7 @@ def _watch_stream(watcher: "Watcher", source: str, alerts: dict[str, float], opt
     live = LiveWatcher(watcher, alerts=alerts)
     webhook = None if options.live.webhook is None else Webhook(options.live.webhook)
     with stopped_by_signals() as stop:
-        player = LivePlayer(source, limits=watcher.limits, wait=stop.wait)
+        player = LivePlayer(source, limits=watcher.limits, reconnects=not options.live.once, wait=stop.wait)
         with closing(webhook) if webhook is not None else _nothing():
             for event in live.events(player, stop):
                 _show(event)

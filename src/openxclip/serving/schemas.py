@@ -198,6 +198,7 @@ class BackgroundBody(BaseModel):
     ceilings: list[float] = Field(description="of the logits of each label")
     strength: float
     num_windows: int
+    conditions: str = Field(description="what else the values depend on")
 
 
 class ThumbnailBody(BaseModel):

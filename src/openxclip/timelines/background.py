@@ -36,9 +36,11 @@ class Background:
     strength: float
     """Logit of "none of these" beside the labels', counted from their ceilings."""
     num_windows: int
+    conditions: str = ""
+    """What the logits depended on beside model, labels and window (`Watcher.conditions`)."""
 
     @classmethod
-    def of_footage(cls, logits: np.ndarray) -> Self:
+    def of_footage(cls, logits: np.ndarray, conditions: str = "") -> Self:
         """From the logits (M, K) of windows in which none of the labels happens.
 
         Raises:
@@ -48,10 +50,10 @@ class Background:
         logits = logits.astype(np.float64)
         ceilings = _half_way(logits.max(axis=0))
         strength = float(_log_sum_exp(logits - ceilings).max()) + MARGIN
-        return cls(ceilings=ceilings, strength=strength, num_windows=len(logits))
+        return cls(ceilings=ceilings, strength=strength, num_windows=len(logits), conditions=conditions)
 
     @classmethod
-    def of_mostly_quiet(cls, logits: np.ndarray) -> Self:
+    def of_mostly_quiet(cls, logits: np.ndarray, conditions: str = "") -> Self:
         """From the logits (M, K) of windows of which most show none of the labels.
 
         Raises:
@@ -61,7 +63,7 @@ class Background:
         logits = logits.astype(np.float64)
         ceilings = _half_way(_most(logits))
         strength = float(_most(_log_sum_exp(logits - ceilings)[:, None])[0])
-        return cls(ceilings=ceilings, strength=strength, num_windows=len(logits))
+        return cls(ceilings=ceilings, strength=strength, num_windows=len(logits), conditions=conditions)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Logits (V, K) of the views of a window -> probability of each label (K,); the rest is "none of these"."""
@@ -75,6 +77,7 @@ class Background:
             "ceilings": self.ceilings.tolist(),
             "strength": self.strength,
             "num_windows": self.num_windows,
+            "conditions": self.conditions,
         }
 
     @classmethod
@@ -91,6 +94,7 @@ class Background:
                 ceilings=np.array(values["ceilings"], dtype=np.float64),
                 strength=float(values["strength"]),
                 num_windows=int(values["num_windows"]),
+                conditions=str(values["conditions"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"these are no values of a background ({error}); calibrate it anew") from error

@@ -3,6 +3,7 @@
 Shapes: M windows, V views, K labels.
 """
 
+import hashlib
 import json
 import math
 import queue
@@ -132,6 +133,8 @@ class Watcher:
         self.rules.check()
         self.limits = limits or VideoLimits(max_seconds=math.inf)
         self.label_set = _encoded(engine, labels)
+        self.conditions = _conditions(engine, labels, self.options)
+        """Sentences, views and precision in short: what a background's values depend on beside labels and window."""
         self._compute: Compute = compute or engine.logits
         self.background: Background | None = None
         """What "none of these" is calibrated with; see `calibrate`."""
@@ -169,7 +172,9 @@ class Watcher:
         self.check_labels()
         seen = yield from self._see(video, thumbnails=thumbnails)
         background = (
-            Background.of_mostly_quiet(_means(seen.readable())) if self.is_own_background else self.background
+            Background.of_mostly_quiet(_means(seen.readable()), self.conditions)
+            if self.is_own_background
+            else self.background
         )
         scores = self._scores(seen, background)
         segments = self._segments(seen, scores)
@@ -237,6 +242,11 @@ class Watcher:
             raise InputError(
                 f"{path} was calibrated with --window {window_seconds:g}s; give the same, or calibrate anew"
             )
+        if background.conditions != self.conditions:
+            raise InputError(
+                f"{path} was calibrated with other sentences, views or another precision ({background.conditions}; "
+                f"now {self.conditions}); give the same, or calibrate anew"
+            )
         return background
 
     def calibrate(
@@ -249,7 +259,7 @@ class Watcher:
             VideoError: a video cannot be read.
         """
         logits = [window for video in videos for window in finished(self._see(video), on_seconds).readable()]
-        self.background = Background.of_footage(_means(logits))
+        self.background = Background.of_footage(_means(logits), self.conditions)
         return self.background
 
     def _see(
@@ -372,6 +382,17 @@ def _encoded(engine: Engine, labels: LabelTexts | LabelSet | Sequence[str]) -> L
     if isinstance(labels, LabelSet):
         return labels
     return engine.label_set(labels if isinstance(labels, LabelTexts) else LabelTexts(labels=labels))
+
+
+def _conditions(engine: Engine, labels: LabelTexts | LabelSet | Sequence[str], options: WindowOptions) -> str:
+    texts = labels if isinstance(labels, LabelTexts) else LabelTexts(labels=_names(labels))
+    digest = hashlib.sha256(json.dumps(texts.sentences()).encode()).hexdigest()[:8]
+    precision = str(engine.model.logit_scale.dtype).removeprefix("torch.")
+    return f"sentences {digest}, views {options.views}, {precision}"
+
+
+def _names(labels: LabelSet | Sequence[str]) -> Sequence[str]:
+    return labels.labels if isinstance(labels, LabelSet) else labels
 
 
 def _pixels(item: Window | Unseen | Break) -> Tensor:

@@ -86,6 +86,7 @@ class LivePlayer:
         *,
         limits: VideoLimits | None = None,
         num_threads: int = 0,
+        reconnects: bool = True,
         wait: Callable[[float], bool] = _sleep,
     ) -> None:
         """
@@ -93,6 +94,7 @@ class LivePlayer:
             source: see `is_live`.
             limits: what a frame may cost.
             num_threads: of the decoder; 0 takes what the machine has.
+            reconnects: whether it is connected again; else it ends with its first end.
             wait: waits so many seconds; true says that nobody wants to go on.
 
         Raises:
@@ -100,7 +102,7 @@ class LivePlayer:
         """
         check_kind(source)
         self.name = source
-        self._is_pipe = _is_pipe(source)
+        self._is_pipe, self._reconnects = _is_pipe(source), reconnects
         self._limits, self._num_threads, self._wait = limits, num_threads, wait
         self._connected: Player | None = None
         self._flowing: _Flowing | None = None
@@ -190,7 +192,7 @@ class LivePlayer:
 
     def _may_come_again(self) -> bool:
         """Whether what ended is no pipe and no file."""
-        return not self._is_pipe and self._player.stated_seconds is None
+        return self._reconnects and not self._is_pipe and self._player.stated_seconds is None
 
     def _reconnect(self, reason: str) -> Iterator[Break]:
         """Try until it works, or nobody wants to go on. The time without a connection counts."""
