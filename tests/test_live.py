@@ -114,7 +114,7 @@ class Sender:
 
 
 @contextmanager
-def server(*connections: Script, says_that_it_closes: bool = False) -> Iterator[str]:
+def server(*connections: Script) -> Iterator[str]:
     """A real HTTP server: each connection is served by the next script, and cut at its end."""
     scripts = iter(connections)
 
@@ -126,8 +126,6 @@ def server(*connections: Script, says_that_it_closes: bool = False) -> Iterator[
                 return
             self.send_response(200)
             self.send_header("Content-Type", "video/mp2t")
-            if says_that_it_closes:
-                self.send_header("Connection", "close")
             self.end_headers()
             with suppress(OSError):  # the player has gone
                 script(Sender(self))
@@ -549,7 +547,7 @@ def test_a_film_that_an_address_sends_once_is_watched_once() -> None:
         "0",
         "--once",
     ]
-    with server(film, film, says_that_it_closes=True) as address:
+    with server(film, film) as address:
         command = [
             sys.executable,
             "-m",

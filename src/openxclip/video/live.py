@@ -167,7 +167,8 @@ class LivePlayer:
                     raise
             broke_off = self._player.broke_off
             if not self._may_come_again():
-                if broke_off is not None:
+                # Of what comes over HTTP without a length, FFmpeg calls every end an error.
+                if broke_off is not None and (self._is_pipe or self._player.stated_seconds is not None):
                     raise VideoError(self.name, f"it broke off ({broke_off})")
                 return
             yield from self._reconnect(reason if broke_off is None else f"it broke off ({broke_off})")
