@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+SHUTDOWN_SECONDS = "120"
+"""Which processes have to save and leave after a signal, before torch's launcher kills them; its own 30 are short for
+large checkpoints. Torch before 2.9 does not read it."""
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -33,6 +37,7 @@ def launch(num_processes: int, arguments: Sequence[str]) -> int:
     )  # the processes say themselves what happened
     cores = os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

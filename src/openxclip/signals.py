@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-
 SAME_SECONDS = 2.0
 """Signals this close together are one. SLURM signals every process of a job step, torch's launcher among them, which
 passes the signal on to processes that have it already."""
