@@ -664,6 +664,34 @@ def test_a_checkpoint_between_epochs_is_due_by_the_clock(data, tmp_path, monkeyp
     assert saved == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_run_that_ends_during_validation_repeats_only_that(data, tmp_path, monkeypatch, num_workers):
+    """Also where it had been logged: each epoch has one line."""
+    workers = {"num_workers": num_workers, "cached_frames": None}
+    config = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, val_list="val.txt", **workers))
+    train(config, data, tmp_path / "whole")
+    save = loop.TrainingLoop.save
+
+    def die(self, state, model=None):
+        if state.epoch == 2:
+            raise KeyboardInterrupt
+        save(self, state, model)
+
+    monkeypatch.setattr(loop.TrainingLoop, "save", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data, tmp_path / "run")
+    monkeypatch.undo()
+    state = RunFolder(tmp_path / "run").state()
+    assert (state.epoch, state.step) == (1, 4), "no step is done again"
+    train(config, data, tmp_path / "run")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+    logs = [
+        [(row["step"], row.get("val_top1"), row.get("mean_loss")) for row in rows(tmp_path / run)]
+        for run in ("whole", "run")
+    ]
+    assert logs[0] == logs[1]
+
+
 def test_a_deterministic_run_is_the_same_run_on_a_cpu(finished, data, tmp_path):
     train(dataclasses.replace(CONFIG, deterministic=True), data, tmp_path / "run")
     assert same(weights(finished), weights(tmp_path / "run"))

@@ -9,7 +9,7 @@ from typing import Any
 
 SHUTDOWN_SECONDS = "120"
 """Which processes have to save and leave after a signal, before torch's launcher kills them; its own 30 are short for
-large checkpoints. Torch before 2.9 does not read it."""
+large checkpoints. Older versions of torch do not read it."""
 
 
 @dataclass(frozen=True)

@@ -207,8 +207,7 @@ class FineTuning:
                 if done.is_last:
                     return replace(state, step=done.number)
         state = self._with_errors(state, errors)
-        state = replace(state, epoch=state.epoch + 1, step=(state.epoch + 1) * self.steps_per_epoch)
-        return self._end_of_epoch(state, errors)
+        return self._end_of_epoch(replace(state, step=(state.epoch + 1) * self.steps_per_epoch), errors)
 
     def _with_errors(self, state: TrainingState, errors: Sequence[str]) -> TrainingState:
         """The state with what could not be read in any process; the first one tells of what is new."""
@@ -218,17 +217,21 @@ class FineTuning:
         return replace(state, unreadable=tuple(sorted({*state.unreadable, *found})))
 
     def _end_of_epoch(self, state: TrainingState, errors: Sequence[str]) -> TrainingState:
+        """Validate the model after the last step of an epoch, and keep it -> the state with the epoch done."""
         model = self.engine.whole_model()
         whole = self.start._replace(model=model)
         top1 = None
         if self.validate is not None:
+            self.loop.save(state, model)  # a validation may take longer than who stops the run waits for it
             with without_compiling():
                 top1 = self.validate(model)
+        state = replace(state, epoch=state.epoch + 1)
         if top1 is not None and (state.best_top1 is None or top1 > state.best_top1):
             state = replace(state, best_top1=top1)
             self._save_model(self.run.best, whole)
         if self.average is not None and self.average.update(self.model, state.epoch):
             self._save_model(self.run.average, self.start._replace(model=self.average.model))
+        found = {error for own in current().gathered(list(errors)) for error in own}
         if current().is_first:
             losses = self.run.losses(state.epoch)
             self.run.log(
@@ -236,7 +239,7 @@ class FineTuning:
                 step=state.step,
                 mean_loss=sum(losses) / len(losses),
                 val_top1=top1,
-                unreadable=sorted(set(errors)),
+                unreadable=sorted(found),
             )
         self.loop.save(
             state, model

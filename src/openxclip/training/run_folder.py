@@ -197,14 +197,16 @@ class RunFolder:
         """Drop the lines of work that was lost with an interruption and will be done again."""
         if not self.log_path.exists():
             return
-        rows = [line for line in self.log_path.read_text().splitlines() if _is_whole(line, state.step)]
+        rows = [line for line in self.log_path.read_text().splitlines() if _is_kept(line, state)]
         with atomic_write(self.log_path) as temporary:
             temporary.write_text("".join(row + "\n" for row in rows))
 
 
-def _is_whole(line: str, num_steps: int) -> bool:
+def _is_kept(line: str, state: TrainingState) -> bool:
+    """Whether a line of the log is whole, and of a step or an epoch that is done."""
     try:
-        return json.loads(line)["step"] <= num_steps
+        row = json.loads(line)
+        return row["step"] <= state.step and not ("mean_loss" in row and row["epoch"] > state.epoch)
     except (ValueError, TypeError, KeyError):  # the line that was being written when the run was cut off
         return False
 
