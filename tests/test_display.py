@@ -142,5 +142,9 @@ def test_memory_is_estimated_near_what_a_pass_keeps(checkpointing: bool) -> None
 
 
 def test_a_loss_that_is_no_number_names_its_clips(data, tmp_path) -> None:
-    with pytest.raises(TrainingError, match=r"at step \d+ on .*\.mp4.*optim.clip_grad_norm=1"):
+    with pytest.raises(TrainingError, match=r"at step [1-9] on .*\.mp4.*optim.clip_grad_norm=1") as error:
         train(with_optim(CONFIG, learning_rate=1e30), data, tmp_path / "run")
+    last = rows(tmp_path / "run")[-1]
+    assert f"at step {last['step']} on " in str(error.value), "counted as in the log"
+    assert len(last["not_a_number"]) == 4
+    assert all(name in str(error.value) for name in last["not_a_number"])

@@ -120,6 +120,8 @@ def test_parts_of_a_batch_and_micro_batches(data, tmp_path) -> None:
         done = run(count, config, tmp_path / "data", tmp_path / f"run{count}")
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("5.mp4") == 1, "told once"
+        unreadable = [row["unreadable"] for row in rows(tmp_path / f"run{count}") if "unreadable" in row]
+        assert all("5.mp4" in error for (error,) in unreadable), "whichever process read it"
     assert np.abs(np.subtract(losses(tmp_path / "run1"), losses(tmp_path / "run3"))).max() < 1e-5
     assert largest_difference(tmp_path / "run1", tmp_path / "run3") < 1e-5
 
@@ -148,6 +150,14 @@ def test_parts_go_on_as_a_whole(alone, data, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     same_curve(alone, output, 1e-4)
     assert not (output / "last" / "optimizer").exists()
+
+
+def test_all_clips_of_a_step_without_a_number_are_named_once(data, tmp_path) -> None:
+    done = run(2, with_optim(STEADY, learning_rate=1e30, clip_grad_norm=None), data, tmp_path / "run")
+    assert done.returncode != 0
+    named = rows(tmp_path / "run")[-1]["not_a_number"]
+    assert len(named) == 4, "of both processes"
+    assert done.stderr.count("the last checkpoint is kept") == 1
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
