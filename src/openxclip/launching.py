@@ -19,9 +19,14 @@ class Launch:
     num_processes: int
 
 
+def num_started() -> int:
+    """How many processes torchrun started, this one among them; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
 def are_many() -> bool:
     """Whether torchrun started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+    return num_started() > 1
 
 
 def launch(num_processes: int, arguments: Sequence[str]) -> int:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from openxclip.cli.options import Device, Labels, MediaRoot, TokenizerSource
-from openxclip.launching import Launch, are_many
+from openxclip.errors import InputError
+from openxclip.launching import Launch, are_many, num_started
 
 if TYPE_CHECKING:
     from openxclip.training.config import TrainConfig
@@ -72,6 +73,7 @@ def train(
     Clips that cannot be read are left out and named; the exit status is then 1. Interrupted? It saves first, and the
     same command goes on and ends in the same weights, with any number of processes.
     """
+    _check(run)
     if run.profile:  # before torch is imported: its profiler says on stdout that it starts
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
@@ -107,6 +109,17 @@ def train(
     return int(bool(state.unreadable))
 
 
+def _check(run: RunOptions) -> None:
+    if run.processes < 1:
+        raise InputError(f"--processes must be at least 1, got {run.processes}")
+    if run.processes > 1 and are_many() and run.processes != num_started():
+        raise InputError(
+            f"torchrun started {num_started()} processes, so --processes {run.processes} starts none; leave it out"
+        )
+    if not run.save_minutes >= 0:
+        raise InputError(f"--save-minutes must be 0 or more, got {run.save_minutes}")
+
+
 def _config(name: str, settings: tuple[str, ...], tokenizer: str | None) -> "TrainConfig":
     """The recipe with the settings."""
     from openxclip.configuration import with_overrides
@@ -133,8 +146,8 @@ def _show(
         labels=labels,
         media_root=media_root,
         device=device,
-        num_processes=run.processes,
-        is_sharded=run.shard == "blocks",
+        num_processes=max(run.processes, num_started()),
+        sharding=run.shard,
     )
     print(found.text(), file=sys.stderr)
     print(json.dumps(found.to_dict(), indent=2))

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from openxclip.errors import InputError
 from openxclip.models import XCLIP
 from openxclip.processes import current
+from openxclip.training.config import TrainConfig
 from openxclip.training.loop import clip_gradient
 from openxclip.training.objective import Objective
 from openxclip.training.options import Sharding
@@ -152,16 +153,24 @@ def _square(tensors: Sequence[Tensor]) -> float:
     return torch.stack([tensor.float().square().sum() for tensor in tensors]).sum().item()
 
 
-def distribute(objective: Objective, sharding: Sharding, *, use_bfloat16: bool) -> Distributed:
-    """The engine for the processes of this run.
+def check_sharding(config: TrainConfig, sharding: Sharding, num_processes: int) -> None:
+    """Refuse weights in parts where they cannot be.
 
     Raises:
-        InputError: parts in one process.
+        InputError: there is one process, or the recipe needs whole weights.
     """
+    if sharding != "blocks":
+        return
+    if num_processes == 1:
+        raise InputError(
+            "weights in parts need more than one process; leave --shard out, or give --processes"
+        )
+    if config.averaging is not None or config.interpolated is not None:
+        raise InputError("averaging and interpolated need whole weights in each process; leave --shard out")
+
+
+def distribute(objective: Objective, sharding: Sharding, *, use_bfloat16: bool) -> Distributed:
+    """The engine for the processes of this run."""
     if sharding == "blocks":
-        if current().count == 1:
-            raise InputError(
-                "weights in parts need more than one process; leave --shard out, or give --processes"
-            )
         return Sharded(objective, use_bfloat16=use_bfloat16)
     return Alone(objective) if current().count == 1 else Replicated(objective)

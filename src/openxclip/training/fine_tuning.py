@@ -29,7 +29,7 @@ from openxclip.data.dataset import (
     generator,
     shards_of,
 )
-from openxclip.errors import InputError, TrainingError
+from openxclip.errors import TrainingError
 from openxclip.models import XCLIP
 from openxclip.models.flops import count_cost
 from openxclip.processes import current
@@ -39,7 +39,7 @@ from openxclip.training.compiling import compile_tower, without_compiling
 from openxclip.training.config import TrainConfig
 from openxclip.training.display import Shown
 from openxclip.training.distillation import Distillation
-from openxclip.training.distributed import distribute
+from openxclip.training.distributed import check_sharding, distribute
 from openxclip.training.interpolated import InterpolatedWeights
 from openxclip.training.loop import TrainingLoop
 from openxclip.training.mixing import draw_mixing, mix, smooth_targets
@@ -48,7 +48,7 @@ from openxclip.training.optim import freeze
 from openxclip.training.options import RunOptions
 from openxclip.training.phases import Phases
 from openxclip.training.run_folder import RunFolder, TrainingState
-from openxclip.training.shares import shares
+from openxclip.training.shares import num_parts, shares
 from openxclip.training.text_targets import TextTargets
 
 logger = logging.getLogger(__name__)
@@ -99,17 +99,11 @@ class FineTuning:
         all_shares = shares(self.num_clips, current().count, config.mix)
         self.places = all_shares[current().rank]
         """In each batch, of the clips that this process takes."""
-        self.num_parts = min(config.optim.accumulation_steps, *map(len, all_shares))
+        self.num_parts = num_parts(all_shares, config.optim.accumulation_steps)
         self.fed: Tensor
         """Some clips of the last batch, as the model got them."""
-        self._check_sharding()
+        check_sharding(config, self.options.sharding, current().count)
         self._build(texts, image_model)
-
-    def _check_sharding(self) -> None:
-        if self.options.sharding == "blocks" and (self.config.averaging or self.config.interpolated):
-            raise InputError(
-                "averaging and interpolated need whole weights in each process; leave --shard out"
-            )
 
     def _build(self, texts: LabelTexts, image_model: XCLIP | None) -> None:
         config = self.config
@@ -175,6 +169,7 @@ class FineTuning:
                 state = self._epoch(state, shown)
                 if state.epoch == before:  # told to stop
                     break
+        self.phases.close()
         return state
 
     def _shown(self, state: TrainingState) -> Shown:
