@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,17 @@ def test_weights_and_biases_offline(data, tmp_path, monkeypatch) -> None:
     config = with_optim(CONFIG, epochs=1, warmup_epochs=0)
     train(config, data, tmp_path / "run", options=RunOptions(trackers=("wandb",)))
     assert list((tmp_path / "run" / "wandb").rglob("*.wandb"))
+
+
+def test_a_run_that_goes_on_is_the_same_run_of_weights_and_biases(tmp_path, monkeypatch) -> None:
+    asked: list[dict] = []
+    fake = types.SimpleNamespace(init=lambda **settings: asked.append(settings))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for folder in ("one", "one", "other"):
+        trackers(["wandb"], tmp_path / folder, {}, 0)
+    first, again, other = (settings["id"] for settings in asked)
+    assert first == again != other
+    assert {settings["resume"] for settings in asked} == {"allow"}
 
 
 def test_an_unknown_tracker_is_refused(tmp_path) -> None:

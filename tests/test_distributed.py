@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from test_training import CONFIG, with_optim
 from videos import write_video
 
+from openxclip import processes
+from openxclip.errors import InputError
 from openxclip.training.config import MixConfig, TrainConfig
 
 pytestmark = pytest.mark.on_cpu
@@ -158,6 +161,16 @@ def test_all_clips_of_a_step_without_a_number_are_named_once(data, tmp_path) -> 
     named = rows(tmp_path / "run")[-1]["not_a_number"]
     assert len(named) == 4, "of both processes"
     assert done.stderr.count("the last checkpoint is kept") == 1
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(processes, "current", lambda: processes.Processes(1, 2))
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    processes.check_has_gpu()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(InputError, match="process 2 on this machine has no GPU, there are 1"):
+        processes.check_has_gpu()
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:

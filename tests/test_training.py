@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tiny import TINY, tiny_model, tiny_tokenizer
+from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.checkpoint.api import _wrap_exception
 from videos import write_video
 
 import openxclip
@@ -22,8 +25,9 @@ from openxclip.data.manifest import read_manifest
 from openxclip.data.media import FileMedia, Manifest
 from openxclip.errors import CheckpointError, ConfigError, InputError, OpenXCLIPError, TrainingError
 from openxclip.models.expand import clip_only
+from openxclip.processes import Processes
 from openxclip.recipes import recipe
-from openxclip.training import loop
+from openxclip.training import loop, run_folder
 from openxclip.training.config import (
     DataConfig,
     ExpansionConfig,
@@ -283,6 +287,14 @@ def test_missing_videos_can_be_left_out(finished, data, tmp_path, caplog):
     assert first == {"step": 0, "missing": ["gone.mp4", "lost.mp4"]}
     assert not any("missing" in row for row in others)
     assert same(weights(finished), weights(tmp_path / "run"))
+
+
+def test_processes_that_find_other_clips_are_refused(data, tmp_path, monkeypatch):
+    """Two machines, on one of which videos are missing: both would train, on other clips than they think."""
+    monkeypatch.setattr(Processes, "gathered", lambda self, value: [value, (7, "of another list")])
+    with pytest.raises(InputError, match=r"find different clips in .*\(7, 8\)"):
+        train(CONFIG, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_run_without_any_video(data, tmp_path):
@@ -690,6 +702,34 @@ def test_a_run_that_ends_during_validation_repeats_only_that(data, tmp_path, mon
         for run in ("whole", "run")
     ]
     assert logs[0] == logs[1]
+
+
+NO_SPACE = OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NO_SPACE, SafetensorError(str(NO_SPACE)), CheckpointException("", {1: _wrap_exception(NO_SPACE)})],
+)
+def test_a_disk_that_is_full_is_one_error_and_keeps_the_last_checkpoint(data, tmp_path, monkeypatch, error):
+    """As safetensors and torch.distributed.checkpoint tell it, the latter by no `Exception`."""
+
+    def full(folder, tensors):
+        raise error
+
+    train(CONFIG, data, tmp_path / "run", options=stopped())
+    before = weights(tmp_path / "run")
+    monkeypatch.setattr(run_folder, "save_optimizer", full)
+    with pytest.raises(TrainingError, match="last cannot be written .*No space left.*is kept"):
+        train(CONFIG, data, tmp_path / "run")
+    assert same(before, weights(tmp_path / "run"))
+
+
+def stopped() -> RunOptions:
+    """After the first step."""
+    options = RunOptions()
+    options.stop.set()
+    return options
 
 
 def test_a_deterministic_run_is_the_same_run_on_a_cpu(finished, data, tmp_path):

@@ -101,8 +101,10 @@ def train(
         )
         state = train_(config, data, output, labels=labels, media_root=media_root, device=device, options=how)
     if state.epoch < config.optim.epochs:
-        told = f"openxclip: stopped after step {state.step}; the same command goes on from there"
-        print(told, file=sys.stderr)
+        print(
+            f"openxclip: stopped after step {state.step}; the same command goes on from there",
+            file=sys.stderr,
+        )
         return 128 + (stop.number or signal.SIGTERM)
     best = "" if state.best_top1 is None else f", best validation top-1 {state.best_top1:.1%}"
     print(f"trained {state.epoch} epochs, {state.step} steps{best}: {output}", file=sys.stderr)
