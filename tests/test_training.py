@@ -720,7 +720,7 @@ def test_a_disk_that_is_full_is_one_error_and_keeps_the_last_checkpoint(data, tm
     train(CONFIG, data, tmp_path / "run", options=stopped())
     before = weights(tmp_path / "run")
     monkeypatch.setattr(run_folder, "save_optimizer", full)
-    with pytest.raises(TrainingError, match="last cannot be written .*No space left.*is kept"):
+    with pytest.raises(TrainingError, match=r"last cannot be written .*No space left.*is kept"):
         train(CONFIG, data, tmp_path / "run")
     assert same(before, weights(tmp_path / "run"))
 

@@ -15,7 +15,9 @@ from openxclip.errors import InputError
 from openxclip.launching import Launch, are_many, num_started
 
 if TYPE_CHECKING:
+    from openxclip.signals import Stop
     from openxclip.training.config import TrainConfig
+    from openxclip.training.run_folder import TrainingState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +102,14 @@ def train(
             stop=stop,
         )
         state = train_(config, data, output, labels=labels, media_root=media_root, device=device, options=how)
+    return _told(state, config, output, stop)
+
+
+def _told(state: "TrainingState", config: "TrainConfig", output: Path, stop: "Stop") -> int:
+    """The exit status of a run that has ended; how it did is printed."""
     if state.epoch < config.optim.epochs:
-        print(
-            f"openxclip: stopped after step {state.step}; the same command goes on from there",
-            file=sys.stderr,
-        )
+        told = f"openxclip: stopped after step {state.step}; the same command goes on from there"
+        print(told, file=sys.stderr)
         return 128 + (stop.number or signal.SIGTERM)
     best = "" if state.best_top1 is None else f", best validation top-1 {state.best_top1:.1%}"
     print(f"trained {state.epoch} epochs, {state.step} steps{best}: {output}", file=sys.stderr)
