@@ -163,6 +163,32 @@ def test_all_clips_of_a_step_without_a_number_are_named_once(data, tmp_path) -> 
     assert done.stderr.count("the last checkpoint is kept") == 1
 
 
+LATE = """
+import sys, time
+from openxclip.processes import current, run_as_one
+
+def work(tell):
+    if current().is_first:
+        time.sleep(1)
+    before = time.monotonic()
+    current().wait()
+    waited = current().gathered(time.monotonic() - before)
+    if current().is_first:
+        print(*waited)
+    return 0
+
+sys.exit(run_as_one(work))
+"""
+
+
+def test_processes_wait_for_the_last_one(tmp_path) -> None:
+    (tmp_path / "late.py").write_text(LATE)
+    command = torchrun(2, tmp_path / "late.py")
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
+    first, second = map(float, done.stdout.split())
+    assert first < 0.5 < second
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(processes, "current", lambda: processes.Processes(1, 2))
