@@ -109,6 +109,14 @@ def test_two_processes_do_what_one_does(sharding, within, alone, data, tmp_path)
     assert (tmp_path / "run" / "last" / "optimizer").is_dir() == (sharding == "blocks")
 
 
+def test_parts_in_bfloat16_are_near_one_process(data, tmp_path) -> None:
+    config = dataclasses.replace(with_optim(STEADY, epochs=2), precision="bfloat16")
+    for count, sharding in ((1, "none"), (2, "blocks")):
+        done = run(count, config, data, tmp_path / f"run{count}", sharding=sharding)
+        assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "run1") == pytest.approx(losses(tmp_path / "run2"), abs=2e-2)
+
+
 def test_parts_of_a_batch_and_micro_batches(data, tmp_path) -> None:
     """Accumulation, released mixing, stochastic depth and unreadable clips, in three processes."""
     (tmp_path / "data").mkdir()

@@ -93,15 +93,17 @@ class Replicated(Alone):
 class Sharded:
     """Each block's weights in parts (FSDP2), for models of which not many copies fit.
 
-    In bfloat16, weights travel and compute as such; gradients are added up in float32. Weights without dimensions, such
-    as the temperature, cannot be cut: each process has them all.
+    In bfloat16, weights travel and compute as such, but on a CPU, whose layer norms take weights of their input's type
+    alone; gradients are added up in float32. Weights without dimensions, such as the temperature, cannot be cut: each
+    process has them all.
     """
 
     def __init__(self, objective: Objective, *, use_bfloat16: bool) -> None:
         self._objective = objective
         model = objective.model
-        mesh = init_device_mesh(model.logit_scale.device.type, (current().count,))
-        weights = torch.bfloat16 if use_bfloat16 else torch.float32
+        device = model.logit_scale.device.type
+        mesh = init_device_mesh(device, (current().count,))
+        weights = torch.bfloat16 if use_bfloat16 and device != "cpu" else torch.float32
         policy = MixedPrecisionPolicy(weights, torch.float32, cast_forward_inputs=False)
         self._uncut = {parameter for parameter in objective.parameters() if parameter.ndim == 0}
         blocks = [*model.visual.blocks, *(() if model.text is None else model.text.blocks)]
