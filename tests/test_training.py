@@ -704,6 +704,18 @@ def test_a_run_that_ends_during_validation_repeats_only_that(data, tmp_path, mon
     assert logs[0] == logs[1]
 
 
+def test_a_run_that_is_stopped_at_the_end_of_an_epoch_validates_when_it_goes_on(data, tmp_path):
+    lists = dataclasses.replace(CONFIG.data, val_list="val.txt", samples_per_epoch=4)  # one step an epoch
+    config = dataclasses.replace(CONFIG, data=lists)
+    state = train(config, data, tmp_path / "run", options=stopped())
+    assert (state.epoch, state.step, state.best_top1) == (0, 1, None)
+    train(config, data, tmp_path / "run")
+    train(config, data, tmp_path / "whole")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+    scores = [[row.get("val_top1") for row in rows(tmp_path / run)] for run in ("whole", "run")]
+    assert scores[0] == scores[1]
+
+
 NO_SPACE = OSError(28, "No space left on device")
 
 

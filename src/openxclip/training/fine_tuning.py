@@ -196,10 +196,11 @@ class FineTuning:
             if (table := self.phases.step()) is not None:
                 shown.table(table)
             is_whole = done.number == (state.epoch + 1) * self.steps_per_epoch
-            if (done.is_last or done.is_due) and not is_whole:
+            is_end = done.is_last and not (is_whole and self.validate is None)  # validations take long
+            if is_end or (done.is_due and not is_whole):
                 state = self._with_errors(state, errors)
                 self._save(replace(state, step=done.number))
-                if done.is_last:
+                if is_end:
                     return replace(state, step=done.number)
         state = self._with_errors(state, errors)
         return self._end_of_epoch(replace(state, step=(state.epoch + 1) * self.steps_per_epoch), errors)
