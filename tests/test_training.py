@@ -172,8 +172,11 @@ def test_a_run_that_never_saved_may_start_anew_with_other_settings(data, tmp_pat
 
 
 def test_a_new_start_leaves_no_best_of_the_old_one(data, tmp_path, monkeypatch):
-    def die(self, *arguments):
-        raise KeyboardInterrupt
+    """Such as of a version that did not save before it validated."""
+
+    def die(self, write_model, model, optimizer, state, extras):
+        if state.epoch > 0:
+            raise KeyboardInterrupt
 
     with_val = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, val_list="val.txt"))
     monkeypatch.setattr(RunFolder, "save_last", die)
