@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +14,10 @@ from test_training import CONFIG, data, rows, with_optim
 from tiny import TINY, tiny_model
 
 from openxclip.cli.main import run
+from openxclip.cli.train import RunOptions as TrainOptions
+from openxclip.cli.train import train as train_command
 from openxclip.errors import InputError, TrainingError
-from openxclip.training.config import LearningRates
+from openxclip.training.config import AveragingConfig, LearningRates, MixConfig
 from openxclip.training.dry_run import dry_run
 from openxclip.training.estimate import _Counter, estimate_memory
 from openxclip.training.optim import freeze
@@ -55,6 +60,17 @@ def test_weights_and_biases_offline(data, tmp_path, monkeypatch) -> None:
     assert list((tmp_path / "run" / "wandb").rglob("*.wandb"))
 
 
+def test_a_run_that_goes_on_is_the_same_run_of_weights_and_biases(tmp_path, monkeypatch) -> None:
+    asked: list[dict] = []
+    fake = types.SimpleNamespace(init=lambda **settings: asked.append(settings))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for folder in ("one", "one", "other"):
+        trackers(["wandb"], tmp_path / folder, {}, 0)
+    first, again, other = (settings["id"] for settings in asked)
+    assert first == again != other
+    assert {settings["resume"] for settings in asked} == {"allow"}
+
+
 def test_an_unknown_tracker_is_refused(tmp_path) -> None:
     with pytest.raises(InputError, match="choose tensorboard or wandb"):
         trackers(["excel"], tmp_path, {}, 0)  # type: ignore[list-item]
@@ -90,6 +106,12 @@ def test_a_profile_tells_where_time_goes(data, tmp_path, capsys) -> None:
     assert WARMUP_STEPS + MEASURED_STEPS < 18, "and it trained on"
 
 
+def test_a_run_too_short_to_profile_says_so(data, tmp_path, caplog) -> None:
+    train(CONFIG, data, tmp_path / "run", options=RunOptions(profile=True))  # 6 steps: it is measuring
+    assert caplog.messages == ["nothing is profiled: that takes 15 steps, and the run ended after 6"]
+    assert not (tmp_path / "run" / "profile").exists()
+
+
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(data, tmp_path, capsys) -> None:
     arguments = ["train", "--recipe", "ucf8_fewshot", "--data", str(data), "--output", str(tmp_path / "run")]
     settings = ["data.train_list=train.txt", "data.val_list=null", "optim.batch_size=4", "optim.epochs=5"]
@@ -117,6 +139,42 @@ def test_a_dry_run_names_what_cannot_be_read(data, tmp_path) -> None:
     assert "0.mp4" in found.text()
 
 
+def test_a_dry_run_refuses_what_a_run_would(data) -> None:
+    averaged = dataclasses.replace(CONFIG, averaging=AveragingConfig())
+    with pytest.raises(InputError, match="whole weights in each process"):
+        dry_run(averaged, data, num_processes=2, sharding="blocks")
+    with pytest.raises(InputError, match="more than one process"):
+        dry_run(CONFIG, data, sharding="blocks")
+
+
+def test_a_dry_run_splits_a_share_as_a_run_does(data) -> None:
+    """Three processes have 1, 2 and 1 clips: they cannot be split, so two go together."""
+    config = dataclasses.replace(
+        with_optim(CONFIG, accumulation_steps=2), mix=MixConfig(mixup_alpha=0, cutmix_alpha=0)
+    )
+    assert dry_run(config, data, num_processes=3).clips_of_a_pass == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--processes", "0"], "--processes must be at least 1, got 0"),
+        (["--save-minutes", "-1"], "--save-minutes must be 0 or more, got -1.0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message, data, tmp_path, capsys) -> None:
+    arguments = ["train", "--recipe", "ucf8_fewshot", "--data", str(data), "--output", str(tmp_path / "run")]
+    assert run([*arguments, *options]) == 2
+    assert capsys.readouterr().err == f"openxclip: {message}\n"
+
+
+def test_processes_that_torchrun_did_not_start_are_refused(monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="torchrun started 2 processes, so --processes 4 starts none"):
+        train_command("few_shot", Path("data"), Path("run"), run=TrainOptions(processes=4))
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_memory_is_estimated_near_what_a_pass_keeps(checkpointing: bool) -> None:
     """Against the tensors that autograd really keeps on the CPU, in float32."""
@@ -142,5 +200,9 @@ def test_memory_is_estimated_near_what_a_pass_keeps(checkpointing: bool) -> None
 
 
 def test_a_loss_that_is_no_number_names_its_clips(data, tmp_path) -> None:
-    with pytest.raises(TrainingError, match=r"at step \d+ on .*\.mp4.*optim.clip_grad_norm=1"):
+    with pytest.raises(TrainingError, match=r"at step [1-9] on .*\.mp4.*optim.clip_grad_norm=1") as error:
         train(with_optim(CONFIG, learning_rate=1e30), data, tmp_path / "run")
+    last = rows(tmp_path / "run")[-1]
+    assert f"at step {last['step']} on " in str(error.value), "counted as in the log"
+    assert len(last["not_a_number"]) == 4
+    assert all(name in str(error.value) for name in last["not_a_number"])

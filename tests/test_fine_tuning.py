@@ -118,17 +118,19 @@ def with_optim(config: TrainConfig, **changes: object) -> TrainConfig:
 @pytest.mark.parametrize(("start", "epochs"), [(0.0, [1, 2, 3]), (1 / 3, [2, 3])])
 def test_the_average_is_the_mean_of_the_epochs(start, epochs, init, data, tmp_path, monkeypatch):
     """It is what the run's folder loads; the training itself and its checkpoints stay what they were."""
-    ends = []
+    by_step = {}
     save_last = RunFolder.save_last
 
-    def save_and_look(self, *arguments):
-        save_last(self, *arguments)
-        ends.append(weights(self.path))
+    def save_and_look(self, write_model, model, optimizer, state, extras):
+        save_last(self, write_model, model, optimizer, state, extras)
+        by_step[state.step] = weights(self.path)
 
     monkeypatch.setattr(RunFolder, "save_last", save_and_look)
     with_val = DataConfig(train_list="train.txt", val_list="train.txt", num_workers=0, cached_frames=8)
     config = config_from(init, data=with_val, averaging=AveragingConfig(start=start))
     train(config, data, tmp_path / "run")
+    ends = list(by_step.values())
+    assert len(ends) == 3
     average = weights(tmp_path / "run", "average")
     for name, tensor in average.items():
         mean = sum(ends[epoch - 1][name].double() for epoch in epochs) / len(epochs)

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tiny import TINY, tiny_model, tiny_tokenizer
+from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.checkpoint.api import _wrap_exception
 from videos import write_video
 
 import openxclip
@@ -22,8 +25,9 @@ from openxclip.data.manifest import read_manifest
 from openxclip.data.media import FileMedia, Manifest
 from openxclip.errors import CheckpointError, ConfigError, InputError, OpenXCLIPError, TrainingError
 from openxclip.models.expand import clip_only
+from openxclip.processes import Processes
 from openxclip.recipes import recipe
-from openxclip.training import loop
+from openxclip.training import loop, run_folder
 from openxclip.training.config import (
     DataConfig,
     ExpansionConfig,
@@ -168,8 +172,11 @@ def test_a_run_that_never_saved_may_start_anew_with_other_settings(data, tmp_pat
 
 
 def test_a_new_start_leaves_no_best_of_the_old_one(data, tmp_path, monkeypatch):
-    def die(self, *arguments):
-        raise KeyboardInterrupt
+    """Such as of a version that did not save before it validated."""
+
+    def die(self, write_model, model, optimizer, state, extras):
+        if state.epoch > 0:
+            raise KeyboardInterrupt
 
     with_val = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, val_list="val.txt"))
     monkeypatch.setattr(RunFolder, "save_last", die)
@@ -283,6 +290,14 @@ def test_missing_videos_can_be_left_out(finished, data, tmp_path, caplog):
     assert first == {"step": 0, "missing": ["gone.mp4", "lost.mp4"]}
     assert not any("missing" in row for row in others)
     assert same(weights(finished), weights(tmp_path / "run"))
+
+
+def test_processes_that_find_other_clips_are_refused(data, tmp_path, monkeypatch):
+    """Two machines, on one of which videos are missing: both would train, on other clips than they think."""
+    monkeypatch.setattr(Processes, "gathered", lambda self, value: [value, (7, "of another list")])
+    with pytest.raises(InputError, match=r"find different clips in .*\(7, 8\)"):
+        train(CONFIG, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_run_without_any_video(data, tmp_path):
@@ -662,6 +677,74 @@ def test_a_checkpoint_between_epochs_is_due_by_the_clock(data, tmp_path, monkeyp
     monkeypatch.setattr(loop.TrainingLoop, "save", noted)
     train(CONFIG, data, tmp_path / "run", options=RunOptions(save_minutes=0.0))
     assert saved == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_run_that_ends_during_validation_repeats_only_that(data, tmp_path, monkeypatch, num_workers):
+    """Also where it had been logged: each epoch has one line."""
+    workers = {"num_workers": num_workers, "cached_frames": None}
+    config = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, val_list="val.txt", **workers))
+    train(config, data, tmp_path / "whole")
+    save = loop.TrainingLoop.save
+
+    def die(self, state, model=None):
+        if state.epoch == 2:
+            raise KeyboardInterrupt
+        save(self, state, model)
+
+    monkeypatch.setattr(loop.TrainingLoop, "save", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data, tmp_path / "run")
+    monkeypatch.undo()
+    state = RunFolder(tmp_path / "run").state()
+    assert (state.epoch, state.step) == (1, 4), "no step is done again"
+    train(config, data, tmp_path / "run")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+    logs = [
+        [(row["step"], row.get("val_top1"), row.get("mean_loss")) for row in rows(tmp_path / run)]
+        for run in ("whole", "run")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_run_that_is_stopped_at_the_end_of_an_epoch_validates_when_it_goes_on(data, tmp_path):
+    lists = dataclasses.replace(CONFIG.data, val_list="val.txt", samples_per_epoch=4)  # one step an epoch
+    config = dataclasses.replace(CONFIG, data=lists)
+    state = train(config, data, tmp_path / "run", options=stopped())
+    assert (state.epoch, state.step, state.best_top1) == (0, 1, None)
+    train(config, data, tmp_path / "run")
+    train(config, data, tmp_path / "whole")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+    scores = [[row.get("val_top1") for row in rows(tmp_path / run)] for run in ("whole", "run")]
+    assert scores[0] == scores[1]
+
+
+NO_SPACE = OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NO_SPACE, SafetensorError(str(NO_SPACE)), CheckpointException("", {1: _wrap_exception(NO_SPACE)})],
+)
+def test_a_disk_that_is_full_is_one_error_and_keeps_the_last_checkpoint(data, tmp_path, monkeypatch, error):
+    """As safetensors and torch.distributed.checkpoint tell it, the latter by no `Exception`."""
+
+    def full(folder, tensors):
+        raise error
+
+    train(CONFIG, data, tmp_path / "run", options=stopped())
+    before = weights(tmp_path / "run")
+    monkeypatch.setattr(run_folder, "save_optimizer", full)
+    with pytest.raises(TrainingError, match=r"last cannot be written .*No space left.*is kept"):
+        train(CONFIG, data, tmp_path / "run")
+    assert same(before, weights(tmp_path / "run"))
+
+
+def stopped() -> RunOptions:
+    """After the first step."""
+    options = RunOptions()
+    options.stop.set()
+    return options
 
 
 def test_a_deterministic_run_is_the_same_run_on_a_cpu(finished, data, tmp_path):

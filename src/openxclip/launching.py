@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+SHUTDOWN_SECONDS = "120"
+"""Which processes have to save and leave after a signal, before torch's launcher kills them; its own 30 are short for
+large checkpoints. Older versions of torch do not read it."""
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -15,9 +19,14 @@ class Launch:
     num_processes: int
 
 
+def num_started() -> int:
+    """How many processes torchrun started, this one among them; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
 def are_many() -> bool:
     """Whether torchrun started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+    return num_started() > 1
 
 
 def launch(num_processes: int, arguments: Sequence[str]) -> int:
@@ -28,11 +37,12 @@ def launch(num_processes: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(
-        logging.CRITICAL
-    )  # the processes say themselves what happened
+    for name in list(logging.root.manager.loggerDict):  # each of torch's has a level of its own
+        if name.startswith("torch.distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes say themselves what happened
     cores = os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

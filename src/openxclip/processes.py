@@ -17,6 +17,8 @@ from typing import TypeVar, cast
 import torch
 from torch import distributed as dist
 
+from openxclip.errors import InputError
+
 Value = TypeVar("Value")
 
 BACKENDS = "cpu:gloo,cuda:nccl"
@@ -71,7 +73,26 @@ class Processes:
 
     def wait(self) -> None:
         """Until all processes are here."""
-        self.sums([])
+        self.sums([0.0])  # of no numbers at all, gloo makes no message
+
+
+def check_has_gpu() -> None:
+    """Refuse more processes on this machine than it has GPUs, each of which is one process's.
+
+    Raises:
+        InputError: there is none for this process.
+    """
+    place, num_gpus = _place(), torch.cuda.device_count()
+    if current().count > 1 and place >= num_gpus:
+        raise InputError(
+            f"process {place + 1} on this machine has no GPU, there are {num_gpus}; start at most as many processes, "
+            "or give --device cpu"
+        )
+
+
+def _place() -> int:
+    """Of this process among those on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def current() -> Processes:
@@ -107,8 +128,8 @@ def run_as_one(run: Callable[[Callable[[str], None]], int]) -> int:
 
     The first one shows and tells; whatever ends the run is told once. `run` gets what to tell errors by.
     """
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if _place() < torch.cuda.device_count():
+        torch.cuda.set_device(_place())
     store, rank, count = next(iter(dist.rendezvous("env://")))
     backend = BACKENDS if torch.cuda.is_available() else "gloo"
     dist.init_process_group(

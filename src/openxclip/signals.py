@@ -2,9 +2,14 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+SAME_SECONDS = 2.0
+"""Signals this close together are one. SLURM signals every process of a job step, torch's launcher among them, which
+passes the signal on to processes that have it already."""
 
 
 class Stop(threading.Event):
@@ -12,18 +17,23 @@ class Stop(threading.Event):
 
     number: int | None = None
     """Of the signal; a shell tells a process that it ended by 128 more."""
+    at: float = 0.0
+    """When it came, by `time.monotonic`."""
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[Stop]:
-    """An event that SIGINT and SIGTERM set; a second one ends the process as usual."""
+    """An event that SIGINT and SIGTERM set; a second one, a while later, ends the process as usual."""
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        stop.number = number
-        stop.set()
-        signal.signal(number, previous[signal.Signals(number)])
+        if not stop.is_set():
+            stop.number, stop.at = number, time.monotonic()
+            stop.set()
+        elif time.monotonic() - stop.at > SAME_SECONDS:
+            signal.signal(number, previous[signal.Signals(number)])
+            signal.raise_signal(number)
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -78,9 +78,14 @@ def run(arguments: list[str], debug: bool = False) -> int:
     """Run a subcommand -> exit status; under torchrun, as one of several processes."""
     if not are_many():
         return _run(arguments, debug, _tell)
-    from openxclip.processes import run_as_one
+    try:
+        from openxclip.processes import run_as_one
 
-    return run_as_one(lambda tell: _run(arguments, debug, tell))
+        return run_as_one(lambda tell: _run(arguments, debug, tell))
+    except KeyboardInterrupt:  # while torch is imported, or the processes find each other
+        if os.environ["RANK"] == "0":
+            _tell("openxclip: interrupted")
+        os._exit(130)
 
 
 def _tell(text: str) -> None:

@@ -42,7 +42,7 @@ class PackArguments:
     processes: Annotated[int | None, tyro.conf.arg(help="that encode; by default one for each core")] = None
     seed: Annotated[int, tyro.conf.arg(help="of the order of the videos")] = 0
     verify: Annotated[
-        bool, tyro.conf.arg(help="compare all checksums of a packed folder, given as DATA, and pack nothing")
+        bool, tyro.conf.arg(help="compare all checksums of a packed folder, given as PATH, and pack nothing")
     ] = False
     print_json: Json = False
     limits: LimitOptions = field(default_factory=LimitOptions)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from openxclip.cli.options import Device, Labels, MediaRoot, TokenizerSource
-from openxclip.launching import Launch, are_many
+from openxclip.errors import InputError
+from openxclip.launching import Launch, are_many, num_started
 
 if TYPE_CHECKING:
+    from openxclip.signals import Stop
     from openxclip.training.config import TrainConfig
+    from openxclip.training.run_folder import TrainingState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ def train(
     Clips that cannot be read are left out and named; the exit status is then 1. Interrupted? It saves first, and the
     same command goes on and ends in the same weights, with any number of processes.
     """
+    _check(run)
     if run.profile:  # before torch is imported: its profiler says on stdout that it starts
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
@@ -98,6 +102,11 @@ def train(
             stop=stop,
         )
         state = train_(config, data, output, labels=labels, media_root=media_root, device=device, options=how)
+    return _told(state, config, output, stop)
+
+
+def _told(state: "TrainingState", config: "TrainConfig", output: Path, stop: "Stop") -> int:
+    """The exit status of a run that has ended; how it did is printed."""
     if state.epoch < config.optim.epochs:
         told = f"openxclip: stopped after step {state.step}; the same command goes on from there"
         print(told, file=sys.stderr)
@@ -105,6 +114,17 @@ def train(
     best = "" if state.best_top1 is None else f", best validation top-1 {state.best_top1:.1%}"
     print(f"trained {state.epoch} epochs, {state.step} steps{best}: {output}", file=sys.stderr)
     return int(bool(state.unreadable))
+
+
+def _check(run: RunOptions) -> None:
+    if run.processes < 1:
+        raise InputError(f"--processes must be at least 1, got {run.processes}")
+    if run.processes > 1 and are_many() and run.processes != num_started():
+        raise InputError(
+            f"torchrun started {num_started()} processes, so --processes {run.processes} starts none; leave it out"
+        )
+    if not run.save_minutes >= 0:
+        raise InputError(f"--save-minutes must be 0 or more, got {run.save_minutes}")
 
 
 def _config(name: str, settings: tuple[str, ...], tokenizer: str | None) -> "TrainConfig":
@@ -133,8 +153,8 @@ def _show(
         labels=labels,
         media_root=media_root,
         device=device,
-        num_processes=run.processes,
-        is_sharded=run.shard == "blocks",
+        num_processes=max(run.processes, num_started()),
+        sharding=run.shard,
     )
     print(found.text(), file=sys.stderr)
     print(json.dumps(found.to_dict(), indent=2))

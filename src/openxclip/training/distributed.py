@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from openxclip.errors import InputError
 from openxclip.models import XCLIP
 from openxclip.processes import current
+from openxclip.training.config import TrainConfig
 from openxclip.training.loop import clip_gradient
 from openxclip.training.objective import Objective
 from openxclip.training.options import Sharding
@@ -92,15 +93,17 @@ class Replicated(Alone):
 class Sharded:
     """Each block's weights in parts (FSDP2), for models of which not many copies fit.
 
-    In bfloat16, weights travel and compute as such; gradients are added up in float32. Weights without dimensions, such
-    as the temperature, cannot be cut: each process has them all.
+    In bfloat16, weights travel and compute as such, but on a CPU, whose layer norms take weights of their input's type
+    alone; gradients are added up in float32. Weights without dimensions, such as the temperature, cannot be cut: each
+    process has them all.
     """
 
     def __init__(self, objective: Objective, *, use_bfloat16: bool) -> None:
         self._objective = objective
         model = objective.model
-        mesh = init_device_mesh(model.logit_scale.device.type, (current().count,))
-        weights = torch.bfloat16 if use_bfloat16 else torch.float32
+        device = model.logit_scale.device.type
+        mesh = init_device_mesh(device, (current().count,))
+        weights = torch.bfloat16 if use_bfloat16 and device != "cpu" else torch.float32
         policy = MixedPrecisionPolicy(weights, torch.float32, cast_forward_inputs=False)
         self._uncut = {parameter for parameter in objective.parameters() if parameter.ndim == 0}
         blocks = [*model.visual.blocks, *(() if model.text is None else model.text.blocks)]
@@ -152,16 +155,24 @@ def _square(tensors: Sequence[Tensor]) -> float:
     return torch.stack([tensor.float().square().sum() for tensor in tensors]).sum().item()
 
 
-def distribute(objective: Objective, sharding: Sharding, *, use_bfloat16: bool) -> Distributed:
-    """The engine for the processes of this run.
+def check_sharding(config: TrainConfig, sharding: Sharding, num_processes: int) -> None:
+    """Refuse weights in parts where they cannot be.
 
     Raises:
-        InputError: parts in one process.
+        InputError: there is one process, or the recipe needs whole weights.
     """
+    if sharding != "blocks":
+        return
+    if num_processes == 1:
+        raise InputError(
+            "weights in parts need more than one process; leave --shard out, or give --processes"
+        )
+    if config.averaging is not None or config.interpolated is not None:
+        raise InputError("averaging and interpolated need whole weights in each process; leave --shard out")
+
+
+def distribute(objective: Objective, sharding: Sharding, *, use_bfloat16: bool) -> Distributed:
+    """The engine for the processes of this run."""
     if sharding == "blocks":
-        if current().count == 1:
-            raise InputError(
-                "weights in parts need more than one process; leave --shard out, or give --processes"
-            )
         return Sharded(objective, use_bfloat16=use_bfloat16)
     return Alone(objective) if current().count == 1 else Replicated(objective)

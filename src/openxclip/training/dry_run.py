@@ -11,8 +11,10 @@ from openxclip.data.dataset import SampleKey, TrainClips
 from openxclip.data.manifest import read_manifest
 from openxclip.data.subsets import without_missing
 from openxclip.training.config import TrainConfig
+from openxclip.training.distributed import check_sharding
 from openxclip.training.estimate import Memory, estimate_memory
-from openxclip.training.shares import shares
+from openxclip.training.options import Sharding
+from openxclip.training.shares import num_parts, shares
 from openxclip.training.start import starting_point
 from openxclip.training.train import training_clips
 
@@ -79,7 +81,7 @@ def dry_run(
     media_root: Path | None = None,
     device: str = "auto",
     num_processes: int = 1,
-    is_sharded: bool = False,
+    sharding: Sharding = "none",
 ) -> DryRun:
     """Read the lists, the start and some clips; nothing is written.
 
@@ -90,24 +92,25 @@ def dry_run(
         media_root: where the videos are, if not beside the list.
         device: as `openxclip.load` takes it.
         num_processes: that share each batch.
-        is_sharded: whether they share the weights as well.
+        sharding: whether they share the weights as well.
 
     Raises:
-        InputError: a list cannot be used, or the processes cannot share a batch.
+        InputError: a list cannot be used, or the processes cannot share a batch or the weights.
         CheckpointError: the weights that the run starts from cannot be read.
     """
+    check_sharding(config, sharding, num_processes)
     listed = read_manifest(data, list_name=config.data.train_list, labels=labels, media_root=media_root)
     found, missing = without_missing(listed, config.data.skip_missing)
     check_training_clips(found)
     start = starting_point(config, found.labels)
     num_samples = config.data.samples_per_epoch or len(found.items)
     of_batch = min(config.optim.batch_size, num_samples)
-    most = max(map(len, shares(of_batch, num_processes, config.mix)))
-    at_once = -(-most // config.optim.accumulation_steps)
+    all_shares = shares(of_batch, num_processes, config.mix)
+    at_once = -(-max(map(len, all_shares)) // num_parts(all_shares, config.optim.accumulation_steps))
     place = resolve_device(device).type
     clips = training_clips(config, found, start)
     steps = max(1, num_samples // config.optim.batch_size)
-    num_shards = num_processes if is_sharded else 1
+    num_shards = num_processes if sharding == "blocks" else 1
     return DryRun(
         config=config,
         num_clips=len(found.items),

@@ -29,7 +29,7 @@ from openxclip.data.dataset import (
     generator,
     shards_of,
 )
-from openxclip.errors import InputError, TrainingError
+from openxclip.errors import TrainingError
 from openxclip.models import XCLIP
 from openxclip.models.flops import count_cost
 from openxclip.processes import current
@@ -39,7 +39,7 @@ from openxclip.training.compiling import compile_tower, without_compiling
 from openxclip.training.config import TrainConfig
 from openxclip.training.display import Shown
 from openxclip.training.distillation import Distillation
-from openxclip.training.distributed import distribute
+from openxclip.training.distributed import check_sharding, distribute
 from openxclip.training.interpolated import InterpolatedWeights
 from openxclip.training.loop import TrainingLoop
 from openxclip.training.mixing import draw_mixing, mix, smooth_targets
@@ -48,7 +48,7 @@ from openxclip.training.optim import freeze
 from openxclip.training.options import RunOptions
 from openxclip.training.phases import Phases
 from openxclip.training.run_folder import RunFolder, TrainingState
-from openxclip.training.shares import shares
+from openxclip.training.shares import num_parts, shares
 from openxclip.training.text_targets import TextTargets
 
 logger = logging.getLogger(__name__)
@@ -99,17 +99,11 @@ class FineTuning:
         all_shares = shares(self.num_clips, current().count, config.mix)
         self.places = all_shares[current().rank]
         """In each batch, of the clips that this process takes."""
-        self.num_parts = min(config.optim.accumulation_steps, *map(len, all_shares))
+        self.num_parts = num_parts(all_shares, config.optim.accumulation_steps)
         self.fed: Tensor
         """Some clips of the last batch, as the model got them."""
-        self._check_sharding()
+        check_sharding(config, self.options.sharding, current().count)
         self._build(texts, image_model)
-
-    def _check_sharding(self) -> None:
-        if self.options.sharding == "blocks" and (self.config.averaging or self.config.interpolated):
-            raise InputError(
-                "averaging and interpolated need whole weights in each process; leave --shard out"
-            )
 
     def _build(self, texts: LabelTexts, image_model: XCLIP | None) -> None:
         config = self.config
@@ -175,6 +169,7 @@ class FineTuning:
                 state = self._epoch(state, shown)
                 if state.epoch == before:  # told to stop
                     break
+        self.phases.close()
         return state
 
     def _shown(self, state: TrainingState) -> Shown:
@@ -201,14 +196,14 @@ class FineTuning:
             if (table := self.phases.step()) is not None:
                 shown.table(table)
             is_whole = done.number == (state.epoch + 1) * self.steps_per_epoch
-            if (done.is_last or done.is_due) and not is_whole:
+            is_end = done.is_last and not (is_whole and self.validate is None)  # validations take long
+            if is_end or (done.is_due and not is_whole):
                 state = self._with_errors(state, errors)
                 self._save(replace(state, step=done.number))
-                if done.is_last:
+                if is_end:
                     return replace(state, step=done.number)
         state = self._with_errors(state, errors)
-        state = replace(state, epoch=state.epoch + 1, step=(state.epoch + 1) * self.steps_per_epoch)
-        return self._end_of_epoch(state, errors)
+        return self._end_of_epoch(replace(state, step=(state.epoch + 1) * self.steps_per_epoch), errors)
 
     def _with_errors(self, state: TrainingState, errors: Sequence[str]) -> TrainingState:
         """The state with what could not be read in any process; the first one tells of what is new."""
@@ -218,17 +213,21 @@ class FineTuning:
         return replace(state, unreadable=tuple(sorted({*state.unreadable, *found})))
 
     def _end_of_epoch(self, state: TrainingState, errors: Sequence[str]) -> TrainingState:
+        """Validate the model after the last step of an epoch, and keep it -> the state with the epoch done."""
         model = self.engine.whole_model()
         whole = self.start._replace(model=model)
         top1 = None
         if self.validate is not None:
+            self.loop.save(state, model)  # a validation may take longer than who stops the run waits for it
             with without_compiling():
                 top1 = self.validate(model)
+        state = replace(state, epoch=state.epoch + 1)
         if top1 is not None and (state.best_top1 is None or top1 > state.best_top1):
             state = replace(state, best_top1=top1)
             self._save_model(self.run.best, whole)
         if self.average is not None and self.average.update(self.model, state.epoch):
             self._save_model(self.run.average, self.start._replace(model=self.average.model))
+        found = {error for own in current().gathered(list(errors)) for error in own}
         if current().is_first:
             losses = self.run.losses(state.epoch)
             self.run.log(
@@ -236,7 +235,7 @@ class FineTuning:
                 step=state.step,
                 mean_loss=sum(losses) / len(losses),
                 val_top1=top1,
-                unreadable=sorted(set(errors)),
+                unreadable=sorted(found),
             )
         self.loop.save(
             state, model

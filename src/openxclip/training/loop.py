@@ -6,7 +6,7 @@ weights as one that was never interrupted. Each process of a run has a loop of i
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Generic, TypeVar
@@ -166,7 +166,9 @@ class TrainingLoop:
         with self.phases.phase("clip"):
             norm = self.clip(trained, self.optim.clip_grad_norm or math.inf)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(_not_a_number(loss, norm, number, batch))
+            names = list(chain(*self.run.processes.gathered(getattr(batch, "names", []))))
+            self.run.log(step=number + 1, not_a_number=names)
+            raise TrainingError(_not_a_number(loss, norm, number + 1, names))
         with self.phases.phase("optimizer"):
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -186,9 +188,8 @@ class TrainingLoop:
         self._saved_at = time.monotonic()
 
 
-def _not_a_number(loss: float, norm: float, number: int, batch: object) -> str:
-    names = getattr(batch, "names", [])
-    clips = f" on {shortened(names, 8)}" if names else ""
+def _not_a_number(loss: float, norm: float, number: int, names: Sequence[str]) -> str:
+    clips = f" on {shortened(names, 8)} (log.jsonl names all)" if names else ""
     return (
         f"the loss is {loss} and its gradient {norm} at step {number}{clips}; the last checkpoint is kept. Lower the "
         "learning rate, clip the gradient (optim.clip_grad_norm=1), or train with precision=float32; "

@@ -5,6 +5,7 @@ are slower than without.
 """
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from openxclip.files import atomic_write
 from openxclip.reports.table import Table
+
+logger = logging.getLogger(__name__)
 
 WARMUP_STEPS, MEASURED_STEPS = 5, 10
 WAITING = "loader"
@@ -76,6 +79,19 @@ class Phases:
         elif self._num_steps == WARMUP_STEPS + MEASURED_STEPS and self._profile is not None:
             return self._end(self._profile, self._folder)
         return None
+
+    def close(self) -> None:
+        """The run has ended; says so if that was before there was a table."""
+        if self._folder is None:
+            return
+        if self._profile is not None:
+            self._profile.stop()
+            self._profile = None
+        logger.warning(
+            "nothing is profiled: that takes %d steps, and the run ended after %d",
+            WARMUP_STEPS + MEASURED_STEPS,
+            self._num_steps,
+        )
 
     def _end(self, profiled: profile, folder: Path) -> Table:
         whole = time.perf_counter() - self._began

@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint import CheckpointException
 
 from openxclip.configuration import flatten, from_dict
-from openxclip.errors import ConfigError, InputError
+from openxclip.errors import ConfigError, InputError, TrainingError
 from openxclip.files import atomic_folder, atomic_write, held, read_json, recover_folder
 from openxclip.processes import Processes, current
 from openxclip.training.tensors import cut_like, full, load_optimizer, save_optimizer
@@ -147,12 +149,18 @@ class RunFolder:
             optimizer: its state is kept.
             state: how far the run has come.
             extras: what the training has beside the model, trained or not; kept, but in no model folder.
+
+        Raises:
+            TrainingError: it cannot be written.
         """
         processes = self.processes
         beside = (
             {} if extras is None else {name: full(tensor) for name, tensor in extras.state_dict().items()}
         )
-        with atomic_folder(self.last) if processes.is_first else nullcontext(self.last) as own:
+        with (
+            _writing(self.last),
+            atomic_folder(self.last) if processes.is_first else nullcontext(self.last) as own,
+        ):
             folder = processes.from_first(lambda: own)
             save_optimizer(folder, _optimizer_tensors(model, optimizer, extras))
             if processes.is_first:
@@ -166,7 +174,7 @@ class RunFolder:
     def save_model(self, path: Path, write_model: Callable[[Path], None]) -> None:
         """Replace one of the other model folders, at once or not at all."""
         if self.processes.is_first:
-            with atomic_folder(path) as folder:
+            with _writing(path), atomic_folder(path) as folder:
                 write_model(folder)
 
     def load_optimizer(
@@ -197,14 +205,38 @@ class RunFolder:
         """Drop the lines of work that was lost with an interruption and will be done again."""
         if not self.log_path.exists():
             return
-        rows = [line for line in self.log_path.read_text().splitlines() if _is_whole(line, state.step)]
+        rows = [line for line in self.log_path.read_text().splitlines() if _is_kept(line, state)]
         with atomic_write(self.log_path) as temporary:
             temporary.write_text("".join(row + "\n" for row in rows))
 
 
-def _is_whole(line: str, num_steps: int) -> bool:
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Within, a checkpoint is written; what keeps it from being written is told as such.
+
+    Raises:
+        TrainingError: the disk is full, for example.
+    """
     try:
-        return json.loads(line)["step"] <= num_steps
+        yield
+    except CheckpointException as error:  # no Exception, for torch
+        reasons = {str(reason) for reason, _ in error.failures.values()}
+        raise TrainingError(_unwritten(path, "; ".join(sorted(reasons)))) from error
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(_unwritten(path, str(error))) from error
+
+
+def _unwritten(path: Path, reason: str) -> str:
+    return (
+        f"{path} cannot be written ({reason}); what stood there is kept, and the same command goes on from it"
+    )
+
+
+def _is_kept(line: str, state: TrainingState) -> bool:
+    """Whether a line of the log is whole, and of a step or an epoch that is done."""
+    try:
+        row = json.loads(line)
+        return row["step"] <= state.step and not ("mean_loss" in row and row["epoch"] > state.epoch)
     except (ValueError, TypeError, KeyError):  # the line that was being written when the run was cut off
         return False
 

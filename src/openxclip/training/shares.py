@@ -3,6 +3,8 @@
 So nothing but gradients travels between processes, and each clip looks as it does in a run of one process.
 """
 
+from collections.abc import Sequence
+
 from openxclip.errors import InputError
 from openxclip.training.config import MixConfig
 
@@ -29,6 +31,11 @@ def shares(num_clips: int, num_processes: int, config: MixConfig) -> list[list[i
         [place for group in groups[start:end] for place in group]
         for start, end in zip(starts, ends, strict=False)
     ]
+
+
+def num_parts(all_shares: Sequence[Sequence[int]], accumulation_steps: int) -> int:
+    """Into how many passes each process splits its share: the same in all, each with a clip or more."""
+    return min(accumulation_steps, *map(len, all_shares))
 
 
 def _groups(num_clips: int, config: MixConfig) -> list[list[int]]:

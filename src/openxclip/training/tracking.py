@@ -2,6 +2,7 @@
 of your own.
 """
 
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from openxclip.errors import InputError, MissingExtraError
+from openxclip.files import atomic_write
 from openxclip.training.options import TrackerName
 
 
@@ -59,10 +61,13 @@ class WeightsAndBiases:
         except ImportError as error:
             raise MissingExtraError("wandb", "wandb") from error
         self._wandb = wandb
-        folder.mkdir(parents=True, exist_ok=True)
-        # The name of the run's folder: a run that goes on is the same run there.
         self._run = wandb.init(
-            project="openxclip", name=folder.parent.name, dir=str(folder), config=dict(config), resume="allow"
+            project="openxclip",
+            name=folder.parent.name,
+            id=_id(folder),
+            dir=str(folder),
+            config=dict(config),
+            resume="allow",
         )
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
@@ -76,6 +81,16 @@ class WeightsAndBiases:
     def close(self) -> None:
         """The run has ended."""
         self._run.finish()
+
+
+def _id(folder: Path) -> str:
+    """What a run is known by over there, kept in its folder: a run that goes on is the same run."""
+    file = folder / "id"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as temporary:
+            temporary.write_text(uuid.uuid4().hex[:16])
+    return file.read_text()
 
 
 def trackers(

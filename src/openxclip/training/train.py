@@ -21,6 +21,7 @@ from openxclip.inference.recognizer import Recognizer
 from openxclip.inference.views import Views
 from openxclip.models import XCLIP
 from openxclip.models.expand import clip_only, expand
+from openxclip.processes import Processes, check_has_gpu
 from openxclip.shapes.splits import WORLD
 from openxclip.text.descriptions import Descriptions, fingerprint
 from openxclip.text.label_texts import LabelTexts
@@ -120,6 +121,7 @@ def train_on(
         "descriptions": fingerprint(found.labels, descriptions),
     }
     run = RunFolder(output)
+    _check_same_clips(run.processes, found)
     with run.locked(), determinism(config.deterministic):
         state = run.processes.from_first(lambda: run.begin(config, about))
         if missing:
@@ -127,6 +129,17 @@ def train_on(
         is_new = state.step == 0
         return _fine_tuning(config, found, val, texts, run, is_new, device, options or RunOptions()).fit(
             state
+        )
+
+
+def _check_same_clips(processes: Processes, clips: Manifest) -> None:
+    """Each takes its share of a batch by place in the list, so the list must be the same: also where videos miss."""
+    found = set(processes.gathered((len(clips.items), clips.fingerprint())))
+    if len(found) > 1:
+        counts = ", ".join(str(count) for count, _ in sorted(found))
+        raise InputError(
+            f"the processes of this run find different clips in {clips.name} ({counts}); give all machines the same "
+            "lists and videos"
         )
 
 
@@ -142,6 +155,8 @@ def _fine_tuning(
 ) -> FineTuning:
     """The training, from its start or from the last checkpoint of the run."""
     place = resolve_device(device)
+    if place.type == "cuda":
+        check_has_gpu()
     start = starting_point(config, clips.labels) if is_new else _last(run)
     start.model.to(place)
     dataset = training_clips(config, clips, start)
