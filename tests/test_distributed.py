@@ -110,7 +110,9 @@ def test_two_processes_do_what_one_does(sharding, within, alone, data, tmp_path)
 
 
 def test_parts_in_bfloat16_are_near_one_process(data, tmp_path) -> None:
-    config = dataclasses.replace(with_optim(STEADY, epochs=2), precision="bfloat16")
+    """At the published learning rate: at larger ones rounding drives the weights apart, and what is compared with them."""
+    slow = with_optim(STEADY, epochs=2, learning_rate=8e-6)
+    config = dataclasses.replace(slow, precision="bfloat16")
     for count, sharding in ((1, "none"), (2, "blocks")):
         done = run(count, config, data, tmp_path / f"run{count}", sharding=sharding)
         assert done.returncode == 0, done.stderr
