@@ -110,13 +110,26 @@ def test_two_processes_do_what_one_does(sharding, within, alone, data, tmp_path)
 
 
 def test_parts_in_bfloat16_are_near_one_process(data, tmp_path) -> None:
-    """At the published learning rate: at larger ones rounding drives the weights apart, and what is compared with them."""
+    """At the published learning rate: at larger ones rounding drives the weights apart."""
     slow = with_optim(STEADY, epochs=2, learning_rate=8e-6)
     config = dataclasses.replace(slow, precision="bfloat16")
     for count, sharding in ((1, "none"), (2, "blocks")):
         done = run(count, config, data, tmp_path / f"run{count}", sharding=sharding)
         assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "run1") == pytest.approx(losses(tmp_path / "run2"), abs=2e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "blocks"])
+def test_compiled_processes_do_what_one_process_does(sharding, data, tmp_path) -> None:
+    """The tower whole, or block by block where its weights lie in parts."""
+    config = dataclasses.replace(with_optim(STEADY, epochs=2), gradient_checkpointing=True)
+    for count, compile, kind in ((1, "off", "none"), (2, "on", sharding)):
+        done = run(
+            count, dataclasses.replace(config, compile=compile), data, tmp_path / f"{count}", sharding=kind
+        )
+        assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "1") == pytest.approx(losses(tmp_path / "2"), abs=1e-5)
 
 
 def test_parts_of_a_batch_and_micro_batches(data, tmp_path) -> None:
