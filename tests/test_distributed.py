@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import CONFIG, with_optim
-from videos import write_video
+from test_training import CONFIG, with_optim, write_brightness
 
 from openxclip import processes
 from openxclip.errors import InputError
@@ -32,18 +31,7 @@ STEADY = with_optim(CONFIG, epochs=10, learning_rate=3e-4, epsilon=1e-6, clip_gr
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve videos that get brighter or darker, seven of them to validate with."""
-    folder = tmp_path_factory.mktemp("data")
-    lines = []
-    for i in range(12):
-        levels = np.linspace(20, 230, 10)[:: 1 if i % 2 else -1]
-        noise = np.random.default_rng(i).integers(-15, 15, size=(48, 64, 3))
-        frames = [(level + noise).clip(0, 255).astype(np.uint8) for level in levels]
-        write_video(folder / f"{i}.mp4", frames=frames)
-        lines.append(f"{i}.mp4 {i % 2}\n")
-    (folder / "labels.csv").write_text("id,name\n0,getting darker\n1,getting brighter\n")
-    (folder / "train.txt").write_text("".join(lines))
-    (folder / "val.txt").write_text("".join(lines[:7]))
-    return folder
+    return write_brightness(tmp_path_factory.mktemp("data"), num_videos=12, num_val=7)
 
 
 def torchrun(count: int, *command: object) -> list[str]:

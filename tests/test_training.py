@@ -67,9 +67,13 @@ def with_optim(config: TrainConfig, **changes: object) -> TrainConfig:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """Eight videos: four get brighter, four get darker."""
-    folder = tmp_path_factory.mktemp("data")
+    return write_brightness(tmp_path_factory.mktemp("data"), num_videos=8, num_val=2)
+
+
+def write_brightness(folder: Path, num_videos: int, num_val: int) -> Path:
+    """Videos that get darker and brighter in turns, lists and labels."""
     lines = []
-    for i in range(8):
+    for i in range(num_videos):
         levels = np.linspace(20, 230, 10)[:: 1 if i % 2 else -1]
         noise = np.random.default_rng(i).integers(-15, 15, size=(48, 64, 3))
         frames = [(level + noise).clip(0, 255).astype(np.uint8) for level in levels]
@@ -77,7 +81,7 @@ def data(tmp_path_factory) -> Path:
         lines.append(f"{i}.mp4 {i % 2}\n")
     (folder / "labels.csv").write_text("id,name\n0,getting darker\n1,getting brighter\n")
     (folder / "train.txt").write_text("".join(lines))
-    (folder / "val.txt").write_text("".join(lines[:2]))
+    (folder / "val.txt").write_text("".join(lines[:num_val]))
     return folder
 
 

@@ -6,13 +6,14 @@ import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from openxclip.cli.options import Device, Labels, MediaRoot, TokenizerSource
 from openxclip.errors import InputError
 from openxclip.launching import Launch, are_many, num_started
+from openxclip.training.options import Sharding, TrackerName
 
 if TYPE_CHECKING:
     from openxclip.signals import Stop
@@ -28,11 +29,11 @@ class RunOptions:
         int, tyro.conf.arg(help="processes on this machine that share each batch; torchrun starts more")
     ] = 1
     shard: Annotated[
-        Literal["none", "blocks"],
+        Sharding,
         tyro.conf.arg(help="blocks: each process keeps a part of the weights (FSDP2), for large models"),
     ] = "none"
     tracker: Annotated[
-        tuple[Literal["tensorboard", "wandb"], ...],
+        tuple[TrackerName, ...],
         tyro.conf.UseAppendAction,
         tyro.conf.arg(
             help="show the run there as well; its log and the first clips of an epoch are in its folder"

@@ -2,14 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 
 from openxclip.models.vision import VisionTransformer
-from openxclip.training.options import Sharding
-
-Compile = Literal["auto", "on", "off"]
+from openxclip.training.options import Compile, Sharding
 
 
 def compile_tower(tower: VisionTransformer, compile: Compile, sharding: Sharding) -> bool:

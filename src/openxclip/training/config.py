@@ -7,6 +7,7 @@ from typing import Literal
 from openxclip.configuration import require
 from openxclip.models.config import FrameMean, IntegrationConfig, PromptingConfig, XCLIPConfig
 from openxclip.text.templates import SLOT
+from openxclip.training.options import Compile
 
 MAX_SEED = 2**63 - 1  # what torch's generators take
 
@@ -307,7 +308,7 @@ class TrainConfig:
     """Arithmetic of the forward pass; weights stay in float32."""
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass: less memory, more time."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Compile = "auto"
     """Compile the image tower: steps are faster and the first takes a minute or more. "auto" does on CUDA."""
     deterministic: bool = False
     """On a GPU, take only kernels that give the same bits each time, some of them slower; on a CPU all do."""

@@ -198,21 +198,15 @@ class FineTuning:
             is_whole = done.number == (state.epoch + 1) * self.steps_per_epoch
             is_end = done.is_last and not (is_whole and self.validate is None)  # validations take long
             if is_end or (done.is_due and not is_whole):
-                state = self._with_errors(state, errors)
+                state = _with_errors(state, _of_all(errors))
                 self._save(replace(state, step=done.number))
                 if is_end:
                     return replace(state, step=done.number)
-        state = self._with_errors(state, errors)
-        return self._end_of_epoch(replace(state, step=(state.epoch + 1) * self.steps_per_epoch), errors)
+        found = _of_all(errors)
+        state = replace(_with_errors(state, found), step=(state.epoch + 1) * self.steps_per_epoch)
+        return self._end_of_epoch(state, found)
 
-    def _with_errors(self, state: TrainingState, errors: Sequence[str]) -> TrainingState:
-        """The state with what could not be read in any process; the first one tells of what is new."""
-        found = {error for own in current().gathered(list(errors)) for error in own}
-        for error in sorted(found - {*state.unreadable}):
-            logger.warning("a training clip cannot be read and is left out: %s", error)
-        return replace(state, unreadable=tuple(sorted({*state.unreadable, *found})))
-
-    def _end_of_epoch(self, state: TrainingState, errors: Sequence[str]) -> TrainingState:
+    def _end_of_epoch(self, state: TrainingState, errors: set[str]) -> TrainingState:
         """Validate the model after the last step of an epoch, and keep it -> the state with the epoch done."""
         model = self.engine.whole_model()
         whole = self.start._replace(model=model)
@@ -227,7 +221,6 @@ class FineTuning:
             self._save_model(self.run.best, whole)
         if self.average is not None and self.average.update(self.model, state.epoch):
             self._save_model(self.run.average, self.start._replace(model=self.average.model))
-        found = {error for own in current().gathered(list(errors)) for error in own}
         if current().is_first:
             losses = self.run.losses(state.epoch)
             self.run.log(
@@ -235,11 +228,9 @@ class FineTuning:
                 step=state.step,
                 mean_loss=sum(losses) / len(losses),
                 val_top1=top1,
-                unreadable=sorted(found),
+                unreadable=sorted(errors),
             )
-        self.loop.save(
-            state, model
-        )  # last: after an interruption, log lines without a checkpoint are dropped
+        self.loop.save(state, model)  # last: after an interruption, lines without a checkpoint are dropped
         return state
 
     def _save(self, state: TrainingState) -> None:
@@ -323,3 +314,15 @@ class FineTuning:
             mixings = draw_mixing(self.num_clips, pixels.shape[-1], self.config.mix, rng)
             rows = {place: row for row, place in enumerate(self.places) if batch.is_read[row]}
             return mix(self.preprocess.normalise(pixels), targets, mixings, rows)
+
+
+def _of_all(errors: Sequence[str]) -> set[str]:
+    """What could not be read in any process."""
+    return {error for own in current().gathered(list(errors)) for error in own}
+
+
+def _with_errors(state: TrainingState, errors: set[str]) -> TrainingState:
+    """The state with these errors; those that are new are told."""
+    for error in sorted(errors - {*state.unreadable}):
+        logger.warning("a training clip cannot be read and is left out: %s", error)
+    return replace(state, unreadable=tuple(sorted({*state.unreadable, *errors})))

@@ -6,6 +6,7 @@ from typing import Literal
 
 Sharding = Literal["none", "blocks"]
 """A copy of all weights in each process; or each block's weights in parts, brought together when it computes."""
+Compile = Literal["auto", "on", "off"]
 TrackerName = Literal["tensorboard", "wandb"]
 
 
