@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 from tiny import TINY, recognizer_of, runtime_options, tiny_model, tiny_tokenizer, tiny_tokens
 from torch.testing import assert_close
 
+from openxclip.caches import cache_folder, keep_compiled_code
 from openxclip.checkpoints.load import load
 from openxclip.data.moving_shapes import shapes_manifest
 from openxclip.errors import InputError
 from openxclip.inference.label_set import label_features
-from openxclip.inference.options import InferenceOptions, cache_folder, keep_compiled_code
+from openxclip.inference.options import InferenceOptions
 from openxclip.inference.scoring import cosine, shortlist_logits
 from openxclip.inference.text_cache import cached, text_key
 from openxclip.inference.views import Views

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from openxclip.caches import cache_folder
 from openxclip.cli.options import Json, LabelNames, LimitOptions, LoadOptions, Model, PromptOptions
-from openxclip.inference.options import InferenceOptions, cache_folder
+from openxclip.inference.options import InferenceOptions
 
 if TYPE_CHECKING:
     from openxclip.inference.explain import Explanation

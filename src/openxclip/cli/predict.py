@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from openxclip.caches import cache_folder, keep_compiled_code
 from openxclip.cli.options import Json, LabelNames, LimitOptions, LoadOptions, Model, PromptOptions, ViewsText
-from openxclip.inference.options import InferenceOptions, cache_folder, keep_compiled_code
+from openxclip.inference.options import InferenceOptions
 
 if TYPE_CHECKING:
     from openxclip.inference.recognizer import Prediction

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import tyro
 
+from openxclip.caches import keep_compiled_code
 from openxclip.cli.options import LoadOptions, Model
-from openxclip.inference.options import InferenceOptions, keep_compiled_code
+from openxclip.inference.options import InferenceOptions
 from openxclip.serving.options import ServeOptions
 
 

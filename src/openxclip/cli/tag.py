@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from openxclip.caches import cache_folder, keep_compiled_code
 from openxclip.cli.options import Json, LabelNames, LimitOptions, LoadOptions, Model, PromptOptions
-from openxclip.inference.options import InferenceOptions, cache_folder, keep_compiled_code
+from openxclip.inference.options import InferenceOptions
 from openxclip.tagging.options import RowOptions, RunOptions
 
 if TYPE_CHECKING:

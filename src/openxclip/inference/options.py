@@ -1,6 +1,5 @@
 """How videos are scored, as settings. Imports nothing heavy, so that a command can offer them as options."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,31 +30,3 @@ class InferenceOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, or None for the default, got {value}")
-
-
-def cache_folder() -> Path | None:
-    """The folder for what the command can compute again: $OPENXCLIP_CACHE, or the user's cache folder, if any."""
-    given = os.environ.get("OPENXCLIP_CACHE")
-    if given:
-        return Path(given)
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openxclip"
-    except RuntimeError:  # a user without a home
-        return None
-
-
-def keep_compiled_code() -> None:
-    """Let torch keep compiled code in the cache folder: its own default folder does not survive a restart.
-
-    Call it before torch is imported. Where the folder cannot be written, torch uses its default.
-    """
-    folder = cache_folder()
-    if folder is None:
-        return
-    compiled = folder / "compiled"
-    try:
-        compiled.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return
-    if os.access(compiled, os.W_OK):
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))
