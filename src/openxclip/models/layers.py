@@ -84,15 +84,27 @@ class Attention(nn.Module):
         return self.proj(out.view(*x.shape[:-2], width))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, causal: bool = False) -> Tensor:
-    """Scaled dot-product attention of (B, Lq, D) to (B, Lk, D), split into heads -> (B, Lq, D)."""
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    num_heads: int,
+    causal: bool = False,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Scaled dot-product attention of (B, Lq, D) to (B, Lk, D), split into heads -> (B, Lq, D).
+
+    With `causal`, a token sees itself and those before it. A bias (B, 1 or Lq, Lk), the same in every head, is added to
+    the scores; it is for inference.
+    """
     q, k, v = (
         x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value)
     )  # (B, H, L, D/H)
     if q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16:
         out = _two_products(q, k, v, causal)
     else:
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        mask = None if bias is None else bias.to(q.dtype).unsqueeze(1)
+        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
     return out.transpose(1, 2).flatten(2)
 
 

@@ -23,9 +23,12 @@ def patch_angles(grid: int, head_width: int, first: int, device: torch.device) -
 
 
 def rotate(x: Tensor, angles: Tensor, num_heads: int) -> Tensor:
-    """Turn each pair of neighbouring channels of x (B, L, D), the same in every head, by angles (L, D / H / 2)."""
+    """Turn each pair of neighbouring channels of x (B, L, D), the same in every head, by angles (L, D / H / 2).
+
+    Angles may also be each sequence's own, (B, L, D / H / 2).
+    """
     pairs = x.unflatten(-1, (num_heads, -1, 2))  # (B, L, H, D / H / 2, 2)
     first, second = pairs.float().unbind(-1)
-    cos, sin = angles.cos()[:, None], angles.sin()[:, None]  # (L, 1, D / H / 2)
+    cos, sin = angles.cos().unsqueeze(-2), angles.sin().unsqueeze(-2)  # (..., L, 1, D / H / 2)
     turned = torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-1)
     return turned.flatten(-3).to(x.dtype)

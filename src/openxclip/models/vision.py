@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from openxclip.models.config import VisionConfig
 from openxclip.models.layers import MLP, Attention, DropPath
+from openxclip.models.merging import Merged, attend_by_size, every_patch, merge, unmerged
 from openxclip.models.pooling import AttentionPooling
 from openxclip.models.rotary import patch_angles
 
@@ -51,7 +52,11 @@ class FrameBlock(nn.Module):
         has no order. (The tower's own attention pooling was learned on the last block's normalised tokens alone; in
         the blocks before, its probe would look for what is not there yet.)
         """
-        message = self.message_proj(self._summary(x))  # (B, T, D)
+        return self._message_of(self._summary(x), kept)
+
+    def _message_of(self, summary: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Summary of each frame (B, T, D) -> its message (B, T, 1, D)."""
+        message = self.message_proj(summary)
         message = message + self.drop_path(self.cross_attn(self.cross_norm(message)), kept)
         return message.unsqueeze(2)
 
@@ -86,6 +91,25 @@ class FrameBlock(nn.Module):
         x = x[:, :, :num_tokens]  # the message has been read; it does not live on
         return x + self.drop_path(self.mlp(self.mlp_norm(x)), for_mlp)
 
+    def merging(self, merged: Merged, num_merged: int) -> Merged:
+        """The block for inference with token merging: `num_merged` tokens of each frame merge before the MLP."""
+        num_class_tokens, num_tokens = int(self.class_token), merged.tokens.shape[2]
+        x, sizes, angles = merged.tokens, merged.sizes, merged.angles
+        if self.message_tokens:
+            mean = (x * sizes).sum(dim=2) / sizes.sum(dim=2)
+            x = torch.cat([x, self._message_of(x[:, :, 0] if self.class_token else mean)], dim=2)
+            sizes = torch.cat([sizes, torch.ones_like(sizes[:, :, :1])], dim=2)
+            if angles is not None:
+                angles = torch.cat([angles, torch.zeros_like(angles[:, :, :1])], dim=2)
+        flat = None if angles is None else angles.flatten(0, 1)
+        found, alike = attend_by_size(
+            self.intra_attn, self.intra_norm(x).flatten(0, 1), sizes.flatten(0, 1), flat
+        )
+        x = (x + found.view_as(x))[:, :, :num_tokens]
+        alike = alike.unflatten(0, x.shape[:2])[:, :, :num_tokens]
+        merged = merge(merged._replace(tokens=x), alike, num_merged, num_class_tokens)
+        return merged._replace(tokens=merged.tokens + self.mlp(self.mlp_norm(merged.tokens)))
+
 
 class VisionTransformer(nn.Module):
     """A language-image model's image tower whose blocks may talk across frames."""
@@ -94,6 +118,8 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
+        self.num_merged = 0
+        """Tokens of a frame that each block merges; for inference."""
         width = config.width
         self.patch_embedding = nn.Conv2d(
             3, width, config.patch_size_px, config.patch_size_px, bias=config.patch_bias
@@ -148,6 +174,9 @@ class VisionTransformer(nn.Module):
         """pixels (B, T, 3, H, W), normalised -> features of each frame; `kept` (layers, 3, B) is for training."""
         x = self.pre_norm(self.embed(pixels))
         angles = self._angles(x.device) if self.config.rotary else None
+        if self.num_merged:
+            x = self._merging(x, angles)
+            return FrameFeatures(frames=self.pool(x), patches=x[:, :, int(self.config.class_token) :])
         for i, block in enumerate(self.blocks):
             of_block = None if kept is None else kept[i]
             if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -155,6 +184,15 @@ class VisionTransformer(nn.Module):
             else:
                 x = block(x, angles, of_block)
         return FrameFeatures(frames=self.pool(x), patches=x[:, :, int(self.config.class_token) :])
+
+    def _merging(self, x: Tensor, angles: Tensor | None) -> Tensor:
+        """All blocks with token merging: tokens (B, T, L, D) -> the same shape, every patch as its token."""
+        num_class_tokens = int(self.config.class_token)
+        merged = unmerged(x, num_class_tokens, angles)
+        for block in self.blocks:
+            assert isinstance(block, FrameBlock)
+            merged = block.merging(merged, self.num_merged)
+        return every_patch(merged, num_class_tokens)
 
     def _angles(self, device: torch.device) -> Tensor:
         """Angles (L, D / heads / 2) by which attention turns each token; a class token is not turned."""

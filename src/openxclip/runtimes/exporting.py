@@ -4,40 +4,83 @@ Shapes: B videos, T frames, S input side, E joint embedding, N patches.
 """
 
 import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from openxclip.errors import InputError
 from openxclip.models import XCLIP, VideoFeatures
+from openxclip.models.merging import check_merging
+from openxclip.runtimes.quantisation import LayerRange, quantise
 from openxclip.runtimes.torch_runtime import fold_normalisation
 from openxclip.video.transforms import Preprocessor
 
 MAX_VIDEOS = 4096
+MAX_FRAMES = 1024
 NUM_EXAMPLES = 2  # one would be taken for a constant
+NUM_EXAMPLE_FRAMES = 3  # of graphs for any number of frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphOptions:
+    """How the graph of an image tower differs from the model in float32."""
+
+    dtype: torch.dtype = torch.float32
+    """What it computes in."""
+    ranges: Mapping[str, LayerRange] = field(default_factory=dict)
+    """Of the inputs of layers that multiply 8-bit integers."""
+    marked: bool = False
+    """Rounding of weights as an operation by name, as ONNX needs it."""
+    merge_tokens: int = 0
+    """Patches of a frame that each block merges."""
+    dynamic_frames: bool = False
+    """For any number of frames, which a model with an integration transformer cannot take."""
 
 
 class VideoEncoder(nn.Module):
-    """`encode_video` for raw pixels, with plain tensors as outputs."""
+    """`encode_video` for raw pixels, with plain tensors in float32 as outputs."""
 
-    def __init__(self, model: XCLIP, preprocess: Preprocessor) -> None:
+    def __init__(self, model: XCLIP, preprocess: Preprocessor, options: GraphOptions) -> None:
         super().__init__()
-        self.model = fold_normalisation(copy.deepcopy(model).float(), preprocess).eval()
+        check_merging(options.merge_tokens, model.config.vision)
+        self.model = fold_normalisation(copy.deepcopy(model).float(), preprocess).eval().to(options.dtype)
+        self.model.visual.num_merged = options.merge_tokens
+        self.dtype = options.dtype
+        quantise(self.model, options.ranges, options.marked)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """uint8 (B, T, 3, S, S) -> (B, E), and (B, N, E) of a model with prompting."""
-        features = self.model.encode_video(pixels.float())
-        return tuple(tensor for tensor in features if tensor is not None)
+        features = self.model.encode_video(pixels.to(self.dtype))
+        return tuple(tensor.float() for tensor in features if tensor is not None)
 
 
 @torch.no_grad()
-def exported_video_encoder(model: XCLIP, preprocess: Preprocessor) -> ExportedProgram:
-    """The graph of a model's video encoder in float32, for any number of videos."""
-    encoder = VideoEncoder(model, preprocess)
+def exported_video_encoder(
+    model: XCLIP, preprocess: Preprocessor, options: GraphOptions | None = None
+) -> ExportedProgram:
+    """The graph of a model's video encoder, for any number of videos.
+
+    Raises:
+        InputError: the model cannot be what the options ask for.
+    """
+    options = options or GraphOptions()
+    encoder = VideoEncoder(model, preprocess, options)
     size, num_frames = model.config.vision.image_size_px, model.config.num_frames
+    shapes: dict[int, Any] = {0: Dim("videos", min=1, max=MAX_VIDEOS)}
+    if options.dynamic_frames:
+        if model.integration is not None:
+            raise InputError(
+                f"this model has time positions for {num_frames} frames, and its graph takes no other number; leave "
+                "--dynamic-frames out, or load it with --frames"
+            )
+        num_frames = NUM_EXAMPLE_FRAMES
+        shapes[1] = Dim("frames", min=1, max=MAX_FRAMES)
     pixels = torch.zeros(NUM_EXAMPLES, num_frames, 3, size, size, dtype=torch.uint8)
-    shapes = {"pixels": {0: Dim("videos", min=1, max=MAX_VIDEOS)}}
-    return torch.export.export(encoder, (pixels,), dynamic_shapes=shapes)
+    return torch.export.export(encoder, (pixels,), dynamic_shapes={"pixels": shapes})
 
 
 def as_features(outputs: tuple[Tensor, ...]) -> VideoFeatures:

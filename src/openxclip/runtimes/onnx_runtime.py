@@ -1,10 +1,9 @@
-"""The image tower in ONNX Runtime, in float32."""
+"""The image tower in ONNX Runtime, in float32 or 8-bit integers."""
 
 import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -12,21 +11,28 @@ from torch.export import ExportedProgram
 
 from openxclip.errors import MissingExtraError
 from openxclip.models import XCLIP, VideoFeatures
-from openxclip.runtimes.exporting import as_features, exported_video_encoder
-from openxclip.runtimes.openvino_runtime import check_cpu
+from openxclip.runtimes.exporting import as_features
+from openxclip.runtimes.on_cpu import check_cpu, kept_graph
+from openxclip.runtimes.options import RuntimeOptions
 from openxclip.video.transforms import Preprocessor
 
 OPSET = 18
+FILE = "video_encoder.onnx"
 
 
 class OnnxRuntime:
     """Runs a graph of the model; the model itself is not changed."""
 
-    def __init__(self, model: XCLIP, preprocess: Preprocessor) -> None:
+    def __init__(self, model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> None:
         """
+        Args:
+            model: on the CPU.
+            preprocess: of the model.
+            options: threads, int8 and token merging.
+
         Raises:
             MissingExtraError: ONNX Runtime, or what writes its graphs, is not installed.
-            InputError: the model is not on the CPU.
+            InputError: the model is on another device, or cannot be what the options ask for.
         """
         try:
             import onnxruntime
@@ -34,9 +40,15 @@ class OnnxRuntime:
             raise MissingExtraError("onnxruntime", "onnx") from error
         check_cpu(model, "ONNX Runtime")
         self.device = torch.device("cpu")
-        with TemporaryDirectory() as folder:
-            graph = write_onnx(exported_video_encoder(model, preprocess), Path(folder) / "encoder.onnx")
-            self._session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+        def write(program: ExportedProgram, folder: Path) -> None:
+            write_onnx(program, folder / FILE)
+
+        self._kept = kept_graph(model, preprocess, options, "onnx", write)
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.num_threads or 0  # 0: one for each core
+        self._session = onnxruntime.InferenceSession(
+            self._kept.folder / FILE, settings, providers=["CPUExecutionProvider"]
+        )
 
     def encode_video(self, pixels: Tensor) -> VideoFeatures:
         """Cropped frames uint8 (B, T, 3, S, S) -> features in float32."""

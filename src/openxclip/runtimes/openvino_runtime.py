@@ -1,30 +1,35 @@
-"""The image tower in OpenVINO: the fastest on most of Intel's processors."""
+"""The image tower in OpenVINO: the fastest on most of Intel's and AMD's processors."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
-from openxclip.errors import InputError, MissingExtraError
+from openxclip.errors import MissingExtraError
 from openxclip.models import XCLIP, VideoFeatures
-from openxclip.runtimes.exporting import as_features, exported_video_encoder
+from openxclip.runtimes.exporting import as_features
+from openxclip.runtimes.on_cpu import check_cpu, kept_graph
+from openxclip.runtimes.options import RuntimeOptions
 from openxclip.video.transforms import Preprocessor
+
+FILE = "video_encoder.xml"
 
 
 class OpenVinoRuntime:
     """Runs a graph of the model; the model itself is not changed."""
 
-    def __init__(self, model: XCLIP, preprocess: Preprocessor, cache: Path | None = None) -> None:
+    def __init__(self, model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> None:
         """
         Args:
             model: on the CPU; in bfloat16 OpenVINO computes in that, else in float32.
             preprocess: of the model.
-            cache: folder that keeps compiled graphs for the next run.
+            options: threads, int8 and token merging.
 
         Raises:
             MissingExtraError: OpenVINO is not installed.
-            InputError: the model is on another device.
+            InputError: the model is on another device, or cannot be what the options ask for.
         """
         try:
             import openvino
@@ -32,12 +37,11 @@ class OpenVinoRuntime:
             raise MissingExtraError("openvino", "openvino") from error
         check_cpu(model, "OpenVINO")
         self.device = torch.device("cpu")
-        precision = "bf16" if model.logit_scale.dtype == torch.bfloat16 else "f32"
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-        if cache is not None:
-            settings["CACHE_DIR"] = str(cache)
-        graph = openvino.convert_model(exported_video_encoder(model, preprocess))
-        self._compiled = openvino.compile_model(graph, "CPU", settings)
+        def write(program: ExportedProgram, folder: Path) -> None:
+            openvino.save_model(openvino.convert_model(program), folder / FILE, compress_to_fp16=False)
+
+        self._kept = kept_graph(model, preprocess, options, "openvino", write)
+        self._compiled = openvino.compile_model(self._kept.folder / FILE, "CPU", settings(model, options))
 
     def encode_video(self, pixels: Tensor) -> VideoFeatures:
         """Cropped frames uint8 (B, T, 3, S, S) -> features in float32."""
@@ -45,13 +49,10 @@ class OpenVinoRuntime:
         return as_features(tuple(torch.from_numpy(outputs[i]) for i in range(len(self._compiled.outputs))))
 
 
-def check_cpu(model: XCLIP, name: str) -> None:
-    """Refuse a model that is elsewhere.
-
-    Raises:
-        InputError: it is.
-    """
-    if model.logit_scale.device.type != "cpu":
-        raise InputError(
-            f"{name} runs on the CPU here, and the model is on {model.logit_scale.device}: give --device cpu"
-        )
+def settings(model: XCLIP, options: RuntimeOptions) -> dict[str, Any]:
+    """OpenVINO's own: threads, cores and memory nodes are its choice unless a number of threads is given."""
+    precision = "bf16" if model.logit_scale.dtype == torch.bfloat16 else "f32"
+    found: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    if options.num_threads is not None:
+        found["INFERENCE_NUM_THREADS"] = options.num_threads
+    return found

@@ -29,17 +29,30 @@ def build_runtime(model: XCLIP, preprocess: Preprocessor, options: RuntimeOption
     """The runtime that the options ask for.
 
     Raises:
-        InputError: the model's device cannot run it, or options of torch are given to another runtime.
+        InputError: the model's device cannot run it, or options of one runtime are given to another.
         MissingExtraError: its package is not installed.
     """
+    check_options(options)
     if options.runtime == "torch":
         return TorchRuntime(model, preprocess, options)
-    if options.compile or options.int8:
-        raise InputError(f"--compile and --int8 are torch's; leave them out with --runtime {options.runtime}")
     if options.runtime == "openvino":
         from openxclip.runtimes.openvino_runtime import OpenVinoRuntime
 
-        return OpenVinoRuntime(model, preprocess)
+        return OpenVinoRuntime(model, preprocess, options)
     from openxclip.runtimes.onnx_runtime import OnnxRuntime
 
-    return OnnxRuntime(model, preprocess)
+    return OnnxRuntime(model, preprocess, options)
+
+
+def check_options(options: RuntimeOptions) -> None:
+    """Refuse options that would change nothing.
+
+    Raises:
+        InputError: there is one.
+    """
+    if options.compile and options.runtime != "torch":
+        raise InputError(f"--compile is torch's; leave it out with --runtime {options.runtime}")
+    if options.num_threads is not None and options.num_threads < 1:
+        raise InputError(f"--num-threads must be at least 1, got {options.num_threads}")
+    if options.calibration is not None and (not options.int8 or options.runtime == "torch"):
+        raise InputError("--calibration is for --int8 with --runtime openvino or onnx; torch's int8 needs none")

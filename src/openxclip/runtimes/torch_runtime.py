@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from openxclip.models import XCLIP, VideoFeatures
+from openxclip.models.merging import check_merging
 from openxclip.runtimes.int8 import use_int8
 from openxclip.runtimes.options import RuntimeOptions
 from openxclip.video.transforms import Preprocessor
@@ -17,11 +18,15 @@ class TorchRuntime:
     def __init__(self, model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> None:
         """
         Raises:
-            InputError: `options.int8` and the model is not on a CPU.
+            InputError: `options.int8` and the model is not on a CPU, or more tokens are to be merged than there are.
         """
         self.device = model.logit_scale.device
         self.dtype = model.logit_scale.dtype
+        check_merging(options.merge_tokens, model.config.vision)
         tower = fold_normalisation(model, preprocess)
+        tower.visual.num_merged = options.merge_tokens
+        if options.num_threads is not None:
+            torch.set_num_threads(options.num_threads)  # of the whole process: torch knows no other
         if options.int8:
             use_int8(tower)
         self._encode_video = tower.encode_video

@@ -1,0 +1,77 @@
+"""A calibration as a file: factors of channels as tensors, all else as JSON in its head."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from openxclip.configuration import from_dict
+from openxclip.errors import InputError
+from openxclip.files import atomic_write
+from openxclip.models import XCLIP
+from openxclip.runtimes.calibration import BOUND, Calibration, LayerReport, calibrate
+from openxclip.runtimes.calibration_clips import calibration_clips
+from openxclip.runtimes.graphs import kept, video_key
+from openxclip.runtimes.quantisation import LayerRange
+from openxclip.video.transforms import Preprocessor
+
+NAME = "calibration.safetensors"
+
+
+def kept_calibration(
+    model: XCLIP, preprocess: Preprocessor, clips: Path | None, bound: float = BOUND
+) -> Calibration:
+    """The ranges of a model from these clips (see `calibration_clips`), measured once.
+
+    Raises:
+        InputError: as in `calibrate` and `calibration_clips`.
+    """
+
+    def write(folder: Path) -> None:
+        found = calibration_clips(clips, preprocess, model.config.num_frames)
+        save_calibration(calibrate(model, preprocess, found, bound), folder / NAME)
+
+    key = video_key(model, preprocess, identity(clips), bound)
+    return load_calibration(kept("calibrations", key, write).folder / NAME)
+
+
+def identity(clips: Path | None) -> tuple[str, ...]:
+    """What tells one calibration list from another, and from itself after a change."""
+    if clips is None:
+        return ()
+    if clips.is_file():
+        return str(clips.resolve()), clips.read_text(encoding="utf-8", errors="replace")
+    return str(clips.resolve()), *sorted(str(path) for path in clips.rglob("*"))
+
+
+def save_calibration(calibration: Calibration, path: Path) -> None:
+    """Write it whole or not at all."""
+    ranges = {layer: (one.low, one.high) for layer, one in calibration.ranges.items()}
+    head = {"noise": calibration.noise, "ranges": ranges, "layers": [asdict(one) for one in calibration.layers]}
+    factors = {
+        layer: one.smoothing for layer, one in calibration.ranges.items() if one.smoothing is not None
+    }
+    with atomic_write(path) as temporary:
+        save_file(factors, temporary, metadata={"calibration": json.dumps(head)})
+
+
+def load_calibration(path: Path) -> Calibration:
+    """The inverse of `save_calibration`.
+
+    Raises:
+        InputError: the file is another, or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            head = json.loads(file.metadata()["calibration"])
+            factors = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118: it is no mapping
+        ranges = {
+            layer: LayerRange(low=low, high=high, smoothing=factors.get(layer))
+            for layer, (low, high) in head["ranges"].items()
+        }
+        layers = tuple(from_dict(LayerReport, one) for one in head["layers"])
+        return Calibration(ranges=ranges, layers=layers, noise=head["noise"])
+    except Exception as error:  # safetensors, JSON and missing keys each raise their own
+        raise InputError(f"{path} is no calibration that can be read ({error}); remove it") from error

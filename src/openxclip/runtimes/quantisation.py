@@ -1,0 +1,101 @@
+"""Products in 8-bit integers with ranges that were measured beforehand, in the form that runtimes turn into their own.
+
+A layer's weights have a scale for each row; its input has one scale and offset for all. Channels of the input that are
+much larger than the others would leave those few steps of the range: each channel is divided by a factor first, and the
+weights that read it are multiplied by it ("smoothing": SmoothQuant, Xiao et al. 2023, section 4).
+
+Shapes: ... any leading dims, M rows, D width that is summed over, F width that comes out.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.ao.quantization.fx._decomposed  # registers the operations that exporters know as quantisation
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from openxclip.models import XCLIP
+from openxclip.runtimes.int8 import to_int8
+
+STEPS = 255  # of the unsigned integers 0 to 255 that an input is rounded to
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRange:
+    """How the input of one layer becomes integers."""
+
+    low: float
+    """The smallest value that is told apart, at most 0."""
+    high: float
+    """The largest, at least 0; both of the input after smoothing."""
+    smoothing: Tensor | None = None
+    """(D,): what each channel is divided by first; None leaves all as they are."""
+
+    @property
+    def scale(self) -> float:
+        """The width of a step."""
+        return max((self.high - self.low) / STEPS, torch.finfo(torch.float32).tiny)
+
+    @property
+    def zero(self) -> int:
+        """The integer that stands for 0, which is exact."""
+        return round(-self.low / self.scale)
+
+
+class QuantisedLinear(nn.Module):
+    """A linear layer that multiplies integers; torch itself computes the same slowly, in float32."""
+
+    weight: Tensor
+    weight_scale: Tensor
+    weight_zero: Tensor
+    factors: Tensor | None
+
+    def __init__(self, linear: nn.Linear, input_range: LayerRange, marked: bool = False) -> None:
+        """
+        Args:
+            linear: the layer.
+            input_range: of its input.
+            marked: write the weights' rounding as an operation by name, which ONNX needs; else as a plain product.
+        """
+        super().__init__()
+        weight, smoothing = linear.weight.detach().float(), input_range.smoothing
+        rounded, scale = to_int8(weight if smoothing is None else weight * smoothing)
+        self.register_buffer("weight", rounded)  # (F, D)
+        self.register_buffer("weight_scale", scale[:, 0])  # (F,)
+        self.register_buffer("weight_zero", torch.zeros(len(rounded), dtype=torch.int64))
+        self.register_buffer("factors", None if smoothing is None else 1 / smoothing)
+        self.bias = linear.bias
+        self.scale, self.zero = input_range.scale, input_range.zero
+        self.marked = marked
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) -> (..., F)."""
+        ops = torch.ops.quantized_decomposed
+        if self.factors is not None:
+            x = x * self.factors
+        steps = (self.scale, self.zero, 0, STEPS, torch.uint8)
+        x = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *steps), *steps)
+        if self.marked:
+            rows = (self.weight_scale, self.weight_zero, 0, -128, 127, torch.int8)
+            weight = ops.dequantize_per_channel(self.weight, *rows)
+        else:
+            weight = self.weight.float() * self.weight_scale[:, None]
+        return F.linear(x, weight, self.bias)
+
+
+def quantisable(tower: XCLIP) -> dict[str, nn.Linear]:
+    """The layers that are worth it, by name: attention within frames and MLPs, nearly all of a video's arithmetic."""
+    names = ("intra_attn.qkv", "intra_attn.proj", "mlp.fc1", "mlp.fc2")
+    paths = [f"visual.blocks.{i}.{name}" for i in range(len(tower.visual.blocks)) for name in names]
+    layers = {path: tower.get_submodule(path) for path in paths}
+    return {path: layer for path, layer in layers.items() if isinstance(layer, nn.Linear)}
+
+
+def quantise(tower: XCLIP, ranges: Mapping[str, LayerRange], marked: bool = False) -> None:
+    """Change the layers that have a range, in place, for inference."""
+    for path, input_range in ranges.items():
+        layer = tower.get_submodule(path)
+        assert isinstance(layer, nn.Linear)
+        tower.set_submodule(path, QuantisedLinear(layer, input_range, marked))
