@@ -11,6 +11,7 @@ import tyro
 
 from openxclip import __version__
 from openxclip.cli.ablate import ablate
+from openxclip.cli.benchmark import benchmark
 from openxclip.cli.convert import convert
 from openxclip.cli.evaluate import evaluate
 from openxclip.cli.explain import explain
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., int | Launch]] = {
     "info": info,
     "convert": convert,
     "export": export,
+    "benchmark": benchmark,
 }
 
 DESCRIPTION = """Recognise in any video whatever you can name.

@@ -47,7 +47,7 @@ def predict(options: Annotated[PredictOptions, tyro.conf.OmitArgPrefixes, tyro.c
     """
     from openxclip.text.labels import parse_labels
 
-    if options.inference.runtime.compile:
+    if options.inference.runtime.may_compile:
         keep_compiled_code()
     _check(options.top_k, options.views)
     labels, paths = parse_labels(options.labels), _find_videos(options.videos)

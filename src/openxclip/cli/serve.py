@@ -29,7 +29,7 @@ def serve(options: Annotated[ServeCommandOptions, tyro.conf.OmitArgPrefixes, tyr
     server once it has answered what it took. The default model needs no download, and knows moving shapes only.
     """
     options.serve.check()
-    if options.inference.runtime.compile:
+    if options.inference.runtime.may_compile:
         keep_compiled_code()
     try:
         import fastapi_offline  # noqa: F401  before a model is loaded

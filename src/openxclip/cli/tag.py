@@ -48,7 +48,7 @@ def tag(options: Annotated[TagOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(
 
     options.rows.check()
     options.run.check()
-    if options.inference.runtime.compile:
+    if options.inference.runtime.may_compile:
         keep_compiled_code()
     texts, limits = options.prompts.texts(tuple(parse_labels(options.labels))), options.limits.limits()
     from openxclip.inference.views import Views

@@ -112,7 +112,7 @@ def timeline(options: Annotated[TimelineOptions, tyro.conf.OmitArgPrefixes, tyro
     if not streams and (alerts or options.live.webhook or options.live.once):
         raise InputError("--alert, --webhook and --once are for streams; of files read the segments")
     formats = _formats(options)
-    if options.inference.runtime.compile:
+    if options.inference.runtime.may_compile:
         keep_compiled_code()
     texts = options.prompts.texts(tuple(parse_labels(options.labels, takes_one=bool(options.background))))
     if streams:

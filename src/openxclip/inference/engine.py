@@ -25,8 +25,8 @@ from openxclip.inference.scoring import build_scorer, mean_over_views
 from openxclip.inference.views import Read, Views, read_views
 from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.xclip import VideoFeatures
+from openxclip.runtimes.choice import chosen_runtime
 from openxclip.runtimes.int8 import check_device
-from openxclip.runtimes.runtime import build_runtime
 from openxclip.text.label_texts import LabelTexts
 
 Item = TypeVar("Item")
@@ -53,9 +53,9 @@ class Engine:
         self.options = options or InferenceOptions()
         self.options.check()
         self.model, self.tokenizer, self.preprocess = loaded
-        self.runtime = build_runtime(self.model, self.preprocess, self.options.runtime)
+        self.flow = _flow(self.model, self.options.batch_size)
+        self.runtime = chosen_runtime(self.model, self.preprocess, self.options.runtime, self.flow.batch_size)
         self.scorer = build_scorer(self.model, self.options.shortlist)
-        self.flow = _flow(self.model, self.runtime.device, self.options.batch_size)
 
     @classmethod
     def load(cls, source: ModelSource, options: InferenceOptions | None = None) -> "Engine":
@@ -121,8 +121,8 @@ class Engine:
         return self.scorer(VideoFeatures(video.video.to(dtype), patches), labels.features)
 
 
-def _flow(model: XCLIP, device: torch.device, batch_size: int | None) -> Flow:
-    if device.type == "cpu":
+def _flow(model: XCLIP, batch_size: int | None) -> Flow:
+    if model.logit_scale.device.type == "cpu":
         size = batch_size or cpu_batch_size(model.config, next(model.parameters()).dtype)
         return Flow(batch_size=size, num_decoders=NUM_CPU_DECODERS)
     size = batch_size or GPU_BATCH_SIZE

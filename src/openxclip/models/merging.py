@@ -69,7 +69,9 @@ def every_patch(merged: Merged, num_class_tokens: int) -> Tensor:
     return torch.cat([heads, _take(patches, merged.places)], dim=2)
 
 
-def attend_by_size(attention: Attention, x: Tensor, sizes: Tensor, angles: Tensor | None) -> tuple[Tensor, Tensor]:
+def attend_by_size(
+    attention: Attention, x: Tensor, sizes: Tensor, angles: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Attention of x (M, L, D) in which a token of size s counts s times, by log s added to its scores.
 
     Args:
@@ -103,7 +105,9 @@ def merge(merged: Merged, alike: Tensor, num_merged: int, num_class_tokens: int)
     """
     first, second = (F.normalize(alike[:, :, num_class_tokens + start :: 2], dim=-1) for start in (0, 1))
     closeness, partner = (first @ second.transpose(-1, -2)).max(dim=-1)  # (B, T, P1)
-    order = closeness.topk(closeness.shape[-1], dim=-1).indices  # closest first; a sort is not exported everywhere
+    order = closeness.topk(
+        closeness.shape[-1], dim=-1
+    ).indices  # closest first; a sort is not exported everywhere
     given, kept = order[..., :num_merged], order[..., num_merged:]
     takers = partner.gather(-1, given)  # of the second set
 

@@ -14,13 +14,14 @@ Shapes: B clips, T frames, S input side, M rows, D width, E joint embedding.
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from rich.progress import Progress, TaskID
 from torch import Tensor, nn
 
 from openxclip.errors import InputError
@@ -106,7 +107,7 @@ def calibrate(model: XCLIP, preprocess: Preprocessor, clips: Tensor, bound: floa
     return Calibration(ranges=ranges, layers=tuple(reports.values()), noise=noise)
 
 
-def features(tower: XCLIP, clips: Sequence[Tensor] | Iterator[Tensor]) -> Tensor:
+def features(tower: XCLIP, clips: Iterable[Tensor]) -> Tensor:
     """Directions of the video features of raw clips, one by one -> (B, E)."""
     return torch.cat([F.normalize(tower.encode_video(clip[None].float()).video, dim=-1) for clip in clips])
 
@@ -123,7 +124,7 @@ def noise_between(found: Tensor, expected: Tensor) -> float:
     return math.sqrt((found - expected).double().square().sum() / spread)
 
 
-def _counting(clips: Tensor, bar: "progress_bar", task: int) -> Iterator[Tensor]:
+def _counting(clips: Tensor, bar: Progress, task: TaskID) -> Iterator[Tensor]:
     for clip in clips:
         yield clip
         bar.advance(task)
@@ -166,7 +167,7 @@ def _together(parts: Sequence[Inputs]) -> Inputs:
 
 
 @contextmanager
-def _watched(tower: XCLIP, keep) -> Iterator[None]:
+def _watched(tower: XCLIP, keep: Callable[[str, Tensor], None]) -> Iterator[None]:
     hooks = [
         layer.register_forward_pre_hook(lambda _, arguments, path=path: keep(path, arguments[0]))
         for path, layer in quantisable(tower).items()
@@ -206,14 +207,19 @@ def _factors(largest: Tensor, weight: Tensor, strength: float) -> Tensor:
         weight: (F, D).
         strength: 0 leaves the differences to the input, 1 moves them to the weights.
     """
-    smallest = torch.finfo(torch.float32).tiny ** 0.25  # of dead channels, far from what overflows when squared
+    smallest = (
+        torch.finfo(torch.float32).tiny ** 0.25
+    )  # of dead channels, far from what overflows when squared
     inputs, weights = largest.clamp(min=smallest), weight.abs().amax(dim=0).clamp(min=smallest)
     factors = inputs**strength / weights ** (1 - strength)
     return factors / factors.log().mean().exp()
 
 
 def _noise_of(
-    tower: XCLIP, ranges: Mapping[str, LayerRange], clips: Sequence[Tensor] | Iterator[Tensor], expected: Tensor
+    tower: XCLIP,
+    ranges: Mapping[str, LayerRange],
+    clips: Iterable[Tensor],
+    expected: Tensor,
 ) -> float:
     rounded = copy.deepcopy(tower, memo={id(parameter): parameter for parameter in tower.parameters()})
     quantise(rounded, ranges)
@@ -258,7 +264,8 @@ def _contributions(
     with progress_bar() as bar:
         task = bar.add_task("layers left in float", total=len(clips), note="")
         for clip in clips:
-            changes, shifts = {}, {}
+            changes: dict[str, Tensor] = {}
+            shifts: dict[str, Tensor] = {}
             with torch.enable_grad(), _shifted(layers, rounded, changes, shifts):
                 (direction,) = features(tower, [clip])
                 for _ in range(NUM_DIRECTIONS):

@@ -37,7 +37,9 @@ def calibration_clips(source: Path | None, preprocess: Preprocessor, num_frames:
         InputError: there are no videos.
     """
     media = _rendered() if source is None else _listed(source)
-    chosen = [media[i * len(media) // NUM_CLIPS] for i in range(NUM_CLIPS)] if len(media) > NUM_CLIPS else media
+    chosen = (
+        [media[i * len(media) // NUM_CLIPS] for i in range(NUM_CLIPS)] if len(media) > NUM_CLIPS else media
+    )
     return torch.stack(list(_read(chosen, preprocess, num_frames)))
 
 

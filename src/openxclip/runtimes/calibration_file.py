@@ -49,10 +49,12 @@ def identity(clips: Path | None) -> tuple[str, ...]:
 def save_calibration(calibration: Calibration, path: Path) -> None:
     """Write it whole or not at all."""
     ranges = {layer: (one.low, one.high) for layer, one in calibration.ranges.items()}
-    head = {"noise": calibration.noise, "ranges": ranges, "layers": [asdict(one) for one in calibration.layers]}
-    factors = {
-        layer: one.smoothing for layer, one in calibration.ranges.items() if one.smoothing is not None
+    head = {
+        "noise": calibration.noise,
+        "ranges": ranges,
+        "layers": [asdict(one) for one in calibration.layers],
     }
+    factors = {layer: one.smoothing for layer, one in calibration.ranges.items() if one.smoothing is not None}
     with atomic_write(path) as temporary:
         save_file(factors, temporary, metadata={"calibration": json.dumps(head)})
 
@@ -66,7 +68,7 @@ def load_calibration(path: Path) -> Calibration:
     try:
         with safe_open(path, framework="pt") as file:
             head = json.loads(file.metadata()["calibration"])
-            factors = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118: it is no mapping
+            factors = {layer: file.get_tensor(layer) for layer in list(file.keys())}
         ranges = {
             layer: LayerRange(low=low, high=high, smoothing=factors.get(layer))
             for layer, (low, high) in head["ranges"].items()

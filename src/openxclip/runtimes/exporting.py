@@ -4,6 +4,7 @@ Shapes: B videos, T frames, S input side, E joint embedding, N patches.
 """
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,7 +81,8 @@ def exported_video_encoder(
         num_frames = NUM_EXAMPLE_FRAMES
         shapes[1] = Dim("frames", min=1, max=MAX_FRAMES)
     pixels = torch.zeros(NUM_EXAMPLES, num_frames, 3, size, size, dtype=torch.uint8)
-    return torch.export.export(encoder, (pixels,), dynamic_shapes={"pixels": shapes})
+    with warnings.catch_warnings(action="ignore"):  # of what the exporter itself still uses
+        return torch.export.export(encoder, (pixels,), dynamic_shapes={"pixels": shapes})
 
 
 def as_features(outputs: tuple[Tensor, ...]) -> VideoFeatures:

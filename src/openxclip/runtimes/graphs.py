@@ -64,7 +64,9 @@ def _usable(folder: Path) -> bool:
 
 
 def _forget_oldest(parent: Path) -> None:
-    folders = sorted((path for path in parent.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    folders = sorted(
+        (path for path in parent.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
+    )
     for folder in folders[:-MAX_KEPT]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)

@@ -40,6 +40,7 @@ class OnnxRuntime:
             raise MissingExtraError("onnxruntime", "onnx") from error
         check_cpu(model, "ONNX Runtime")
         self.device = torch.device("cpu")
+
         def write(program: ExportedProgram, folder: Path) -> None:
             write_onnx(program, folder / FILE)
 

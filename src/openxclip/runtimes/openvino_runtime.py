@@ -37,6 +37,7 @@ class OpenVinoRuntime:
             raise MissingExtraError("openvino", "openvino") from error
         check_cpu(model, "OpenVINO")
         self.device = torch.device("cpu")
+
         def write(program: ExportedProgram, folder: Path) -> None:
             openvino.save_model(openvino.convert_model(program), folder / FILE, compress_to_fp16=False)
 

@@ -24,3 +24,8 @@ class RuntimeOptions:
     """patches of a frame that each block merges with the one most like it: faster, less exact"""
     num_threads: int | None = None
     """most threads that compute the image tower; by default one for each core"""
+
+    @property
+    def may_compile(self) -> bool:
+        """Whether torch may compile something."""
+        return self.compile or self.runtime == "auto"

@@ -7,8 +7,7 @@ weights that read it are multiplied by it ("smoothing": SmoothQuant, Xiao et al.
 Shapes: ... any leading dims, M rows, D width that is summed over, F width that comes out.
 """
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch

@@ -26,7 +26,7 @@ class Runtime(Protocol):
 
 
 def build_runtime(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> Runtime:
-    """The runtime that the options ask for.
+    """The runtime that the options ask for by name.
 
     Raises:
         InputError: the model's device cannot run it, or options of one runtime are given to another.
@@ -52,7 +52,12 @@ def check_options(options: RuntimeOptions) -> None:
     """
     if options.compile and options.runtime != "torch":
         raise InputError(f"--compile is torch's; leave it out with --runtime {options.runtime}")
+    if options.int8 and options.runtime == "auto":
+        raise InputError("--runtime auto chooses the precision itself; leave --int8 out")
     if options.num_threads is not None and options.num_threads < 1:
         raise InputError(f"--num-threads must be at least 1, got {options.num_threads}")
-    if options.calibration is not None and (not options.int8 or options.runtime == "torch"):
-        raise InputError("--calibration is for --int8 with --runtime openvino or onnx; torch's int8 needs none")
+    calibrated = options.runtime == "auto" or (options.int8 and options.runtime != "torch")
+    if options.calibration is not None and not calibrated:
+        raise InputError(
+            "--calibration is for --runtime auto, and for --int8 with openvino or onnx; torch's int8 needs none"
+        )

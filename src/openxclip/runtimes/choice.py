@@ -1,0 +1,158 @@
+"""What measures fastest on this machine, remembered: `--runtime auto`."""
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from openxclip.caches import cache_folder
+from openxclip.configuration import from_dict
+from openxclip.errors import ConfigError, InputError
+from openxclip.files import atomic_write
+from openxclip.models import XCLIP
+from openxclip.progress import progress_bar
+from openxclip.runtimes.calibration import BOUND
+from openxclip.runtimes.calibration_clips import calibration_clips
+from openxclip.runtimes.calibration_file import identity
+from openxclip.runtimes.graphs import video_key
+from openxclip.runtimes.measuring import Measured, measure_here
+from openxclip.runtimes.options import RuntimeOptions
+from openxclip.runtimes.runtime import Runtime, build_runtime, check_options
+from openxclip.runtimes.ways import PACKAGES, Way, ways
+from openxclip.video.transforms import Preprocessor
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZES = (1, 8)
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """All ways of one model on one machine."""
+
+    batch_sizes: tuple[int, ...]
+    rows: tuple[Measured, ...]
+
+    def fastest(self, batch_size: int, bound: float = BOUND) -> Way:
+        """The fastest way whose noise is within the bound, at the measured batch size nearest to this one.
+
+        Raises:
+            InputError: there is none.
+        """
+        place = min(range(len(self.batch_sizes)), key=lambda i: abs(self.batch_sizes[i] - batch_size))
+        allowed = [row for row in self.rows if row.noise is not None and row.noise <= bound]
+        if not allowed:
+            problems = "; ".join(f"{row.way.name}: {row.problem}" for row in self.rows)
+            raise InputError(f"no runtime computes this model here: {problems}")
+        return min(allowed, key=lambda row: row.seconds[place]).way
+
+
+def chosen_runtime(
+    model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions, batch_size: int
+) -> Runtime:
+    """The runtime that the options name; for `auto` the fastest on this machine within the bound.
+
+    On a GPU `auto` is torch: the others are for CPUs.
+
+    Args:
+        model: is not changed.
+        preprocess: of the model.
+        options: which and how.
+        batch_size: clips that it will mostly get at once.
+
+    Raises:
+        InputError: the model's device cannot run it, or options of one runtime are given to another.
+        MissingExtraError: its package is not installed.
+    """
+    check_options(options)
+    if options.runtime != "auto":
+        return build_runtime(model, preprocess, options)
+    if model.logit_scale.device.type != "cpu":
+        return build_runtime(model, preprocess, replace(options, runtime="torch", calibration=None))
+    way = fastest_way(model, preprocess, options, batch_size)
+    return build_runtime(way.model(model), preprocess, way.options(options))
+
+
+def fastest_way(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions, batch_size: int) -> Way:
+    """The remembered choice; measured now if there is none, which takes minutes for a large model."""
+    key = choice_key(model, preprocess, options)
+    found = recall(key)
+    if found is None:
+        logger.warning(
+            "measuring which runtime is fastest for this model on this machine; it takes some minutes, once"
+        )
+        clips = calibration_clips(options.calibration, preprocess, model.config.num_frames)
+        rows = []
+        with progress_bar() as bar:
+            task = bar.add_task("runtimes", total=len(ways(model)), note="")
+            for row in measure_here(model, preprocess, options, clips, BATCH_SIZES):
+                rows.append(row)
+                bar.update(task, advance=1, note=row.way.name)
+        found = Measurements(batch_sizes=BATCH_SIZES, rows=tuple(rows))
+        remember(key, found)
+    return found.fastest(batch_size)
+
+
+def choice_key(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> str:
+    """Names all that a measurement depends on: model, settings, machine, and versions."""
+    versions = sorted((package, _version(package)) for packages in PACKAGES.values() for package in packages)
+    settings = (options.merge_tokens, options.num_threads, identity(options.calibration))
+    return video_key(model, preprocess, *settings, processor(), os.cpu_count(), *versions)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def processor() -> str:
+    """The processor's name and what it can do, which on rented machines differs from day to day under one name."""
+    if not CPU_INFO.is_file():
+        return f"{platform.machine()} {platform.processor()}"
+    text = CPU_INFO.read_text()
+    lines = [
+        re.search(rf"^{field}\s*:\s*(.*)$", text, re.MULTILINE) for field in ("model name", "model", "flags")
+    ]
+    return " ".join(line[1] for line in lines if line is not None)
+
+
+def recall(key: str) -> Measurements | None:
+    """What was remembered under a key, if it can be read."""
+    path = _path(key)
+    if path is None:
+        return None
+    try:
+        return from_dict(Measurements, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ConfigError):
+        return None
+
+
+def remember(key: str, measurements: Measurements) -> None:
+    """Keep it for the next run; without a folder that can be written it is measured again."""
+    path = _path(key)
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(asdict(measurements), indent=1), encoding="utf-8")
+    except OSError as error:
+        logger.warning("what was measured cannot be kept in %s (%s)", path.parent, error)
+
+
+def _path(key: str) -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / "runtimes" / f"{key}.json"
+
+
+def chosen_names(measurements: Measurements) -> Sequence[tuple[int, str]]:
+    """Each measured batch size with what `auto` takes for it."""
+    return [(size, measurements.fastest(size).name) for size in measurements.batch_sizes]

@@ -1,0 +1,165 @@
+"""How fast and how exact each way to compute an image tower is on this machine.
+
+Shapes: B clips, T frames, S input side, K labels, E joint embedding.
+"""
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from openxclip.checkpoints.load import load
+from openxclip.checkpoints.source import ModelSource
+from openxclip.models import XCLIP, VideoFeatures
+from openxclip.runtimes.calibration import noise_between
+from openxclip.runtimes.memory import peak_bytes
+from openxclip.runtimes.options import RuntimeOptions
+from openxclip.runtimes.runtime import build_runtime
+from openxclip.runtimes.ways import Way, ways
+from openxclip.video.transforms import Preprocessor
+
+MAX_SECONDS = 4.0  # of rounds of one batch; no fewer than MIN_ROUNDS
+MIN_ROUNDS = 3
+
+
+class Run(NamedTuple):
+    """What one way gave."""
+
+    seconds: tuple[float, ...]
+    """Median time of a batch, for each size."""
+    features: VideoFeatures
+    """Of the clips, in float32."""
+    peak_bytes: int | None = None
+    """The most memory of its process; None if that did more than this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One way's row."""
+
+    way: Way
+    seconds: tuple[float, ...] = ()
+    """Median time of a batch, for each size."""
+    noise: float | None = None
+    """How far its video features are from those of torch in float32: see `calibration.py`."""
+    same_best: float | None = None
+    """Share of the clips with the same best label as with torch in float32."""
+    peak_bytes: int | None = None
+    """The most memory of its process."""
+    problem: str | None = None
+    """Why it was not measured."""
+
+
+def run_way(
+    way: Way,
+    model: XCLIP,
+    preprocess: Preprocessor,
+    options: RuntimeOptions,
+    clips: Tensor,
+    batch_sizes: Sequence[int],
+) -> Run:
+    """Build and time one way.
+
+    Args:
+        way: which.
+        model: as loaded, on the CPU; it is not changed.
+        preprocess: of the model.
+        options: calibration, token merging and threads.
+        clips: uint8 (B, T, 3, S, S).
+        batch_sizes: clips at once.
+    """
+    runtime = build_runtime(way.model(model), preprocess, way.options(options))
+    batches = [_batch(clips, size) for size in batch_sizes]
+    seconds = tuple(_seconds(partial(runtime.encode_video, batch)) for batch in batches)
+    parts = [runtime.encode_video(clip[None]) for clip in clips]
+    video = torch.cat([part.video.float() for part in parts])
+    patches = [part.patches.float() for part in parts if part.patches is not None]
+    return Run(seconds, VideoFeatures(video, torch.cat(patches) if patches else None))
+
+
+def _batch(clips: Tensor, size: int) -> Tensor:
+    """As many clips, from the start again where there are too few."""
+    return clips[torch.arange(size) % len(clips)].contiguous()
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    step()  # compilers compile, caches fill
+    found: list[float] = []
+    while len(found) < MIN_ROUNDS or sum(found) < MAX_SECONDS:
+        started = time.perf_counter()
+        step()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)
+
+
+def measure_here(
+    model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions, clips: Tensor, batch_sizes: Sequence[int]
+) -> Iterator[Measured]:
+    """All ways in this process, one after another, compared with the first."""
+    reference: VideoFeatures | None = None
+    for way in ways(model):
+        try:
+            run = run_way(way, model, preprocess, options, clips, batch_sizes)
+        except Exception as error:  # noqa: BLE001 -- whatever a runtime raises, the others may work
+            yield Measured(way=way, problem=_first_line(error))
+            continue
+        reference = reference or run.features
+        yield compared(way, run, reference)
+
+
+class Apart(NamedTuple):
+    """What a process of its own needs to run a way."""
+
+    source: ModelSource
+    options: RuntimeOptions
+    clips: Tensor
+    batch_sizes: tuple[int, ...]
+
+
+def run_apart(way: Way, work: Apart) -> Run | str:
+    """The same in a process of its own, with the memory that it took; or why it ended."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_load_and_run, way, work).result()
+        except BrokenProcessPool:
+            return "its process was ended; memory may have run out"
+        except Exception as error:  # noqa: BLE001 -- whatever a runtime raises, the others may work
+            return _first_line(error)
+
+
+def _load_and_run(way: Way, work: Apart) -> Run:
+    model, _, preprocess = load(work.source)
+    run = run_way(way, model, preprocess, work.options, work.clips, work.batch_sizes)
+    return run._replace(peak_bytes=peak_bytes())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def compared(
+    way: Way, run: Run, reference: VideoFeatures, model: XCLIP | None = None, text: Tensor | None = None
+) -> Measured:
+    """A way's row, against the features of torch in float32; with a float32 model and texts (K, E) also best labels."""
+    same = None
+    if model is not None and text is not None:
+        with torch.inference_mode():
+            best = [model.logits(features, text).argmax(dim=1) for features in (run.features, reference)]
+        same = (best[0] == best[1]).float().mean().item()
+    found, expected = (F.normalize(features.video, dim=-1) for features in (run.features, reference))
+    return Measured(
+        way=way,
+        seconds=run.seconds,
+        noise=noise_between(found, expected),
+        same_best=same,
+        peak_bytes=run.peak_bytes,
+    )
