@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from openxclip.cli.main import run
 from openxclip.errors import InputError, MissingExtraError
 from openxclip.models import XCLIPConfig
 from openxclip.models.expand import clip_only
+from openxclip.runtimes.choice import chosen_runtime
 from openxclip.runtimes.options import RuntimeOptions
 from openxclip.runtimes.runtime import build_runtime
 from openxclip.shapes.examples import EXAMPLE_LABELS, example_clips
@@ -93,10 +95,21 @@ def test_a_missing_package_is_named(runtime, package, monkeypatch) -> None:
         build_runtime(tiny_model(), Preprocessor.official(32), RuntimeOptions(runtime=runtime))
 
 
-def test_options_of_torch_are_refused() -> None:
-    for options in ({"int8": True}, {"compile": True}):
-        with pytest.raises(InputError, match="leave them out with --runtime onnx"):
-            build_runtime(tiny_model(), Preprocessor.official(32), RuntimeOptions(runtime="onnx", **options))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"runtime": "onnx", "compile": True}, "--compile is torch's"),
+        ({"runtime": "auto", "int8": True}, "auto chooses the precision itself"),
+        ({"int8": True, "calibration": Path("list.txt")}, "torch's int8 needs none"),
+        ({"runtime": "openvino", "calibration": Path("list.txt")}, "--calibration is for"),
+        ({"num_threads": 0}, "--num-threads must be at least 1"),
+        ({"merge_tokens": 2}, "merge_tokens must be 0 to 1 for this model"),
+        ({"runtime": "openvino", "merge_tokens": -1}, "merge_tokens must be 0 to 1"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(options, message) -> None:
+    with pytest.raises(InputError, match=message):
+        chosen_runtime(tiny_model(), Preprocessor.official(32), RuntimeOptions(**options), 1)
 
 
 def test_the_command_takes_a_runtime(tmp_path, capsys) -> None:

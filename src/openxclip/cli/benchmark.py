@@ -12,7 +12,6 @@ from openxclip.cli.options import Json, LoadOptions, Model
 
 if TYPE_CHECKING:
     from openxclip.reports.table import Table
-    from openxclip.runtimes.calibration_file import kept_calibration
     from openxclip.runtimes.choice import Measurements
 
 
@@ -67,54 +66,41 @@ def benchmark(
 
 
 def _measured(options: BenchmarkOptions) -> "Measurements":
-    import copy
-
-    import torch
-
     from openxclip.checkpoints.load import load
     from openxclip.progress import progress_bar
     from openxclip.runtimes.calibration_clips import calibration_clips
     from openxclip.runtimes.choice import Measurements, choice_key, remember
-    from openxclip.runtimes.measuring import Apart, Measured, Run, compared, run_apart
+    from openxclip.runtimes.measuring import Apart, measure_apart
     from openxclip.runtimes.on_cpu import check_cpu
     from openxclip.runtimes.options import RuntimeOptions
     from openxclip.runtimes.runtime import check_options
     from openxclip.runtimes.ways import ways
     from openxclip.text.labels import parse_labels
 
-    names = parse_labels(options.labels)
-    runtime = RuntimeOptions(merge_tokens=options.merge_tokens, num_threads=options.num_threads)
+    labels = parse_labels(options.labels)
+    runtime = RuntimeOptions(
+        runtime="auto",
+        calibration=options.calibration,
+        merge_tokens=options.merge_tokens,
+        num_threads=options.num_threads,
+    )
     check_options(runtime)
-    runtime = RuntimeOptions(**vars(runtime) | {"calibration": options.calibration})
     source = options.load.source(options.model)
-    loaded = load(source)
-    check_cpu(loaded.model, "openxclip benchmark")
-    clips = calibration_clips(options.calibration, loaded.preprocess, loaded.model.config.num_frames)
-    candidates = ways(loaded.model)
-    if any(way.int8 and way.runtime != "torch" for way in candidates):
-        kept_calibration(
-            loaded.model, loaded.preprocess, options.calibration
-        )  # here, where its progress is seen
-    work = Apart(source, runtime, clips, options.batch_sizes)
-    model = copy.deepcopy(loaded.model).float()
-    with torch.inference_mode():
-        text = None if model.text is None else model.encode_text(loaded.tokenizer(names))
-    rows: list[Measured] = []
-    reference = None
+    model, tokenizer, preprocess = load(source)
+    check_cpu(model, "openxclip benchmark")
+    clips = calibration_clips(options.calibration, preprocess, model.config.num_frames)
+    tokens = None if model.text is None else tokenizer(labels)
+    rows = []
     with progress_bar() as bar:
-        task = bar.add_task("runtimes", total=len(candidates), note="")
-        for way in candidates:
-            bar.update(task, note=way.name)
-            run = run_apart(way, work)
-            if isinstance(run, Run):
-                reference = reference or run.features
-                rows.append(compared(way, run, reference, model, text))
-            else:
-                rows.append(Measured(way=way, problem=run))
-            bar.advance(task)
+        task = bar.add_task("runtimes", total=len(ways(model)), note="")
+        for row in measure_apart(
+            Apart(source, runtime, clips, options.batch_sizes), model, preprocess, tokens
+        ):
+            rows.append(row)
+            bar.update(task, advance=1, note=row.way.name)
     measurements = Measurements(batch_sizes=options.batch_sizes, rows=tuple(rows))
     measurements.fastest(1)  # there is one, or what went wrong is said
-    remember(choice_key(loaded.model, loaded.preprocess, runtime), measurements)
+    remember(choice_key(model, preprocess, runtime), measurements)
     return measurements
 
 

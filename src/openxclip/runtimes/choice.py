@@ -102,7 +102,12 @@ def fastest_way(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions,
 def choice_key(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> str:
     """Names all that a measurement depends on: model, settings, machine, and versions."""
     versions = sorted((package, _version(package)) for packages in PACKAGES.values() for package in packages)
-    settings = (options.merge_tokens, options.num_threads, identity(options.calibration))
+    settings = (
+        model.logit_scale.dtype,
+        options.merge_tokens,
+        options.num_threads,
+        identity(options.calibration),
+    )
     return video_key(model, preprocess, *settings, processor(), os.cpu_count(), *versions)
 
 

@@ -73,11 +73,14 @@ def _forget_oldest(parent: Path) -> None:
 
 
 def video_key(model: XCLIP, preprocess: Preprocessor, *others: object) -> str:
-    """Names all that a model's video features depend on, and other plain values."""
+    """Names all that a model's video features in float32 depend on, and other plain values.
+
+    The same weights have one name in whatever type they are held.
+    """
     digest = hashlib.blake2b(VERSION.encode(), digest_size=16)
     digest.update(repr((model.config, preprocess, others)).encode())
     for name, tensor in model.state_dict().items():
         if not name.startswith(("text.", "logit_", "discrete.")):
-            digest.update(f"{name} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().float().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()

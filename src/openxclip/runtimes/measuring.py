@@ -3,6 +3,7 @@
 Shapes: B clips, T frames, S input side, K labels, E joint embedding.
 """
 
+import copy
 import multiprocessing
 import statistics
 import time
@@ -21,6 +22,7 @@ from openxclip.checkpoints.load import load
 from openxclip.checkpoints.source import ModelSource
 from openxclip.models import XCLIP, VideoFeatures
 from openxclip.runtimes.calibration import noise_between
+from openxclip.runtimes.calibration_file import kept_calibration
 from openxclip.runtimes.memory import peak_bytes
 from openxclip.runtimes.options import RuntimeOptions
 from openxclip.runtimes.runtime import build_runtime
@@ -117,7 +119,7 @@ def measure_here(
 
 
 class Apart(NamedTuple):
-    """What a process of its own needs to run a way."""
+    """What processes of their own need to run a way."""
 
     source: ModelSource
     options: RuntimeOptions
@@ -125,8 +127,34 @@ class Apart(NamedTuple):
     batch_sizes: tuple[int, ...]
 
 
-def run_apart(way: Way, work: Apart) -> Run | str:
-    """The same in a process of its own, with the memory that it took; or why it ended."""
+def measure_apart(
+    work: Apart, model: XCLIP, preprocess: Preprocessor, tokens: Tensor | None
+) -> Iterator[Measured]:
+    """All ways, each in a process of its own, so that its peak of memory is its own.
+
+    Args:
+        work: for the processes.
+        model: the same that they load, on the CPU.
+        preprocess: of the model.
+        tokens: (K, C) of labels, among which the best are compared; None if the model has no texts.
+    """
+    if any(way.int8 and way.runtime != "torch" for way in ways(model)):
+        kept_calibration(model, preprocess, work.options.calibration)  # here, where its progress is seen
+    model = copy.deepcopy(model).float()
+    with torch.inference_mode():
+        text = None if tokens is None else model.encode_text(tokens)
+    reference: VideoFeatures | None = None
+    for way in ways(model):
+        run = _run_apart(way, work)
+        if isinstance(run, Run):
+            reference = reference or run.features
+            yield compared(way, run, reference, model, text)
+        else:
+            yield Measured(way=way, problem=run)
+
+
+def _run_apart(way: Way, work: Apart) -> Run | str:
+    """What a process of its own gave; or why it ended."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(_load_and_run, way, work).result()
