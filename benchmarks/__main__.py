@@ -31,6 +31,9 @@ Suite = Literal[
     "tagging",
     "shots",
     "timelines",
+    "runtimes",
+    "int8",
+    "merging",
     "gpu",
 ]
 SUITES: tuple[Suite, ...] = (
@@ -49,6 +52,9 @@ SUITES: tuple[Suite, ...] = (
     "shots",
     "timelines",
     "gpu",
+    "runtimes",
+    "int8",
+    "merging",
     "forward",
 )
 """In the order in which they run; the longest comes last."""
@@ -62,6 +68,9 @@ PEERS: dict[Suite, tuple[str, ...]] = {
     "serving": ("fastapi",),
     "search": ("lancedb",),
     "shots": (),
+    "runtimes": ("openvino", "onnxruntime", "onnxscript", "transformers"),
+    "int8": (),
+    "merging": ("openvino",),
 }
 """What a suite compares with; where nothing is said, transformers alone."""
 

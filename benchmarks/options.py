@@ -21,6 +21,9 @@ class Options:
 
     data: Path = field(default_factory=_data)
     """Folder of the real clips (ucf8/test.txt); without it their suite is left out."""
+    learned: Path | None = None
+    """A run of `ucf8_fewshot` (docs/training.md), for suites that ask what rounding and merging cost; without it they
+    measure the shipped model alone."""
     num_rounds: int = 9
     """Measurements of each variant; where one takes seconds, fewer."""
     num_inputs: int = 200

@@ -55,6 +55,18 @@ TARGETS = {
     "end_to_end": Target(
         what="64 real clips x 101 labels, files to ranked classes, against the documented loop", bound=10.0
     ),
+    "end_to_end_int8": Target(what="the same by OpenVINO in int8, on a processor without AMX", bound=5.0),
+    "auto_speed": Target(what=f"{_FORWARD}, --runtime auto, against transformers' float32", bound=4.5),
+    "auto_top1": Target(
+        what=f"{_FORWARD}, --runtime auto, top-1 agreement with float32", bound=0.99, unit="%"
+    ),
+    "auto_fastest": Target(
+        what="--runtime auto against the fastest other way within the bound, worst of two batch sizes",
+        bound=0.97,
+    ),
+    "int8_products": Target(
+        what="share of the int8 product ceiling that the products of B/16-8 reach", bound=0.85, unit="%"
+    ),
     "decoding_8": Target(what="decoding 8 frames, against the best peer, worst of four kinds", bound=1.1),
     "decoding_32": Target(what="decoding 32 frames, against the best peer, worst of four kinds", bound=1.1),
     "decoding_exact": Target(what="decoding, share of frames that are those asked for", bound=1.0, unit="%"),

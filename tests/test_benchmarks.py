@@ -13,14 +13,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import ceiling, end_to_end, forward, gpu, loading, packing, serving, text, training
+from benchmarks import (
+    ceiling,
+    end_to_end,
+    forward,
+    gpu,
+    int8,
+    loading,
+    merging,
+    packing,
+    runtimes,
+    serving,
+    text,
+    training,
+)
 from benchmarks.breakdown import REST, kind_of, seconds_by_kind
 from benchmarks.clips import HEIGHT_PX, KINDS, WIDTH_PX, write_clip
 from benchmarks.decoding import Outcome, clip_thumbnails, outcome_of, share_exact
 from benchmarks.ffmpeg_libraries import link_libraries
 from benchmarks.harness import Timing, duration, interleave, speed_table
+from benchmarks.learned import learned_models
 from benchmarks.machine import Machine
 from benchmarks.options import Options, UnavailableError
+from benchmarks.outliers import with_outliers
 from benchmarks.readers import OURS, READERS, Job, pyav
 from benchmarks.report import Section, write_report
 from benchmarks.startup import help_imports_torch
@@ -28,7 +43,7 @@ from benchmarks.targets import TARGETS, Target, target_table
 from benchmarks.transformers_way import documented_loop, read_video
 from benchmarks.weights import SCALE, write_model
 from benchmarks.worker import Builder, Step, Worker, WorkerError, peak_bytes, take_turns
-from tiny import TINY
+from tiny import TINY, tiny_model
 from videos import write_video
 
 from openxclip import Recognizer, load
@@ -36,6 +51,10 @@ from openxclip.data.manifest import read_manifest
 from openxclip.errors import InputError
 from openxclip.inference.engine import Engine
 from openxclip.models.flops import count_cost
+from openxclip.runtimes import choice, measuring
+from openxclip.runtimes.options import RuntimeOptions
+from openxclip.runtimes.runtime import build_runtime
+from openxclip.runtimes.ways import Way
 from openxclip.video.decode import read_frames
 from openxclip.video.sampling import centred
 
@@ -513,3 +532,63 @@ def test_servers_under_load_lose_nothing_and_answer_alike():
         answers, wrong, lost = (int(row[table.columns.index(name)]) for name in ("answers", "wrong", "lost"))
         assert answers > 0
         assert (wrong, lost) == (0, 0)
+
+
+@pytest.fixture
+def without_compilers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OPENXCLIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(measuring, "MAX_SECONDS", 0.01)
+    quick = (Way(runtime="torch", dtype="float32"), Way(runtime="openvino", dtype="float32", int8=True))
+    for module in (runtimes, measuring, choice):
+        monkeypatch.setattr(module, "ways", lambda model: quick)
+
+
+def test_runtimes_are_compared_with_transformers(folder: Path, without_compilers: None):
+    """All of the suite on a tiny model: both sides get the same weights, tables are whole."""
+    section = runtimes.measure(folder, runtimes.MODELS[-1], Options(num_inputs=8))
+    table, products = section.tables
+    assert [row[0] for row in table.rows] == ["torch, float32", "OpenVINO, int8", *runtimes.PEERS]
+    assert table.rows[0][-1] == "100.0%"
+    assert 0 < float(table.rows[1][-2]) < 0.2
+    assert set(section.figures) == {"auto_speed", "auto_top1", "auto_fastest", "int8_products"}
+    assert section.figures["auto_fastest"] > 0
+    assert len(products.rows) == 2
+
+
+def test_both_sides_of_the_runtimes_suite_compute_the_same(folder: Path):
+    loaded = load(folder, device="cpu", dtype="float32")
+    pixels = runtimes.clips_of(loaded.model.config, 0, 2)
+    assert pixels.dtype == torch.uint8
+    # The peer is given raw pixels as they are; so is ours when nothing is folded in.
+    plain = dataclasses.replace(loaded.preprocess, mean=(0.0, 0.0, 0.0), std=(1 / 255,) * 3)
+    runtime = build_runtime(loaded.model, plain, RuntimeOptions())
+    ours = runtimes.ours(loaded, runtime)(pixels)
+    theirs = runtimes.theirs(folder, loaded, torch.float32)(pixels)
+    assert torch.allclose(ours, theirs, atol=1e-3)
+
+
+def test_parity_of_exports(without_compilers: None):
+    table = runtimes.parity_table({"tiny": tiny_model()})
+    assert all(float(cell) <= 1e-3 for cell in table.rows[0][1:])
+
+
+def test_outliers_make_rounding_worse_and_calibration_better(without_compilers: None):
+    usual = [row[:3] for row in int8.outlier_rows(tiny_model(), 8)]
+    hard = {
+        name: float(noise)
+        for name, noise, _ in (row[:3] for row in int8.outlier_rows(with_outliers(tiny_model()), 8))
+    }
+    assert len(usual) == 5
+    assert hard["whole ranges"] > 3 * hard["smoothing and ranges chosen"]
+    assert hard["the same within 0.02"] <= hard["smoothing and ranges chosen"]
+
+
+@pytest.mark.slow
+def test_learned_models_are_rounded_and_merged(without_compilers: None):
+    (learned,) = learned_models(Options())
+    few = dataclasses.replace(learned, pixels=learned.pixels[::8], truth=learned.truth[::8])
+    table = merging.learned_table(few, 2)
+    assert [row[0] for row in table.rows] == ["0", "1", "2", "3"]
+    assert table.rows[0][2] == "100.0%"
+    rounded = int8.learned_table(Options())
+    assert all(float(row[2].rstrip("%")) >= 98 for row in rounded.rows)

@@ -243,3 +243,8 @@ def _other_families() -> tuple[Family, ...]:
             },
         ),
     )
+
+
+def licence_of(source: str) -> str | None:
+    """Licence of the weights of a published model, by its hub id; None for any other source."""
+    return next((family.licence for family in known_families() if source in family.models), None)

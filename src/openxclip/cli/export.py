@@ -2,43 +2,131 @@
 
 import json
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from openxclip.cli.options import Json, Labels
 
+if TYPE_CHECKING:
+    from openxclip.reports.table import Table
+    from openxclip.runtimes.calibration import Calibration
+    from openxclip.runtimes.export import Exported
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCommandOptions:
+    """Options of `openxclip export`."""
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help="any source of a model")]
+    output: Annotated[Path, tyro.conf.arg(help="folder to write; must not exist")]
+    format: Annotated[Literal["onnx", "openvino", "torch-export"], tyro.conf.arg(help="of the graphs")] = (
+        "onnx"
+    )
+    precision: Annotated[
+        Literal["float32", "float16"], tyro.conf.arg(help="of the weights; float16 halves the files")
+    ] = "float32"
+    int8: Annotated[
+        bool, tyro.conf.arg(help="multiply 8-bit integers in the image tower (onnx, openvino)")
+    ] = False
+    calibration: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            help="list or folder of videos that int8 takes its ranges from; by default moving shapes are rendered"
+        ),
+    ] = None
+    labels: Labels = None
+    opset: Annotated[int | None, tyro.conf.arg(help="version of ONNX's operations; 18 if not given")] = None
+    dynamic_frames: Annotated[
+        bool, tyro.conf.arg(help="any number of frames, for models without time positions")
+    ] = False
+    num_frames: Annotated[
+        int | None, tyro.conf.arg(name="frames", help="frames of a clip, if other than in training")
+    ] = None
+    merge_tokens: Annotated[int, tyro.conf.arg(help="as in predict")] = 0
+    print_json: Json = False
+    tokenizer: Annotated[str | None, tyro.conf.arg(help="tokenizer for weights that come without one")] = None
+
 
 def export(
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="any source of a model")],
-    output: Annotated[Path, tyro.conf.arg(help="folder to write; must not exist")],
-    to: Annotated[
-        Literal["onnx", "openvino", "torch-export"], tyro.conf.arg(name="format", help="of the graphs")
-    ] = "onnx",
-    labels: Labels = None,
-    print_json: Json = False,
-    tokenizer: Annotated[
-        str | None, tyro.conf.arg(help="tokenizer for weights that come without one")
-    ] = None,
+    options: Annotated[ExportCommandOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")],
 ) -> int:
-    """Write video encoder, text encoder and scorer as graphs, in float32, and run what was written.
+    """Write video encoder, text encoder and scorer as graphs, and run what was written.
 
-    The folder also holds the tokenizer and metadata.json. How far each graph is from torch is printed; a difference
-    that matters is an error.
+    The folder also holds the tokenizer, metadata.json and, with --labels, their features in text.npy. How far each
+    graph is from torch in float32 is printed; a difference that matters is an error. With --int8 there is a line for
+    each layer: how it is rounded, and what that changes.
     """
     from openxclip.checkpoints.load import load
     from openxclip.checkpoints.source import ModelSource
+    from openxclip.runtimes.export import ExportOptions
     from openxclip.runtimes.export import export as write
     from openxclip.text.labels import parse_labels
 
-    names = [] if labels is None else parse_labels(labels)
-    loaded = load(ModelSource(source=source, device="cpu", dtype="float32", tokenizer=tokenizer))
-    differences = write(loaded, output, to, source=source, labels=names)
-    if print_json:
-        print(json.dumps({"output": str(output), "format": to, "largest_differences": differences}))
-    else:
-        for name, difference in differences.items():
-            print(f"{name}: at most {difference:.1e} from torch")
-        print(f"openxclip: wrote {output}", file=sys.stderr)
+    export_options = ExportOptions(
+        format=options.format,
+        precision=options.precision,
+        int8=options.int8,
+        calibration=options.calibration,
+        opset=options.opset,
+        dynamic_frames=options.dynamic_frames,
+        merge_tokens=options.merge_tokens,
+    )
+    export_options.check()  # before a large model is loaded
+    names = [] if options.labels is None else parse_labels(options.labels)
+    loaded = load(
+        ModelSource(
+            source=options.source,
+            device="cpu",
+            dtype="float32",
+            num_frames=options.num_frames,
+            tokenizer=options.tokenizer,
+        )
+    )
+    written = write(loaded, options.output, export_options, source=options.source, labels=names)
+    if options.print_json:
+        print(json.dumps(_facts(options, written)))
+        return 0
+    if written.calibration is not None:
+        print(_layers(options.source, written.calibration).text(), end="\n\n")
+    for name, difference in written.differences.items():
+        print(f"{name}: at most {difference:.1e} from torch in float32")
+    print(f"noise of the video features: {written.noise:.1e}")
+    print(f"openxclip: wrote {options.output}", file=sys.stderr)
     return 0
+
+
+def _facts(options: ExportCommandOptions, written: "Exported") -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "output": str(options.output),
+        "format": options.format,
+        "largest_differences": written.differences,
+        "noise": written.noise,
+    }
+    if written.calibration is not None:
+        facts["int8_layers"] = [asdict(layer) for layer in written.calibration.layers]
+    return facts
+
+
+def _layers(source: str, calibration: "Calibration") -> "Table":
+    from openxclip.reports.table import Table
+
+    rows = [
+        (
+            layer.path,
+            "float" if layer.in_float else "int8",
+            f"{layer.smoothing:g}",
+            f"{layer.share:.0%}",
+            f"{layer.error:.2%}",
+            "" if layer.noise is None else f"{layer.noise:.4f}",
+        )
+        for layer in calibration.layers
+    ]
+    return Table(
+        title=f"Layers of {source}: noise {calibration.noise:.4f} on clips that no range was measured on",
+        command=f"openxclip export {source} --int8",
+        columns=("layer", "products", "smoothing", "range", "change of its output", "noise it adds"),
+        rows=tuple(rows),
+    )

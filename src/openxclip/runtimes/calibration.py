@@ -73,7 +73,14 @@ class Calibration:
 
 
 @torch.no_grad()
-def calibrate(model: XCLIP, preprocess: Preprocessor, clips: Tensor, bound: float = BOUND) -> Calibration:
+def calibrate(
+    model: XCLIP,
+    preprocess: Preprocessor,
+    clips: Tensor,
+    bound: float = BOUND,
+    smoothing: Sequence[float] = SMOOTHING,
+    shares: Sequence[float] = SHARES,
+) -> Calibration:
     """Choose ranges for a model.
 
     Args:
@@ -81,6 +88,8 @@ def calibrate(model: XCLIP, preprocess: Preprocessor, clips: Tensor, bound: floa
         preprocess: of the model.
         clips: uint8 (B, T, 3, S, S), at least 4 that differ.
         bound: the most noise.
+        smoothing: what is tried for each layer.
+        shares: the same.
 
     Raises:
         InputError: the clips are too few or all alike, or the bound is not above 0.
@@ -96,7 +105,7 @@ def calibrate(model: XCLIP, preprocess: Preprocessor, clips: Tensor, bound: floa
         inputs = _inputs(tower, _counting(measured, bar, task))
         chosen = {}
         for path, layer in quantisable(tower).items():
-            chosen[path] = _choose(path, layer, inputs.pop(path))
+            chosen[path] = _choose(path, layer, inputs.pop(path), smoothing, shares)
             bar.advance(task)
         expected = features(tower, _counting(checked, bar, task))
         ranges = {path: input_range for path, (input_range, _) in chosen.items()}
@@ -179,17 +188,19 @@ def _watched(tower: XCLIP, keep: Callable[[str, Tensor], None]) -> Iterator[None
             hook.remove()
 
 
-def _choose(path: str, layer: nn.Linear, inputs: Inputs) -> tuple[LayerRange, LayerReport]:
+def _choose(
+    path: str, layer: nn.Linear, inputs: Inputs, strengths: Sequence[float], shares: Sequence[float]
+) -> tuple[LayerRange, LayerReport]:
     """The way of rounding that changes the output least."""
     expected = layer(inputs.rows)
     size = expected.square().mean().clamp(min=torch.finfo(torch.float32).tiny)
     best: tuple[LayerRange, LayerReport] | None = None
-    for strength in SMOOTHING:
+    for strength in strengths:
         smoothing = _factors(inputs.largest, layer.weight, strength) if strength else None
         factors = 1 if smoothing is None else smoothing
         low = min((inputs.lowest / factors).min().item(), 0.0)
         high = max((inputs.highest / factors).max().item(), 0.0)
-        for share in SHARES:
+        for share in shares:
             input_range = LayerRange(low=share * low, high=share * high, smoothing=smoothing)
             change = (QuantisedLinear(layer, input_range)(inputs.rows) - expected).square().mean()
             error = (change / size).sqrt().item()

@@ -4,39 +4,103 @@
     text_encoder    tokens int64 (labels, C) -> text (labels, E)
     scorer          video, patches, text -> logits (videos, labels)
 
-Normalisation is in the first; a softmax over labels makes probabilities of the last.
+Normalisation is in the first; a softmax over labels makes probabilities of the last. With labels given there is also
+text.npy, what the second makes of them: a program for these labels alone needs neither tokenizer nor text encoder.
 
 Shapes: T frames, S input side, E joint embedding, N patches, C tokens of a text.
 """
 
 import copy
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from openxclip import __version__
+from openxclip.checkpoints.catalogue import licence_of
 from openxclip.checkpoints.load import Loaded
-from openxclip.errors import InputError, MissingExtraError
+from openxclip.errors import InputError
 from openxclip.files import atomic_folder
 from openxclip.models import XCLIP, VideoFeatures
-from openxclip.runtimes.exporting import MAX_VIDEOS, NUM_EXAMPLES, exported_video_encoder
-from openxclip.runtimes.onnx_runtime import write_onnx
+from openxclip.runtimes.calibration import BOUND as NOISE_BOUND
+from openxclip.runtimes.calibration import Calibration, noise_between
+from openxclip.runtimes.calibration_clips import calibration_clips
+from openxclip.runtimes.calibration_file import kept_calibration
+from openxclip.runtimes.exporting import (
+    MAX_VIDEOS,
+    NUM_EXAMPLES,
+    GraphOptions,
+    exported,
+    exported_video_encoder,
+)
+from openxclip.runtimes.formats import SUFFIXES, WRITERS, Format
 from openxclip.text.tokenizer import Tokenizer
 
-Format = Literal["onnx", "openvino", "torch-export"]
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+Precision = Literal["float32", "float16"]
 MAX_LABELS = 65536
+NUM_CLIPS = 4  # that are looked at after writing
 BOUND = 1e-3
-"""Largest difference of logits, which are cosines times a scale of about 100, from torch's in float32."""
+"""Largest difference from torch in float32, of values up to about 100, which is the scale of logits."""
+HALF_BOUND = 3e-2
+"""The same for weights in float16, as a share of the largest value."""
+INT8_BOUND = 2 * NOISE_BOUND
+"""Most noise of video features in 8-bit integers: twice what the calibration allows, as each runtime rounds its way."""
 
-Run = Callable[[dict[str, Tensor]], tuple[Tensor, ...]]
-"""Inputs by name -> outputs, by the runtime that a format is for."""
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What is written."""
+
+    format: Format = "onnx"
+    """Of the graphs."""
+    precision: Precision = "float32"
+    """Of the weights of both encoders; the scorer stays in float32."""
+    int8: bool = False
+    """Products of the image tower in 8-bit integers."""
+    calibration: Path | None = None
+    """Videos that int8 takes its ranges from; rendered ones by default."""
+    opset: int | None = None
+    """Of ONNX; by default the oldest that all models can be written in."""
+    dynamic_frames: bool = False
+    """For any number of frames."""
+    merge_tokens: int = 0
+    """Patches of a frame that each block merges."""
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            InputError: something does not.
+        """
+        if self.int8 and self.format == "torch-export":
+            raise InputError(
+                "int8 graphs are for onnx and openvino; torch multiplies in int8 by predict --int8"
+            )
+        if self.int8 and self.precision != "float32":
+            raise InputError(f"int8 and {self.precision} exclude each other; choose one")
+        if self.calibration is not None and not self.int8:
+            raise InputError("a calibration is for int8; give --int8, or leave --calibration out")
+        if self.opset is not None and self.format != "onnx":
+            raise InputError(f"an opset is of ONNX; leave it out with --format {self.format}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written and how far it is off."""
+
+    differences: dict[str, float]
+    """Name of each graph -> the largest difference of its outputs from torch in float32."""
+    noise: float
+    """Of the video features: see `calibration.py`."""
+    calibration: Calibration | None
+    """Of int8."""
 
 
 class TextEncoder(nn.Module):
@@ -49,7 +113,7 @@ class TextEncoder(nn.Module):
     def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """int64 (K, C) -> (K, E)."""
         assert self.model.text is not None
-        return (self.model.text.untrimmed(tokens),)
+        return (self.model.text.untrimmed(tokens).float(),)
 
 
 class Scorer(nn.Module):
@@ -66,33 +130,32 @@ class Scorer(nn.Module):
 
 @dataclass(frozen=True)
 class Graph:
-    """One graph to write, and example inputs by name."""
+    """One graph to write, with inputs by name and what torch in float32 makes of them."""
 
     name: str
     program: ExportedProgram
     inputs: dict[str, Tensor]
-    outputs: tuple[str, ...]
+    outputs: dict[str, Tensor]
 
 
 def export(
-    loaded: Loaded, output: Path, format: Format, *, source: str, labels: Sequence[str] = ()
-) -> dict[str, float]:
+    loaded: Loaded, output: Path, options: ExportOptions, *, source: str, labels: Sequence[str] = ()
+) -> Exported:
     """Write a model for another runtime, and run what was written.
 
     Args:
         loaded: on the CPU.
         output: a folder that does not exist yet.
-        format: of the graphs.
+        options: what is written.
         source: of the model, for the metadata.
-        labels: class names, for the metadata.
-
-    Returns:
-        Name of each graph -> the largest difference of its outputs from torch's.
+        labels: class names, for text.npy and the metadata.
 
     Raises:
-        InputError: the folder exists, the model has no text tower, or what was written differs by more than `BOUND`.
+        InputError: the folder exists, the model has no text tower, options do not go together, or what was written
+            differs by more than its bound.
         MissingExtraError: the package of the format is not installed.
     """
+    options.check()
     if output.exists():
         raise InputError(f"{output} exists; choose another folder, or remove it first")
     model = copy.deepcopy(loaded.model).float().eval()
@@ -100,124 +163,147 @@ def export(
         raise InputError(
             "this model has discrete labels and no text tower; export a model that was trained with texts"
         )
+    calibration = None
+    if options.int8:
+        calibration = kept_calibration(model, loaded.preprocess, options.calibration)
     with atomic_folder(output) as folder:
-        graphs = _graphs(model, loaded)
-        differences = {graph.name: _written(graph, folder, format) for graph in graphs}
+        graphs = _graphs(model, loaded, options, calibration)
+        facts = _facts(loaded, options, graphs, source, labels)
+        found = {graph.name: _written(graph, folder, options, facts) for graph in graphs}
+        differences = {graph.name: _difference(graph, found[graph.name]) for graph in graphs}
+        noise = _noise(graphs[0], found[graphs[0].name])
+        _check(graphs, differences, noise, options)
         if isinstance(loaded.tokenizer, Tokenizer):
             loaded.tokenizer.save(folder / "tokenizer.json")
-        facts = _facts(loaded, format, graphs, source, labels) | {"largest_differences": differences}
+        if labels:
+            with torch.inference_mode():
+                np.save(folder / "text.npy", model.encode_text(loaded.tokenizer(labels)).numpy())
+        facts |= {"largest_differences": differences, "noise": noise}
+        if calibration is not None:
+            facts["int8_layers"] = [asdict(layer) for layer in calibration.layers]
         (folder / "metadata.json").write_text(
             json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-    return differences
+    return Exported(differences=differences, noise=noise, calibration=calibration)
 
 
 @torch.no_grad()
-def _graphs(model: XCLIP, loaded: Loaded) -> list[Graph]:
+def _graphs(
+    model: XCLIP, loaded: Loaded, options: ExportOptions, calibration: Calibration | None
+) -> list[Graph]:
+    dtype = torch.float16 if options.precision == "float16" else torch.float32
+    graph_options = GraphOptions(
+        dtype=dtype,
+        ranges={} if calibration is None else calibration.ranges,
+        marked=options.format == "onnx",
+        merge_tokens=options.merge_tokens,
+        dynamic_frames=options.dynamic_frames,
+    )
     videos, labels = Dim("videos", min=1, max=MAX_VIDEOS), Dim("labels", min=1, max=MAX_LABELS)
     config, generator = model.config, torch.Generator().manual_seed(0)
-    size = config.vision.image_size_px
-    shape = (NUM_EXAMPLES, config.num_frames, 3, size, size)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    pixels = calibration_clips(None, loaded.preprocess, config.num_frames)[:NUM_CLIPS]
     tokens = torch.randint(
         1, config.text.vocab_size, (NUM_EXAMPLES + 1, config.text.context_length), generator=generator
     )
-    encoder = exported_video_encoder(model, loaded.preprocess)
-    features = encoder.module()(pixels)
-    texts = torch.export.export(TextEncoder(model), (tokens,), dynamic_shapes={"tokens": {0: labels}})
-    (text,) = texts.module()(tokens)
+    exact = exported_video_encoder(model, loaded.preprocess, GraphOptions(merge_tokens=options.merge_tokens))
+    features = exact.module()(pixels)
+    encoder = exact
+    if graph_options != GraphOptions(merge_tokens=options.merge_tokens):
+        encoder = exported_video_encoder(model, loaded.preprocess, graph_options)
+    text = TextEncoder(model)(tokens)[0]
+    texts = exported(TextEncoder(copy.deepcopy(model).to(dtype)), (tokens,), {"tokens": {0: labels}})
     inputs = {"video": features[0], "text": text} | ({"patches": features[1]} if len(features) > 1 else {})
     shapes: dict[str, Any] = {"video": {0: videos}, "text": {0: labels}}
     if "patches" in inputs:
         shapes["patches"] = {0: videos}
-    scores = torch.export.export(Scorer(model), tuple(inputs.values()), dynamic_shapes=shapes)
+    scores = exported(Scorer(model), tuple(inputs.values()), shapes)
+    (logits,) = Scorer(model)(**inputs)
     return [
-        Graph("video_encoder", encoder, {"pixels": pixels}, ("video", "patches")[: len(features)]),
-        Graph("text_encoder", texts, {"tokens": tokens}, ("text",)),
-        Graph("scorer", scores, inputs, ("logits",)),
+        Graph(
+            "video_encoder",
+            encoder,
+            {"pixels": pixels},
+            dict(zip(("video", "patches"), features, strict=False)),
+        ),
+        Graph("text_encoder", texts, {"tokens": tokens}, {"text": text}),
+        Graph("scorer", scores, inputs, {"logits": logits}),
     ]
 
 
-def _written(graph: Graph, folder: Path, format: Format) -> float:
-    """Write a graph and run it -> the largest difference from torch."""
-    run = _WRITERS[format](graph, folder / f"{graph.name}{SUFFIXES[format]}")
-    with torch.no_grad():
-        expected = graph.program.module()(*graph.inputs.values())
-    pairs = zip(run(graph.inputs), expected, strict=True)
-    difference = max((found - wanted).abs().max().item() for found, wanted in pairs)
-    if not difference <= BOUND:
+def _written(graph: Graph, folder: Path, options: ExportOptions, facts: dict[str, Any]) -> tuple[Tensor, ...]:
+    """Write a graph and run it -> its outputs."""
+    path = folder / f"{graph.name}{SUFFIXES[options.format]}"
+    write = WRITERS[options.format]
+    run = write(
+        graph.program,
+        path,
+        tuple(graph.inputs),
+        tuple(graph.outputs),
+        json.dumps(facts, ensure_ascii=False),
+        replace(options, precision=_precision(graph, options)),
+    )
+    return run(graph.inputs)
+
+
+def _difference(graph: Graph, found: tuple[Tensor, ...]) -> float:
+    pairs = zip(found, graph.outputs.values(), strict=True)
+    return max((one - two).abs().max().item() for one, two in pairs)
+
+
+def _noise(graph: Graph, found: tuple[Tensor, ...]) -> float:
+    return noise_between(F.normalize(found[0], dim=-1), F.normalize(graph.outputs["video"], dim=-1))
+
+
+def _check(
+    graphs: Sequence[Graph], differences: dict[str, float], noise: float, options: ExportOptions
+) -> None:
+    """
+    Raises:
+        InputError: something is beyond its bound.
+    """
+    hint = "this version of the runtime does not compute this model right; try another format"
+    if options.int8 and not noise <= INT8_BOUND:
         raise InputError(
-            f"{graph.name} as {format} differs from torch by {difference:.2g}, more than {BOUND:g}: this version of "
-            "the runtime does not compute this model right; try another format"
+            f"the video encoder as {options.format} in int8 has a noise of {noise:.2g}, more than {INT8_BOUND:g}: "
+            f"{hint}, or leave --int8 out"
         )
-    return difference
+    for graph in graphs:
+        if options.int8 and graph.name == "video_encoder":
+            continue
+        bound, difference = BOUND, differences[graph.name]
+        if _precision(graph, options) == "float16":
+            bound = HALF_BOUND * max(1.0, *(tensor.abs().max().item() for tensor in graph.outputs.values()))
+        if not difference <= bound:
+            raise InputError(
+                f"{graph.name} as {options.format} differs from torch by {difference:.2g}, more than {bound:.2g}: "
+                f"{hint}"
+            )
 
 
-def _write_onnx(graph: Graph, path: Path) -> Run:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "onnx") from error
-    write_onnx(graph.program, path, tuple(graph.inputs), graph.outputs)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def run(inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        outputs = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
-        return tuple(map(torch.from_numpy, outputs))
-
-    return run
-
-
-def _write_openvino(graph: Graph, path: Path) -> Run:
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtraError("openvino", "openvino") from error
-    written = openvino.convert_model(graph.program)
-    for port, name in zip(written.inputs, graph.inputs, strict=True):
-        port.get_tensor().set_names({name})
-    for port, name in zip(written.outputs, graph.outputs, strict=True):
-        port.get_tensor().set_names({name})
-    openvino.save_model(written, path, compress_to_fp16=False)
-    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def run(inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        outputs = compiled({name: tensor.numpy() for name, tensor in inputs.items()})
-        return tuple(torch.from_numpy(outputs[name]) for name in graph.outputs)
-
-    return run
-
-
-def _write_torch(graph: Graph, path: Path) -> Run:
-    torch.export.save(graph.program, path)
-    read = torch.export.load(path).module()
-    return lambda inputs: read(*inputs.values())
-
-
-_WRITERS: dict[Format, Callable[[Graph, Path], Run]] = {
-    "onnx": _write_onnx,
-    "openvino": _write_openvino,
-    "torch-export": _write_torch,
-}
+def _precision(graph: Graph, options: ExportOptions) -> Precision:
+    return "float32" if graph.name == "scorer" else options.precision
 
 
 def _facts(
-    loaded: Loaded, format: Format, graphs: Sequence[Graph], source: str, labels: Sequence[str]
+    loaded: Loaded, options: ExportOptions, graphs: Sequence[Graph], source: str, labels: Sequence[str]
 ) -> dict[str, Any]:
-    """What a program must know, beside the graphs."""
+    """What a program must know; also inside of each graph."""
     config = loaded.model.config
     size = loaded.preprocess.frame_size()
     return {
-        "format": format,
+        "format": options.format,
+        "precision": "int8" if options.int8 else options.precision,
         "source": source,
+        "licence": licence_of(source),
         "openxclip": __version__,
         "labels": list(labels),
-        "num_frames": config.num_frames,
+        "num_frames": None if options.dynamic_frames else config.num_frames,
         "input_size_px": config.vision.image_size_px,
         "short_side_px": size.short_side_px,
         "resize": size.resize,
         "filter": size.filter,
         "context_length": config.text.context_length,
+        "merge_tokens": options.merge_tokens,
         "frames": "evenly spaced, in the middle of equal parts of the video",
         "pixels": "RGB, 0 to 255; scaled, then the centre is cut out",
         "graphs": {

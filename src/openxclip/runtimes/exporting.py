@@ -81,8 +81,15 @@ def exported_video_encoder(
         num_frames = NUM_EXAMPLE_FRAMES
         shapes[1] = Dim("frames", min=1, max=MAX_FRAMES)
     pixels = torch.zeros(NUM_EXAMPLES, num_frames, 3, size, size, dtype=torch.uint8)
+    return exported(encoder, (pixels,), {"pixels": shapes})
+
+
+def exported(
+    module: nn.Module, inputs: tuple[Tensor, ...], dynamic_shapes: Mapping[str, Any]
+) -> ExportedProgram:
+    """A module as a graph, for example inputs and the axes that may change."""
     with warnings.catch_warnings(action="ignore"):  # of what the exporter itself still uses
-        return torch.export.export(encoder, (pixels,), dynamic_shapes={"pixels": shapes})
+        return torch.export.export(module, inputs, dynamic_shapes=dict(dynamic_shapes))
 
 
 def as_features(outputs: tuple[Tensor, ...]) -> VideoFeatures:

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -62,6 +62,8 @@ def write_onnx(
     path: Path,
     inputs: Sequence[str] = ("pixels",),
     outputs: Sequence[str] = ("video", "patches"),
+    opset: int = OPSET,
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a graph as ONNX, its weights beside it.
 
@@ -70,6 +72,8 @@ def write_onnx(
         path: of the file; the weights get its name with `.data` behind it.
         inputs: their names.
         outputs: their names; those that the graph lacks are left out.
+        opset: the version of ONNX's operations.
+        metadata: texts to keep inside.
 
     Raises:
         MissingExtraError: the packages that write ONNX are not installed.
@@ -82,12 +86,13 @@ def write_onnx(
                 program,
                 input_names=list(inputs),
                 output_names=list(outputs[:num_outputs]),
-                opset_version=OPSET,
+                opset_version=opset,
                 dynamo=True,
                 verbose=False,
             )
     except ImportError as error:
         raise MissingExtraError("onnxscript", "onnx") from error
     assert written is not None, "without a file it gives the program"
+    written.model.metadata_props.update(metadata or {})
     written.save(str(path), external_data=True)
     return path
