@@ -95,7 +95,7 @@ def outlier_table(num_inputs: int) -> Table:
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def outlier_rows(model: XCLIP, num_inputs: int) -> Iterator[tuple[str, ...]]:
     """By ever more care."""
     preprocess = Preprocessor.official(model.config.vision.image_size_px)

@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 
 from openxclip.errors import MissingExtraError
 from openxclip.runtimes.onnx_runtime import OPSET, write_onnx
+from openxclip.runtimes.openvino_runtime import converted
 
 Format = Literal["onnx", "openvino", "torch-export"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
@@ -81,7 +82,7 @@ def write_for_openvino(
         import openvino
     except ImportError as error:
         raise MissingExtraError("openvino", "openvino") from error
-    written = openvino.convert_model(program)
+    written = converted(program)
     for ports, names in ((written.inputs, inputs), (written.outputs, outputs)):
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})

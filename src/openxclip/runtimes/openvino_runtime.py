@@ -1,7 +1,8 @@
 """The image tower in OpenVINO: the fastest on most of Intel's and AMD's processors."""
 
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from openxclip.runtimes.exporting import as_features
 from openxclip.runtimes.on_cpu import check_cpu, kept_graph
 from openxclip.runtimes.options import RuntimeOptions
 from openxclip.video.transforms import Preprocessor
+
+if TYPE_CHECKING:
+    import openvino
 
 FILE = "video_encoder.xml"
 
@@ -39,7 +43,7 @@ class OpenVinoRuntime:
         self.device = torch.device("cpu")
 
         def write(program: ExportedProgram, folder: Path) -> None:
-            openvino.save_model(openvino.convert_model(program), folder / FILE, compress_to_fp16=False)
+            openvino.save_model(converted(program), folder / FILE, compress_to_fp16=False)
 
         self._kept = kept_graph(model, preprocess, options, "openvino", write)
         self._compiled = openvino.compile_model(self._kept.folder / FILE, "CPU", settings(model, options))
@@ -48,6 +52,14 @@ class OpenVinoRuntime:
         """Cropped frames uint8 (B, T, 3, S, S) -> features in float32."""
         outputs = self._compiled(pixels.numpy(), share_inputs=True)
         return as_features(tuple(torch.from_numpy(outputs[i]) for i in range(len(self._compiled.outputs))))
+
+
+def converted(program: ExportedProgram) -> "openvino.Model":
+    """A graph as OpenVINO has it; the package must be installed."""
+    import openvino
+
+    with warnings.catch_warnings(action="ignore"):  # of what it uses of torch
+        return openvino.convert_model(program)
 
 
 def settings(model: XCLIP, options: RuntimeOptions) -> dict[str, Any]:
