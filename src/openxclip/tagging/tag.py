@@ -273,6 +273,7 @@ class Job:
             "shortlist": self.engine.options.shortlist,
             "int8": self.engine.options.runtime.int8,
             "runtime": self.engine.options.runtime.runtime,
+            "merge_tokens": self.engine.options.runtime.merge_tokens,
             "max_seconds": self.limits.max_seconds,
             "max_frame_px": self.limits.max_frame_px,
             "columns": [[name, str(kind)] for name, kind in layout.extra],
