@@ -20,7 +20,7 @@ from openxclip.runtimes.calibration import BOUND
 from openxclip.runtimes.calibration_clips import calibration_clips
 from openxclip.runtimes.calibration_file import identity
 from openxclip.runtimes.graphs import video_key
-from openxclip.runtimes.measuring import Measured, measure_here
+from openxclip.runtimes.measuring import Measured, calibrate_first, measure_here
 from openxclip.runtimes.options import RuntimeOptions
 from openxclip.runtimes.runtime import Runtime, build_runtime, check_options
 from openxclip.runtimes.ways import PACKAGES, Way, ways
@@ -88,6 +88,7 @@ def fastest_way(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions,
             "measuring which runtime is fastest for this model on this machine; it takes some minutes, once"
         )
         clips = calibration_clips(options.calibration, preprocess, model.config.num_frames)
+        calibrate_first(model, preprocess, options)
         rows = []
         with progress_bar() as bar:
             task = bar.add_task("runtimes", total=len(ways(model)), note="")

@@ -103,6 +103,12 @@ def _seconds(step: Callable[[], object]) -> float:
     return statistics.median(found)
 
 
+def calibrate_first(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> None:
+    """Measure the ranges that the ways of this machine will ask for, where its progress is seen."""
+    if any(way.int8 and way.runtime != "torch" for way in ways(model)):
+        kept_calibration(model, preprocess, options.calibration)
+
+
 def measure_here(
     model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions, clips: Tensor, batch_sizes: Sequence[int]
 ) -> Iterator[Measured]:
@@ -138,8 +144,7 @@ def measure_apart(
         preprocess: of the model.
         tokens: (K, C) of labels, among which the best are compared; None if the model has no texts.
     """
-    if any(way.int8 and way.runtime != "torch" for way in ways(model)):
-        kept_calibration(model, preprocess, work.options.calibration)  # here, where its progress is seen
+    calibrate_first(model, preprocess, work.options)
     model = copy.deepcopy(model).float()
     with torch.inference_mode():
         text = None if tokens is None else model.encode_text(tokens)
