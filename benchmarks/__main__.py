@@ -32,6 +32,7 @@ Suite = Literal[
     "shots",
     "timelines",
     "runtimes",
+    "parity",
     "int8",
     "merging",
     "gpu",
@@ -53,6 +54,7 @@ SUITES: tuple[Suite, ...] = (
     "timelines",
     "gpu",
     "runtimes",
+    "parity",
     "int8",
     "merging",
     "forward",
@@ -70,6 +72,7 @@ PEERS: dict[Suite, tuple[str, ...]] = {
     "shots": (),
     "runtimes": ("openvino", "onnxruntime", "onnxscript", "transformers"),
     "int8": (),
+    "parity": ("openvino", "onnxruntime", "onnxscript"),
     "merging": ("openvino",),
 }
 """What a suite compares with; where nothing is said, transformers alone."""

@@ -1,4 +1,4 @@
-"""The image tower in every runtime and precision, against transformers; and how far each export is from torch.
+"""The image tower in every runtime and precision, against transformers.
 
 Shapes: B videos, T frames, S input side, K labels.
 """
@@ -19,9 +19,8 @@ from benchmarks.harness import Timing, command, duration, interleave
 from benchmarks.options import Options
 from benchmarks.report import Section
 from benchmarks.transformers_way import load_theirs, their_tokens
-from benchmarks.weights import SCALE, write_model
+from benchmarks.weights import write_model
 from openxclip import load
-from openxclip.checkpoints.catalogue import known_families
 from openxclip.checkpoints.load import Loaded
 from openxclip.models import XCLIP, VideoFeatures, XCLIPConfig, preset
 from openxclip.reports.table import Table
@@ -32,7 +31,6 @@ from openxclip.runtimes.options import RuntimeOptions
 from openxclip.runtimes.runtime import Runtime, build_runtime
 from openxclip.runtimes.ways import Way, ways
 from openxclip.text.labels import built_in_labels
-from openxclip.video.transforms import Preprocessor
 
 SUITE = "runtimes"
 MODELS = ("B/32-8", "B/16-8")
@@ -41,12 +39,6 @@ NUM_ROUNDS = 3
 PEERS = {"transformers, float32": torch.float32, "transformers, bfloat16": torch.bfloat16}
 REFERENCE = "transformers, float32"
 INT8 = "OpenVINO, int8"
-FAMILIES = {
-    "X-CLIP B/32-8": "microsoft/xclip-base-patch32",
-    "CLIP B/32": "openai/clip-vit-base-patch32",
-    "SigLIP B/16": "google/siglip-base-patch16-224",
-    "Perception Encoder B/16": "facebook/PE-Core-B16-224",
-}
 CEILING_SIDE = 2048
 
 Encode = Callable[[Tensor], object]
@@ -54,7 +46,7 @@ Encode = Callable[[Tensor], object]
 
 
 def run(options: Options) -> Section:
-    """Both models, then the families."""
+    """Both models."""
     tables: list[Table] = []
     figures: dict[str, float] = {}
     timings: dict[str, Timing] = {}
@@ -64,7 +56,6 @@ def run(options: Options) -> Section:
         tables += found.tables
         figures |= found.figures
         timings |= found.timings
-    tables.append(parity_table(base_models()))
     return Section(suite=SUITE, tables=tuple(tables), figures=figures, timings=timings)
 
 
@@ -259,41 +250,3 @@ def int8_ceiling() -> float:
         "product"
     ]
     return 2 * CEILING_SIDE**3 / timing.median_seconds
-
-
-def base_models() -> dict[str, XCLIP]:
-    """One of each family, with random weights and the logit scale of trained models."""
-    configs = {name: config for family in known_families() for name, config in family.models.items()}
-    found = {}
-    for name, source in FAMILIES.items():
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            found[name] = XCLIP(configs[source]).eval()
-        found[name].logit_scale.data.fill_(SCALE).log_()
-    return found
-
-
-@torch.inference_mode()
-def parity_table(models: Mapping[str, XCLIP]) -> Table:
-    """Logits by each runtime in float32 against torch."""
-    rows = []
-    for name, model in models.items():
-        size = model.config.vision.image_size_px
-        preprocess = Preprocessor.hugging_face(size)
-        pixels = clips_of(model.config, 0, 2)
-        generator = torch.Generator().manual_seed(0)
-        text = torch.randn(101, model.config.embed_dim, generator=generator)
-        logits = [
-            model.logits(
-                build_runtime(model, preprocess, RuntimeOptions(runtime=runtime)).encode_video(pixels), text
-            )
-            for runtime in ("torch", "onnx", "openvino")
-        ]
-        rows.append((name, *(f"{(found - logits[0]).abs().max().item():.1e}" for found in logits[1:])))
-    return Table(
-        title="Largest difference of logits from torch, float32",
-        command=command(SUITE),
-        columns=("model", "ONNX Runtime", "OpenVINO"),
-        rows=tuple(rows),
-        notes=(f"Two random scenes, 101 random texts, logit scale {SCALE:g}, random weights.",),
-    )

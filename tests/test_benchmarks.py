@@ -22,6 +22,7 @@ from benchmarks import (
     loading,
     merging,
     packing,
+    parity,
     runtimes,
     serving,
     text,
@@ -568,7 +569,7 @@ def test_both_sides_of_the_runtimes_suite_compute_the_same(folder: Path):
 
 
 def test_parity_of_exports(without_compilers: None):
-    table = runtimes.parity_table({"tiny": tiny_model()})
+    table = parity.parity_table({"tiny": tiny_model()})
     assert all(float(cell) <= 1e-3 for cell in table.rows[0][1:])
 
 

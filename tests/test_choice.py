@@ -136,7 +136,7 @@ def test_a_way_that_fails_is_told_and_the_others_are_measured(monkeypatch) -> No
 def test_the_ways_are_those_that_are_installed(monkeypatch) -> None:
     names = [way.name for way in ways(tiny_model().bfloat16())]
     assert names[0] == "torch, float32"
-    assert len(set(names)) == len(names) == 11
+    assert len(set(names)) == len(names) == 10
     assert not any("bfloat16" in way.name for way in ways(tiny_model()))
     real = importlib.util.find_spec
     monkeypatch.setattr(

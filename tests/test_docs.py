@@ -65,7 +65,7 @@ def test_the_commands_are_found() -> None:
     assert len(COMMANDS) >= 16
     assert {arguments[0] for arguments in COMMANDS} == {
         *("predict", "train", "evaluate", "ablate", "pretrain", "render", "report", "info", "convert"),
-        *("explain", "serve", "tag", "index", "search", "timeline", "pack", "export"),
+        *("explain", "serve", "tag", "index", "search", "timeline", "pack", "export", "benchmark"),
     }
 
 

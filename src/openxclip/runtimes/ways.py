@@ -59,12 +59,15 @@ class Way:
 
 
 def ways(model: XCLIP) -> tuple[Way, ...]:
-    """Those that are installed; in bfloat16 only for a model that was loaded in it. Plain torch in float32 is first."""
+    """Those that are installed; in bfloat16 only for a model that was loaded in it. Plain torch in float32 is first.
+
+    Compiling takes a minute, and so only the model's own precision is compiled.
+    """
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
     if model.logit_scale.dtype == torch.bfloat16:
         dtypes = ("float32", "bfloat16")
-    found = [Way(runtime="torch", dtype=dtype, compile=on) for on in (False, True) for dtype in dtypes]
-    found.append(Way(runtime="torch", dtype=dtypes[-1], compile=True, int8=True))
+    found = [Way(runtime="torch", dtype=dtype) for dtype in dtypes]
+    found += [Way(runtime="torch", dtype=dtypes[-1], compile=True, int8=on) for on in (False, True)]
     if _is_installed("openvino"):
         found += [Way(runtime="openvino", dtype=dtype, int8=on) for on in (False, True) for dtype in dtypes]
     if _is_installed("onnx"):
