@@ -56,7 +56,7 @@ format: $(STAMP)  ## let ruff rewrite the files
 	$(BIN)/ruff format .
 
 docs: $(DOCS_STAMP)  ## the documentation site, into site/; a broken link or an undocumented public name is an error
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(BENCH_STAMP)  ## ours against the alternatives, on this machine: benchmarks/results/
 	$(BIN)/python -m benchmarks

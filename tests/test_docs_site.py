@@ -14,9 +14,13 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import draw_concepts
+import draw_home
 import numpy as np
 import pytest
+from PIL import Image
 from screenshots import CHROMIUM, keep_screenshot
 from test_docs import DEFAULT_MODEL, ROOT, arguments_of, blocks_of, lines_of
 
@@ -49,11 +53,13 @@ QUICK = (
     "concepts",
     "migrating",
     "faq",
-    "scale",
-    "searching",
 )
 SLOW = (
+    "scale",
+    "searching",
     "../README",
+    "models",
+    "results",
     "fine-tune",
     "training",
     "packing",
@@ -70,6 +76,7 @@ NOT_RUN = {
     "rtsp://": "needs a camera; tests/test_live.py",
     "--processes": "needs several devices; tests/test_distributed.py",
     "../shared/data": "needs real clips",
+    "runs/ucf8": "the same",
     "openxclip pretrain": "takes minutes; tests/test_contrastive.py",
     "--recipe shapes ": "takes 20 minutes; tests/test_training.py",
     "openxclip ablate": "takes an hour; tests/test_ablations.py",
@@ -78,10 +85,10 @@ NOT_RUN = {
     "k400_32_8.pth": "needs a download; tests/test_official.py",
     "--hours": "takes minutes; tests/test_timeline_metrics.py",
     "annotations.json": "needs annotated videos; tests/test_annotations.py",
-    "moving-shapes": "scores hundreds of clips; tests/test_pretrained.py",
     "few_shot --data packed": "needs a download; tests/test_packing.py",
     "--data packed --list test.txt": "needs a data set with this list; tests/test_packing.py",
-    "ucf8": "needs real clips",
+    "shapes_small": "takes minutes; tests/test_recipes.py",
+    "runs/small-": "the same",
 }
 """Part of a command -> why it is not run here."""
 
@@ -192,7 +199,7 @@ def check_migration(names: dict[str, Any]) -> None:
 
 
 def test_every_page_with_a_program_is_run() -> None:
-    others = {"serving", "exporting", "performance", "published", "results", "models", "citation", "file-map"}
+    others = {"serving", "exporting", "performance", "published", "citation", "file-map"}
     assert {*QUICK, *SLOW} - {"../README"} == {path.stem for path in DOCS.glob("*.md")} - others
 
 
@@ -269,6 +276,21 @@ def test_a_broken_link_and_an_undocumented_name_fail_the_build(tmp_path) -> None
     assert "tag is public, and no page below docs/api/ describes it" in done.stderr
     for broken in ("nowhere.md", "tour.md#nowhere", "../src/nothing.py"):
         assert broken in done.stderr
+
+
+def test_the_pictures_of_the_pages_are_drawn(tmp_path, monkeypatch) -> None:
+    draw_concepts.draw(tmp_path)
+    for name in draw_concepts.FIGURES:
+        drawn = ElementTree.parse(tmp_path / name).getroot()
+        kept = ElementTree.parse(DOCS / "assets" / name).getroot()
+        assert drawn.get("viewBox") == kept.get("viewBox")
+        assert len(list(drawn.iter())) == len(list(kept.iter()))
+    monkeypatch.setattr(draw_home, "NUM_CLIPS", 1)
+    draw_home.draw(tmp_path / "home.webp")
+    for path, num_clips in ((tmp_path / "home.webp", 1), (DOCS / "assets" / "home.webp", 4)):
+        assert path.stat().st_size < 300_000
+        with Image.open(path) as picture:
+            assert (picture.size, picture.n_frames) == (draw_home.SIZE_PX, 16 * num_clips)
 
 
 def test_the_search_works_from_a_file_without_a_network(site) -> None:
