@@ -7,8 +7,10 @@ RUN_STAMP := $(VENV)/.installed-run
 STAMP := $(VENV)/.installed
 # Beside them, what the benchmarks compare with.
 BENCH_STAMP := $(VENV)/.installed-bench
+# And what the documentation site is built with.
+DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo tiny test test-all lint format bench clean
+.PHONY: demo tiny test test-all lint format docs bench clean
 
 $(RUN_STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("OpenXCLIP needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2]) if sys.version_info < (3, 11) else None'
@@ -25,6 +27,10 @@ $(STAMP): $(RUN_STAMP)
 $(BENCH_STAMP): $(RUN_STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,bench]'
 	touch $(BENCH_STAMP)
+
+$(DOCS_STAMP): $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,serve,tag,search,docs]'
+	touch $(DOCS_STAMP)
 
 demo: $(RUN_STAMP)  ## recognise clips of classes that the shipped model never saw
 	$(BIN)/python scripts/demo.py
@@ -49,8 +55,11 @@ format: $(STAMP)  ## let ruff rewrite the files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(DOCS_STAMP)  ## the documentation site, into site/; a broken link or an undocumented public name is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 bench: $(BENCH_STAMP)  ## ours against the alternatives, on this machine: benchmarks/results/
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo site

@@ -14,12 +14,22 @@ DEFAULT_MODEL = "microsoft/xclip-base-patch32"
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDES = (
+    "index",
+    "install",
+    "tour",
+    "faq",
+    "migrating",
+    "concepts",
+    "label-a-folder",
+    "own-classes",
+    "fine-tune",
     "moving-shapes",
     "predicting",
     "explaining",
     "timelines",
     "serving",
     "scale",
+    "searching",
     "training",
     "packing",
     "evaluating",
@@ -31,11 +41,24 @@ PAGES = [README, *((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") fo
 
 def commands_of(page: str) -> list[list[str]]:
     """Arguments of each `openxclip` command in a block, over continued lines, or inline; not of "openxclip X ..."."""
-    blocks = "".join(re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
-    lines = blocks.replace("\\\n", " ").splitlines()
-    texts = [line for line in lines if line.startswith("openxclip ")]
+    texts = [line for kind, block in blocks_of(page) if kind == "bash" for line in lines_of(block)]
     texts += re.findall(r"`(openxclip \w+ [^`]*[^`.])`", page)
-    return [shlex.split(text, comments=True)[1:] for text in texts if not text.endswith("--help")]
+    return [arguments_of(text) for text in texts if not text.endswith(("--help", "--version"))]
+
+
+def blocks_of(page: str) -> list[tuple[str, str]]:
+    """Language and text of each code block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+def lines_of(block: str) -> list[str]:
+    """Our commands in a block of bash, over continued lines."""
+    return [line for line in block.replace("\\\n", " ").splitlines() if line.startswith("openxclip ")]
+
+
+def arguments_of(line: str) -> list[str]:
+    """What a shell would pass to `openxclip`, without a redirection of its output."""
+    return shlex.split(line.partition(" > ")[0], comments=True)[1:]
 
 
 COMMANDS = list({" ".join(c): c for page in PAGES for c in commands_of(page)}.values())
@@ -48,7 +71,8 @@ def test_a_command_of_the_docs_is_understood(arguments, tmp_path, monkeypatch, c
     if arguments[0] == "serve" and "--model" not in arguments:
         arguments = [*arguments, "--model", DEFAULT_MODEL]  # that comes with the package, and would be served
     options = {"--model": DEFAULT_MODEL} | dict(pairwise(arguments))
-    Path(options["--model"]).mkdir(parents=True)  # goes before the hub, and holds no model
+    for model in (options["--model"], "openxclip-tiny"):
+        Path(model).mkdir(parents=True, exist_ok=True)  # goes before the hub, and holds no model
     if "--output" in options:
         output = Path(options["--output"])
         output.parent.mkdir(exist_ok=True)
@@ -81,7 +105,7 @@ def test_the_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 )
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

@@ -1,16 +1,13 @@
 """The web page, as a person uses it: real headless Chromium against a real server. Screenshots are kept in docs/."""
 
-import io
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from screenshots import CHROMIUM, keep_screenshot
 from server import RunningServer, running_server
 from videos import write_video
 
@@ -21,11 +18,9 @@ playwright = pytest.importorskip("playwright.sync_api")
 
 pytestmark = pytest.mark.on_cpu
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if CHROMIUM is None:
     pytest.skip("needs Chromium from the system's packages (scripts/browser.sh)", allow_module_level=True)
 
-DOCS = Path(__file__).parents[1] / "docs"
 DESKTOP, PHONE = {"width": 1280, "height": 1250}, {"width": 390, "height": 844}
 LABELS = list(EXAMPLE_LABELS)
 ARGUMENTS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
@@ -105,17 +100,6 @@ def visit(browser, server):
     yield begin
     for one in visits:
         one.close()
-
-
-def keep_screenshot(page, name: str) -> None:
-    """Keep a picture in docs/, unless the one there shows the same."""
-    data, path = page.screenshot(), DOCS / name
-    if path.exists():
-        new, old = (np.asarray(Image.open(source).convert("RGB"), int) for source in (io.BytesIO(data), path))
-        if new.shape == old.shape and np.abs(new - old).mean() < 2:
-            return
-    if os.access(DOCS, os.W_OK):
-        path.write_bytes(data)
 
 
 def until(page, expression: str) -> None:

@@ -228,7 +228,7 @@ def test_an_index_of_another_model_or_other_windows_is_refused(tmp_path, engine)
 
 
 def test_two_stages_find_what_prompting_everything_finds(tmp_path, engine) -> None:
-    """500 rendered clips; docs/scale.md has the figures of 5,000."""
+    """500 rendered clips; docs/searching.md has the figures of 5,000."""
     index = open_index(tmp_path, engine)
     clips = [row.clip for row in shapes_list("test-novel").rows][:500]
     add_rendered(index, clips)
@@ -603,7 +603,7 @@ def test_a_full_disk_is_one_line(tmp_path, folder) -> None:
 
 
 def test_the_example_of_the_docs_runs(tmp_path, folder) -> None:
-    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8").partition("## Searching")[2]
+    text = (ROOT / "docs" / "searching.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (tmp_path / "example.py").write_text(example.replace("microsoft/xclip-base-patch32", "openxclip-tiny"))
     done = subprocess.run(
