@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import tyro
 
-from openxclip import __version__
 from openxclip.cli.ablate import ablate
 from openxclip.cli.benchmark import benchmark
 from openxclip.cli.convert import convert
@@ -69,6 +68,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="openxclip: %(message)s")  # warnings, to stderr
     if sys.argv[1:] == ["--version"]:
+        from openxclip import __version__
+
         print(f"openxclip {__version__}")
         return
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
