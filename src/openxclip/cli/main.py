@@ -11,8 +11,9 @@ import tyro
 
 from openxclip.cli.ablate import ablate
 from openxclip.cli.benchmark import benchmark
+from openxclip.cli.completion import completion_of
 from openxclip.cli.convert import convert
-from openxclip.cli.evaluate import evaluate
+from openxclip.cli.evaluate import PROTOCOLS, evaluate
 from openxclip.cli.explain import explain
 from openxclip.cli.export import export
 from openxclip.cli.index import index
@@ -52,6 +53,7 @@ COMMANDS: dict[str, Callable[..., int | Launch]] = {
     "export": export,
     "benchmark": benchmark,
 }
+COMMANDS["completion"] = completion_of(COMMANDS, {"evaluate": PROTOCOLS})
 
 DESCRIPTION = """Recognise in any video whatever you can name.
 
