@@ -10,7 +10,13 @@ BENCH_STAMP := $(VENV)/.installed-bench
 # And what the documentation site is built with.
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo tiny test test-all lint format docs bench clean
+# An environment of its own with the oldest versions of our requirements, and the tests that run there.
+LOWEST := .venv-lowest
+LOWEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,public_surface cli hub checkpoints config configuration model \
+	layers official decode video_faults sampling inference pipeline tokenizer labels manifest files evaluation explain \
+	timeline runtimes online wrappers optim mixing))
+
+.PHONY: demo tiny test test-all test-lowest wheel lint format docs bench clean
 
 $(RUN_STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("OpenXCLIP needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2]) if sys.version_info < (3, 11) else None'
@@ -46,6 +52,18 @@ test: $(STAMP)  ## the quick tests
 test-all: $(STAMP)  ## every test, the long ones too
 	$(BIN)/python -m pytest
 
+test-lowest:  ## quick tests with the oldest versions that pyproject.toml allows
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct '.[train,serve,tag,search,onnx,openvino]'
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade-strategy only-if-needed pytest hypothesis packaging
+	$(LOWEST)/bin/python -m pytest -m 'not slow' --quiet -W default $(LOWEST_TESTS)
+
+wheel: $(STAMP)  ## build the package into dist/, and try the wheel in a clean environment
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m pytest --quiet tests/test_wheel.py
+
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,4 +80,4 @@ bench: $(BENCH_STAMP)  ## ours against the alternatives, on this machine: benchm
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo site
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo site

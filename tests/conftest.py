@@ -3,8 +3,10 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hub_server import Hub
 
 # Before torch is imported: threads that wait busily starve whatever shares the machine, the tests' own
 # subprocesses and decoder threads included (a training step took 20 times as long beside a busy process).
@@ -41,3 +43,19 @@ def _device(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(DEVICE, "cpu")
         yield
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty hub on this machine; the client uses it, and an empty cache."""
+    import huggingface_hub.constants as hub_constants
+    import huggingface_hub.file_download as file_download
+
+    hub = Hub(tmp_path / "hub")
+    monkeypatch.setattr(hub_constants, "ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    for module in (hub_constants, file_download):  # the second has a copy in the older clients
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    yield hub
+    hub.stop()

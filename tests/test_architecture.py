@@ -80,7 +80,9 @@ def imports_of(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "openxclip":
             for alias in node.names:  # `from package import module` imports the module
                 inner = f"{node.module}.{alias.name}"
-                if inner != "openxclip.__version__":  # a constant of the package, set before any import
+                if (
+                    inner != "openxclip.__version__"
+                ):  # of the package itself, which imports nothing of ours for it
                     yield inner if inner in MODULES else str(node.module)
 
 

@@ -1,19 +1,15 @@
 """Downloads with the real client from a small hub on this machine."""
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from urllib.parse import unquote, urlsplit
 
 import huggingface_hub.constants as hub_constants
+import huggingface_hub.utils._http as hub_http
 import pytest
 import torch
+from hub_server import COMMIT, Hub
 from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
 
@@ -25,106 +21,18 @@ from openxclip.text.tokenizer_folder import FILES as TOKENIZER_FILES
 from openxclip.text.tokenizer_folder import find_tokenizer
 from openxclip.video.transforms import Preprocessor
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub:
-    """Repositories as folders; answers what the client asks for a download."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.downloaded: list[str] = []
-        self.gated: set[str] = set()
-        self.failing: set[str] = set()
-        self.broken = False
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, headers, body = hub.answer(unquote(urlsplit(self.path).path))
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
-
-            do_HEAD = do_GET  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        return Handler
-
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        if self.broken:
-            return 500, {}, b""
-        if path.startswith("/api/models/"):
-            owner, name, *rest = path.removeprefix("/api/models/").split("/")
-            revision = rest[1] if rest else "main"
-        else:
-            owner, name, _, revision, *rest = path.removeprefix("/").split("/")
-        folder = self.root / owner / name
-        if not folder.is_dir():
-            return 401, {"X-Error-Code": "RepoNotFound"}, b"{}"
-        if revision not in ("main", COMMIT):
-            return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
-        if path.startswith("/api/"):
-            return 200, {"Content-Type": "application/json"}, json.dumps(self._listing(folder, rest)).encode()
-        if f"{owner}/{name}" in self.gated:
-            return 403, {"X-Error-Code": "GatedRepo"}, b"{}"
-        if rest[0] in self.failing:
-            return 403, {}, b""  # the client tries again, for long, after others
-        file = folder / rest[0]
-        if not file.exists():
-            return 404, {"X-Error-Code": "EntryNotFound"}, b"{}"
-        self.downloaded.append(file.name)
-        return 200, {"X-Repo-Commit": COMMIT, "ETag": f'"{_digest(file)}"'}, file.read_bytes()
-
-    def _listing(self, folder: Path, request: list[str]) -> object:
-        files = sorted(folder.iterdir())
-        if request[:1] == ["tree"]:
-            return [
-                {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": _digest(f)} for f in files
-            ]
-        repository = str(folder.relative_to(self.root))
-        return {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": file.name} for file in files]}
-
-
-def _digest(file: Path) -> str:
-    return sha1(file.read_bytes()).hexdigest()
-
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub with owner/tiny; the client uses it, and an empty cache."""
+def hub(hub: Hub) -> Hub:
+    """The hub with owner/tiny."""
     save_as(
-        tmp_path / "hub" / "owner" / "tiny",
+        hub.root / "owner" / "tiny",
         tiny_model(),
         tiny_tokenizer(),
         Preprocessor.hugging_face(32),
         format="huggingface",
     )
-    hub = Hub(tmp_path / "hub")
-    monkeypatch.setattr(hub_constants, "ENDPOINT", hub.url)
-    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    yield hub
-    hub.stop()
+    return hub
 
 
 def is_tiny(source: str, **options: str) -> bool:
@@ -205,11 +113,18 @@ def test_the_second_time_comes_from_the_cache(hub: Hub):
     assert is_tiny("owner/tiny")
 
 
+def forget_sessions() -> None:
+    """Clients before 1.0 look at HF_HUB_OFFLINE when they open a session, later ones at each request."""
+    getattr(hub_http, "reset_sessions", lambda: None)()
+
+
 def test_offline_with_and_without_a_cached_copy(hub: Hub, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as offline:
         offline.setattr(hub_constants, "HF_HUB_OFFLINE", True)
+        forget_sessions()
         with pytest.raises(HubError, match="not in the cache, and HF_HUB_OFFLINE forbids asking the hub"):
             load("owner/tiny")
+    forget_sessions()
     assert hub.downloaded == []
     assert is_tiny("owner/tiny")
     monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", True)

@@ -1,9 +1,10 @@
 """What `import openxclip` promises: a change here is a change for everybody who uses it."""
 
-import importlib
+import importlib.metadata
 import inspect
 
 import pytest
+from packaging.version import Version
 
 import openxclip
 
@@ -48,7 +49,19 @@ def test_a_star_import_gives_them_all():
 
 def test_dir_shows_them_and_the_version():
     assert set(dir(openxclip)) == set(PUBLIC) | {"__version__"}
-    assert openxclip.__version__.count(".") == 2
+
+
+def test_the_version_is_that_of_the_installation():
+    assert openxclip.__version__ == importlib.metadata.version("openxclip")
+    assert Version(openxclip.__version__) > Version("0")
+
+
+def test_sources_that_are_not_installed_have_no_version(monkeypatch):
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert openxclip.__version__ == "0.0.0+unknown"
 
 
 @pytest.mark.parametrize("name", ["laod", "recognizer", "_HOMES", "torch"])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from openxclip.text.label_texts import LabelTexts
     from openxclip.timelines.watcher import Watcher, timeline
 
-__version__ = "0.1.0"
+    __version__: str
 
 _HOME = {
     "Client": "openxclip.serving.client",
@@ -72,9 +72,21 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOME:
         raise AttributeError(f"module 'openxclip' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def _version() -> str:
+    """The version that was installed: the build takes it from the git tag."""
+    from importlib.metadata import PackageNotFoundError, version  # takes as long as the rest of this file
+
+    try:
+        return version("openxclip")
+    except PackageNotFoundError:  # the sources are on the path, and nothing is installed
+        return "0.0.0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import tyro
 
-from openxclip import __version__
 from openxclip.cli.ablate import ablate
 from openxclip.cli.benchmark import benchmark
+from openxclip.cli.completion import completion_of
 from openxclip.cli.convert import convert
-from openxclip.cli.evaluate import evaluate
+from openxclip.cli.evaluate import PROTOCOLS, evaluate
 from openxclip.cli.explain import explain
 from openxclip.cli.export import export
 from openxclip.cli.index import index
@@ -53,6 +53,7 @@ COMMANDS: dict[str, Callable[..., int | Launch]] = {
     "export": export,
     "benchmark": benchmark,
 }
+COMMANDS["completion"] = completion_of(COMMANDS, {"evaluate": PROTOCOLS})
 
 DESCRIPTION = """Recognise in any video whatever you can name.
 
@@ -69,6 +70,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="openxclip: %(message)s")  # warnings, to stderr
     if sys.argv[1:] == ["--version"]:
+        from openxclip import __version__
+
         print(f"openxclip {__version__}")
         return
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
