@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,6 +52,7 @@ def kept(kind: str, key: str, write: Callable[[Path], None]) -> Kept:
             with atomic_folder(folder) as temporary:
                 write(temporary)
             _forget_oldest(folder.parent)
+    with suppress(OSError):  # a folder of another user
         os.utime(folder)
     return Kept(folder=folder)
 
