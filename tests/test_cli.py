@@ -313,9 +313,10 @@ def test_predict_with_every_option(call, model, bare_model, videos, tmp_path):
         "--frames", "6", "--max-seconds", "0.4", "--max-frame-px", "3072",
         "--interpolate", "1", "--image-model", str(bare_model),
         "--shortlist", "2", "--int8", "--text-cache", str(tmp_path / "cache"), "--batch-size", "3", "--any-order",
-        "--runtime", "torch",
+        "--runtime", "torch", "--merge-tokens", "1", "--num-threads", str(torch.get_num_threads()),
     ]  # fmt: skip
-    assert options(arguments) | {"--compile"} == options_in_help(call, "predict")
+    # The first takes a minute, the second goes with other runtimes: tests/test_calibration.py.
+    assert options(arguments) | {"--compile", "--calibration"} == options_in_help(call, "predict")
     outcome = call(*arguments)
     assert outcome.status == 1
     good, too_long = sorted(outcome.rows, key=lambda row: row["error"] is not None)
@@ -324,7 +325,7 @@ def test_predict_with_every_option(call, model, bare_model, videos, tmp_path):
         ["climb", "swim, or dive", "ski"],
         ["a clip of {}", "somebody does {}"],
         descriptions=texts,
-        options=InferenceOptions(shortlist=2, runtime=RuntimeOptions(int8=True)),
+        options=InferenceOptions(shortlist=2, runtime=RuntimeOptions(int8=True, merge_tokens=1)),
     )
     expected = recognizer.predict(videos / "one.mp4", views="2x3", top_k=2).scores
     assert good == {
