@@ -49,7 +49,7 @@ def run(options: Options) -> Section:
 
 
 def learned_table(options: Options) -> Table:
-    """Agreement and accuracy of learned models; the real one also calibrated on its training clips."""
+    """Agreement and accuracy of learned models."""
     rows = []
     for learned in learned_models(options):
         exact = _probabilities(learned.loaded, learned.labels, learned.pixels, RuntimeOptions())

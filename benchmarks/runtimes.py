@@ -38,7 +38,6 @@ BATCH_SIZES = (1, 8)
 NUM_ROUNDS = 3
 PEERS = {"transformers, float32": torch.float32, "transformers, bfloat16": torch.bfloat16}
 REFERENCE = "transformers, float32"
-INT8 = "OpenVINO, int8"
 CEILING_SIDE = 2048
 
 Encode = Callable[[Tensor], object]

@@ -19,6 +19,7 @@ from openxclip.runtimes.calibration import Calibration, calibrate, features, noi
 from openxclip.runtimes.calibration_clips import calibration_clips
 from openxclip.runtimes.calibration_file import kept_calibration, load_calibration, save_calibration
 from openxclip.runtimes.graphs import MAX_KEPT, kept
+from openxclip.runtimes.on_cpu import report_floats
 from openxclip.runtimes.options import RuntimeOptions
 from openxclip.runtimes.quantisation import LayerRange, QuantisedLinear, quantisable, quantise
 from openxclip.runtimes.runtime import build_runtime
@@ -175,6 +176,27 @@ def test_ranges_are_measured_once(tmp_path, monkeypatch) -> None:
     assert kept_calibration(tiny_model(), PREPROCESS, None).layers == first.layers
     with pytest.raises(TypeError):
         kept_calibration(tiny_model(seed=1), PREPROCESS, None)
+
+
+def test_without_a_cache_ranges_are_measured_each_time(tmp_path, monkeypatch, caplog) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("OPENXCLIP_CACHE", str(tmp_path / "file"))
+    assert kept_calibration(tiny_model(), PREPROCESS, None).ranges
+    assert "set $OPENXCLIP_CACHE to a folder" in caplog.text
+
+
+def test_other_videos_under_the_same_names_are_another_calibration(tmp_path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"one")
+    before = calibration_file.identity(tmp_path)
+    (tmp_path / "a.mp4").write_bytes(b"other")
+    assert calibration_file.identity(tmp_path) != before
+
+
+def test_layers_in_float_are_told(clips, caplog) -> None:
+    report_floats(calibrate(tiny_model(), PREPROCESS, clips))
+    assert not caplog.text
+    report_floats(calibrate(tiny_model(), PREPROCESS, clips, bound=1e-9))
+    assert "8 of 8 layers are computed in float" in caplog.text
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])

@@ -50,8 +50,8 @@ def test_every_family_in_every_format(name, format, tmp_path) -> None:
     differences = export(
         loaded(name), tmp_path / "out", ExportOptions(format=format), source=name
     ).differences
-    assert set(differences) == {"video_encoder", "text_encoder", "scorer"}
-    assert max(differences.values()) <= 1e-3
+    assert set(differences) == {"video_encoder", "text_encoder", "scorer", "pixels to logits"}
+    assert max(differences.values()) <= 1e-4
     about = json.loads((tmp_path / "out" / "metadata.json").read_text())
     assert about["largest_differences"] == differences
     has_patches = TOWERS[name].prompting is not None

@@ -61,12 +61,16 @@ def benchmark(
         print(json.dumps(_facts(measurements)))
     else:
         print(_table(options, measurements).text())
-    print("openxclip: --runtime auto will use these measurements for this model", file=sys.stderr)
+    print(
+        "openxclip: --runtime auto will use these measurements for this model and these options",
+        file=sys.stderr,
+    )
     return 0
 
 
 def _measured(options: BenchmarkOptions) -> "Measurements":
     from openxclip.checkpoints.load import load
+    from openxclip.models.merging import check_merging
     from openxclip.progress import progress_bar
     from openxclip.runtimes.calibration_clips import calibration_clips
     from openxclip.runtimes.choice import Measurements, choice_key, remember
@@ -88,13 +92,14 @@ def _measured(options: BenchmarkOptions) -> "Measurements":
     source = options.load.source(options.model)
     model, tokenizer, preprocess = load(source)
     check_cpu(model, "openxclip benchmark")
+    check_merging(options.merge_tokens, model.config.vision)
     clips = calibration_clips(options.calibration, preprocess, model.config.num_frames)
     tokens = None if model.text is None else tokenizer(labels)
     rows = []
     with progress_bar() as bar:
         task = bar.add_task("runtimes", total=len(ways(model)), note="")
         for row in measure_apart(
-            Apart(source, runtime, clips, options.batch_sizes), model, preprocess, tokens
+            Apart(source, runtime, clips.numpy(), options.batch_sizes), model, preprocess, tokens
         ):
             rows.append(row)
             bar.update(task, advance=1, note=row.way.name)

@@ -61,6 +61,7 @@ def export(
     """
     from openxclip.checkpoints.load import load
     from openxclip.checkpoints.source import ModelSource
+    from openxclip.errors import InputError
     from openxclip.runtimes.export import ExportOptions
     from openxclip.runtimes.export import export as write
     from openxclip.text.labels import parse_labels
@@ -75,6 +76,8 @@ def export(
         merge_tokens=options.merge_tokens,
     )
     export_options.check()  # before a large model is loaded
+    if options.output.exists():
+        raise InputError(f"{options.output} exists; choose another folder, or remove it first")
     names = [] if options.labels is None else parse_labels(options.labels)
     loaded = load(
         ModelSource(

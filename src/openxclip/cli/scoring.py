@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from openxclip.caches import keep_compiled_code
 from openxclip.cli.options import Json, Labels, LimitOptions, LoadOptions, MediaRoot, PromptOptions, ViewsText
 from openxclip.inference.options import InferenceOptions
+from openxclip.runtimes.options import RuntimeOptions
 
 if TYPE_CHECKING:
     from openxclip.data.media import Manifest
@@ -59,6 +61,7 @@ class Options:
         int | None,
         tyro.conf.arg(help="views that pass through the model at once; by default as many as pay off"),
     ] = None
+    runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
 
     def manifest(self, list_name: str | None) -> "Manifest":
         """A list of the data; a folder's test.txt where none is named."""
@@ -79,6 +82,8 @@ def measure(
 
     if not options.model:
         raise InputError("no model given; name at least one with --model")
+    if options.runtime.may_compile:
+        keep_compiled_code()
     Views.parse(options.views)
     options.prompts.check()
     if options.output is not None:
@@ -104,7 +109,9 @@ def _result(source: str, options: Options, protocol: Callable[["Score"], "Result
     from openxclip.inference.views import Views
     from openxclip.progress import progress_bar
 
-    engine = Engine.load(options.load.source(source), InferenceOptions(batch_size=options.batch_size))
+    engine = Engine.load(
+        options.load.source(source), InferenceOptions(batch_size=options.batch_size, runtime=options.runtime)
+    )
     with progress_bar() as bar:
 
         def progress(manifest: "Manifest") -> Callable[[], None]:

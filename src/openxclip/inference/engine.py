@@ -27,6 +27,7 @@ from openxclip.models import XCLIP, XCLIPConfig
 from openxclip.models.xclip import VideoFeatures
 from openxclip.runtimes.choice import chosen_runtime
 from openxclip.runtimes.int8 import check_device
+from openxclip.runtimes.runtime import check_options
 from openxclip.text.label_texts import LabelTexts
 
 Item = TypeVar("Item")
@@ -54,7 +55,9 @@ class Engine:
         self.options.check()
         self.model, self.tokenizer, self.preprocess = loaded
         self.flow = _flow(self.model, self.options.batch_size)
-        self.runtime = chosen_runtime(self.model, self.preprocess, self.options.runtime, self.flow.batch_size)
+        self.runtime, self.runtime_options = chosen_runtime(
+            self.model, self.preprocess, self.options.runtime, self.flow.batch_size
+        )
         self.scorer = build_scorer(self.model, self.options.shortlist)
 
     @classmethod
@@ -62,6 +65,7 @@ class Engine:
         """Load a model (see `openxclip.load`) and build an engine around it."""
         if options is not None:
             options.check()
+            check_options(options.runtime)
         if options is not None and options.runtime.int8:
             check_device(resolve_device(source.device))  # fail before a large model is loaded
         return cls(load(source), options)

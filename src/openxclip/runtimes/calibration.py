@@ -111,7 +111,7 @@ def calibrate(
         ranges = {path: input_range for path, (input_range, _) in chosen.items()}
         noise = _noise_of(tower, ranges, _counting(checked, bar, task), expected)
     reports = {path: report for path, (_, report) in chosen.items()}
-    if noise > bound:
+    if not noise <= bound:
         ranges, reports, noise = _within(tower, checked, expected, ranges, reports, bound)
     return Calibration(ranges=ranges, layers=tuple(reports.values()), noise=noise)
 

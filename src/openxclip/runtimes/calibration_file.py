@@ -34,16 +34,20 @@ def kept_calibration(
         save_calibration(calibrate(model, preprocess, found, bound), folder / NAME)
 
     key = video_key(model, preprocess, identity(clips), bound)
-    return load_calibration(kept("calibrations", key, write).folder / NAME)
+    found = kept("calibrations", key, write)  # holds the folder until it is read
+    return load_calibration(found.folder / NAME)
 
 
 def identity(clips: Path | None) -> tuple[str, ...]:
-    """What tells one calibration list from another, and from itself after a change."""
+    """What tells one calibration list from another, and from itself after a change.
+
+    Of a folder the sizes and times of its files count; of a list its own, not those of the videos that it names.
+    """
     if clips is None:
         return ()
-    if clips.is_file():
-        return str(clips.resolve()), clips.read_text(encoding="utf-8", errors="replace")
-    return str(clips.resolve()), *sorted(str(path) for path in clips.rglob("*"))
+    files = [clips] if clips.is_file() else sorted(path for path in clips.rglob("*") if path.is_file())
+    stats = [(path, path.stat()) for path in files]
+    return str(clips.resolve()), *(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:

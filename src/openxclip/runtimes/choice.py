@@ -1,35 +1,42 @@
 """What measures fastest on this machine, remembered: `--runtime auto`."""
 
-import importlib.metadata
 import json
 import logging
 import os
 import platform
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock
 
 from openxclip.caches import cache_folder
 from openxclip.configuration import from_dict
 from openxclip.errors import ConfigError, InputError
 from openxclip.files import atomic_write
 from openxclip.models import XCLIP
+from openxclip.models.merging import check_merging
 from openxclip.progress import progress_bar
 from openxclip.runtimes.calibration import BOUND
 from openxclip.runtimes.calibration_clips import calibration_clips
 from openxclip.runtimes.calibration_file import identity
-from openxclip.runtimes.graphs import video_key
+from openxclip.runtimes.graphs import versions, video_key
 from openxclip.runtimes.measuring import Measured, calibrate_first, measure_here
+from openxclip.runtimes.on_cpu import PACKAGES
 from openxclip.runtimes.options import RuntimeOptions
 from openxclip.runtimes.runtime import Runtime, build_runtime, check_options
-from openxclip.runtimes.ways import PACKAGES, Way, ways
+from openxclip.runtimes.ways import Way, ways
 from openxclip.video.transforms import Preprocessor
+from openxclip.workers import num_cores
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 8)
 CPU_INFO = Path("/proc/cpuinfo")
+CPU_FIELDS = ("model name", "model", "flags", "CPU implementer", "CPU part", "Features")  # x86, then ARM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +55,26 @@ class Measurements:
         place = min(range(len(self.batch_sizes)), key=lambda i: abs(self.batch_sizes[i] - batch_size))
         allowed = [row for row in self.rows if row.noise is not None and row.noise <= bound]
         if not allowed:
-            problems = "; ".join(f"{row.way.name}: {row.problem}" for row in self.rows)
-            raise InputError(f"no runtime computes this model here: {problems}")
+            problems = "; ".join(
+                f"{row.way.name}: {row.problem or f'noise {row.noise}'}" for row in self.rows
+            )
+            raise InputError(
+                f"no runtime computes this model here; give --runtime torch, or mend one. {problems}"
+            )
         return min(allowed, key=lambda row: row.seconds[place]).way
+
+
+class Chosen(NamedTuple):
+    """A runtime, and the options that name it."""
+
+    runtime: Runtime
+    options: RuntimeOptions
+    """As they were given, or what `auto` stands for here."""
 
 
 def chosen_runtime(
     model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions, batch_size: int
-) -> Runtime:
+) -> Chosen:
     """The runtime that the options name; for `auto` the fastest on this machine within the bound.
 
     On a GPU `auto` is torch: the others are for CPUs.
@@ -71,52 +90,63 @@ def chosen_runtime(
         MissingExtraError: its package is not installed.
     """
     check_options(options)
-    if options.runtime != "auto":
-        return build_runtime(model, preprocess, options)
-    if model.logit_scale.device.type != "cpu":
-        return build_runtime(model, preprocess, replace(options, runtime="torch", calibration=None))
-    way = fastest_way(model, preprocess, options, batch_size)
-    return build_runtime(way.model(model), preprocess, way.options(options))
+    if options.runtime == "auto" and model.logit_scale.device.type != "cpu":
+        options = replace(options, runtime="torch", calibration=None)
+    elif options.runtime == "auto":
+        way = fastest_way(model, preprocess, options, batch_size)
+        model, options = way.model(model), way.options(options)
+    return Chosen(build_runtime(model, preprocess, options), options)
 
 
 def fastest_way(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions, batch_size: int) -> Way:
     """The remembered choice; measured now if there is none, which takes minutes for a large model."""
+    check_merging(options.merge_tokens, model.config.vision)
     key = choice_key(model, preprocess, options)
-    found = recall(key)
-    if found is None:
-        logger.warning(
-            "measuring which runtime is fastest for this model on this machine; it takes some minutes, once"
-        )
-        clips = calibration_clips(options.calibration, preprocess, model.config.num_frames)
-        calibrate_first(model, preprocess, options)
-        rows = []
-        with progress_bar() as bar:
-            task = bar.add_task("runtimes", total=len(ways(model)), note="")
-            for row in measure_here(model, preprocess, options, clips, BATCH_SIZES):
-                rows.append(row)
-                bar.update(task, advance=1, note=row.way.name)
-        found = Measurements(batch_sizes=BATCH_SIZES, rows=tuple(rows))
-        remember(key, found)
+    with _alone(key):  # of several processes one measures, and the others wait for it
+        found = recall(key)
+        if found is None:
+            found = _measured(model, preprocess, options)
+            remember(key, found)
     return found.fastest(batch_size)
+
+
+def _alone(key: str) -> AbstractContextManager[object]:
+    path = _path(key)
+    try:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if os.access(path.parent, os.W_OK):
+                return FileLock(path.with_suffix(".lock"), mode=0o666)
+    except OSError:
+        pass  # nothing can be remembered there, which `remember` says
+    return nullcontext()
+
+
+def _measured(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> Measurements:
+    logger.warning(
+        "measuring which runtime is fastest for this model on this machine; it takes some minutes, once"
+    )
+    clips = calibration_clips(options.calibration, preprocess, model.config.num_frames)
+    calibrate_first(model, preprocess, options)
+    rows = []
+    with progress_bar() as bar:
+        task = bar.add_task("runtimes", total=len(ways(model)), note="")
+        for row in measure_here(model, preprocess, options, clips, BATCH_SIZES):
+            rows.append(row)
+            bar.update(task, advance=1, note=row.way.name)
+    return Measurements(batch_sizes=BATCH_SIZES, rows=tuple(rows))
 
 
 def choice_key(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> str:
     """Names all that a measurement depends on: model, settings, machine, and versions."""
-    versions = sorted((package, _version(package)) for packages in PACKAGES.values() for package in packages)
+    packages = versions(*(package for packages in PACKAGES.values() for package in packages))
     settings = (
         model.logit_scale.dtype,
         options.merge_tokens,
         options.num_threads,
         identity(options.calibration),
     )
-    return video_key(model, preprocess, *settings, processor(), os.cpu_count(), *versions)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return video_key(model, preprocess, *settings, processor(), num_cores(), packages)
 
 
 def processor() -> str:
@@ -124,10 +154,8 @@ def processor() -> str:
     if not CPU_INFO.is_file():
         return f"{platform.machine()} {platform.processor()}"
     text = CPU_INFO.read_text()
-    lines = [
-        re.search(rf"^{field}\s*:\s*(.*)$", text, re.MULTILINE) for field in ("model name", "model", "flags")
-    ]
-    return " ".join(line[1] for line in lines if line is not None)
+    lines = [re.search(rf"^{field}\s*:\s*(.*)$", text, re.MULTILINE) for field in CPU_FIELDS]
+    return " ".join([platform.machine(), *(line[1] for line in lines if line is not None)])
 
 
 def recall(key: str) -> Measurements | None:

@@ -29,6 +29,7 @@ from openxclip.checkpoints.load import Loaded
 from openxclip.errors import InputError
 from openxclip.files import atomic_folder
 from openxclip.models import XCLIP, VideoFeatures
+from openxclip.models.merging import check_merging
 from openxclip.runtimes.calibration import BOUND as NOISE_BOUND
 from openxclip.runtimes.calibration import Calibration, noise_between
 from openxclip.runtimes.calibration_clips import calibration_clips
@@ -37,6 +38,7 @@ from openxclip.runtimes.exporting import (
     MAX_VIDEOS,
     NUM_EXAMPLES,
     GraphOptions,
+    VideoEncoder,
     exported,
     exported_video_encoder,
 )
@@ -96,7 +98,7 @@ class Exported:
     """What was written and how far it is off."""
 
     differences: dict[str, float]
-    """Name of each graph -> the largest difference of its outputs from torch in float32."""
+    """Name of each graph, and "pixels to logits" -> the largest difference of outputs from torch in float32."""
     noise: float
     """Of the video features: see `calibration.py`."""
     calibration: Calibration | None
@@ -163,6 +165,11 @@ def export(
         raise InputError(
             "this model has discrete labels and no text tower; export a model that was trained with texts"
         )
+    if labels and not isinstance(loaded.tokenizer, Tokenizer):
+        raise InputError(
+            "this model has no tokenizer, which labels need; give --tokenizer, or leave --labels out"
+        )
+    check_merging(options.merge_tokens, model.config.vision)
     calibration = None
     if options.int8:
         calibration = kept_calibration(model, loaded.preprocess, options.calibration)
@@ -172,6 +179,7 @@ def export(
         found = {graph.name: _written(graph, folder, options, facts) for graph in graphs}
         differences = {graph.name: _difference(graph, found[graph.name]) for graph in graphs}
         noise = _noise(graphs[0], found[graphs[0].name])
+        differences["pixels to logits"] = _of_logits(model, graphs, found["video_encoder"])
         _check(graphs, differences, noise, options)
         if isinstance(loaded.tokenizer, Tokenizer):
             loaded.tokenizer.save(folder / "tokenizer.json")
@@ -205,11 +213,10 @@ def _graphs(
     tokens = torch.randint(
         1, config.text.vocab_size, (NUM_EXAMPLES + 1, config.text.context_length), generator=generator
     )
-    exact = exported_video_encoder(model, loaded.preprocess, GraphOptions(merge_tokens=options.merge_tokens))
-    features = exact.module()(pixels)
-    encoder = exact
-    if graph_options != GraphOptions(merge_tokens=options.merge_tokens):
-        encoder = exported_video_encoder(model, loaded.preprocess, graph_options)
+    encoder = exported_video_encoder(model, loaded.preprocess, graph_options)
+    features = VideoEncoder(model, loaded.preprocess, GraphOptions(merge_tokens=options.merge_tokens))(pixels)
+    if config.text.end_id is not None:
+        tokens[:, -1] = config.text.end_id  # else the model would read the first token alone
     text = TextEncoder(model)(tokens)[0]
     texts = exported(TextEncoder(copy.deepcopy(model).to(dtype)), (tokens,), {"tokens": {0: labels}})
     inputs = {"video": features[0], "text": text} | ({"patches": features[1]} if len(features) > 1 else {})
@@ -247,7 +254,15 @@ def _written(graph: Graph, folder: Path, options: ExportOptions, facts: dict[str
 
 def _difference(graph: Graph, found: tuple[Tensor, ...]) -> float:
     pairs = zip(found, graph.outputs.values(), strict=True)
-    return max((one - two).abs().max().item() for one, two in pairs)
+    return torch.stack([(one - two).abs().max() for one, two in pairs]).max().item()  # of not a number: that
+
+
+@torch.no_grad()
+def _of_logits(model: XCLIP, graphs: Sequence[Graph], features: tuple[Tensor, ...]) -> float:
+    """The largest difference of logits that the written encoder's features make."""
+    _, texts, scorer = graphs
+    (logits,) = Scorer(model)(features[0], texts.outputs["text"], *features[1:])
+    return (logits - scorer.outputs["logits"]).abs().max().item()
 
 
 def _noise(graph: Graph, found: tuple[Tensor, ...]) -> float:
@@ -266,6 +281,16 @@ def _check(
         raise InputError(
             f"the video encoder as {options.format} in int8 has a noise of {noise:.2g}, more than {INT8_BOUND:g}: "
             f"{hint}, or leave --int8 out"
+        )
+    if options.precision == "float16" and not noise <= NOISE_BOUND:
+        raise InputError(
+            f"the video encoder as {options.format} in float16 has a noise of {noise:.2g}, more than {NOISE_BOUND:g}: "
+            "this model needs --precision float32"
+        )
+    if not options.int8 and options.precision == "float32" and not differences["pixels to logits"] <= BOUND:
+        raise InputError(
+            f"logits of the video encoder as {options.format} differ from torch's by "
+            f"{differences['pixels to logits']:.2g}, more than {BOUND:g}: {hint}"
         )
     for graph in graphs:
         if options.int8 and graph.name == "video_encoder":
@@ -303,6 +328,7 @@ def _facts(
         "resize": size.resize,
         "filter": size.filter,
         "context_length": config.text.context_length,
+        "pad_id": loaded.tokenizer.pad_id if isinstance(loaded.tokenizer, Tokenizer) else None,
         "merge_tokens": options.merge_tokens,
         "frames": "evenly spaced, in the middle of equal parts of the video",
         "pixels": "RGB, 0 to 255; scaled, then the centre is cut out",

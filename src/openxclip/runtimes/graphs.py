@@ -1,6 +1,8 @@
 """Graphs and calibrations kept on disk: writing them takes longer than most videos take to be recognised."""
 
 import hashlib
+import importlib.metadata
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -12,12 +14,14 @@ from tempfile import TemporaryDirectory
 import torch
 from filelock import FileLock
 
+from openxclip import __version__
 from openxclip.caches import cache_folder
 from openxclip.files import atomic_folder
 from openxclip.models import XCLIP
 from openxclip.video.transforms import Preprocessor
 
-VERSION = "1"  # of what is written for the same model
+logger = logging.getLogger(__name__)
+
 MAX_KEPT = 16
 """Folders; of more, the one that was used the longest ago is removed."""
 
@@ -44,6 +48,11 @@ def kept(kind: str, key: str, write: Callable[[Path], None]) -> Kept:
     if folder is not None and not _usable(folder.parent):
         folder = None
     if folder is None:
+        logger.warning(
+            "there is no cache that can be written, so that %s are made anew in each run; set $OPENXCLIP_CACHE to a "
+            "folder",
+            kind,
+        )
         owner = TemporaryDirectory(prefix="openxclip-")
         write(Path(owner.name))
         return Kept(folder=Path(owner.name), owner=owner)
@@ -66,21 +75,35 @@ def _usable(folder: Path) -> bool:
 
 
 def _forget_oldest(parent: Path) -> None:
-    folders = sorted(
-        (path for path in parent.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
-    )
-    for folder in folders[:-MAX_KEPT]:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
+    """Other processes do the same meanwhile, and files of other users stay: none of it is an error."""
+    ages: list[tuple[float, Path]] = []
+    for path in parent.iterdir():
+        with suppress(OSError):
+            if path.is_dir() and not path.name.startswith("."):
+                ages.append((path.stat().st_mtime, path))
+    for _, folder in sorted(ages)[:-MAX_KEPT]:
+        with suppress(OSError):  # renamed first: a folder that is there is whole
+            shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.old")), ignore_errors=True)
+
+
+def versions(*packages: str) -> tuple[tuple[str, str | None], ...]:
+    """Of packages, for keys; None of one that is not installed."""
+    found: list[tuple[str, str | None]] = []
+    for package in packages:
+        try:
+            found.append((package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            found.append((package, None))
+    return tuple(found)
 
 
 def video_key(model: XCLIP, preprocess: Preprocessor, *others: object) -> str:
-    """Names all that a model's video features in float32 depend on, and other plain values.
+    """Names all that a model's video features in float32 depend on, this package's version, and other plain values.
 
     The same weights have one name in whatever type they are held.
     """
-    digest = hashlib.blake2b(VERSION.encode(), digest_size=16)
-    digest.update(repr((model.config, preprocess, others)).encode())
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(repr((__version__, model.config, preprocess, others)).encode())
     for name, tensor in model.state_dict().items():
         if not name.startswith(("text.", "logit_", "discrete.")):
             digest.update(name.encode())

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from openxclip.checkpoints.load import load
 from openxclip.checkpoints.source import ModelSource
+from openxclip.errors import InputError
 from openxclip.models import XCLIP, VideoFeatures
 from openxclip.runtimes.calibration import noise_between
 from openxclip.runtimes.calibration_file import kept_calibration
@@ -118,10 +120,20 @@ def measure_here(
         try:
             run = run_way(way, model, preprocess, options, clips, batch_sizes)
         except Exception as error:  # noqa: BLE001 -- whatever a runtime raises, the others may work
+            _check_reference(way, reference, _first_line(error))
             yield Measured(way=way, problem=_first_line(error))
             continue
         reference = reference or run.features
         yield compared(way, run, reference)
+
+
+def _check_reference(way: Way, reference: VideoFeatures | None, problem: str) -> None:
+    """
+    Raises:
+        InputError: this is the way that the others are compared with.
+    """
+    if reference is None:
+        raise InputError(f"{way.name}, which the others are compared with, cannot be measured: {problem}")
 
 
 class Apart(NamedTuple):
@@ -129,7 +141,8 @@ class Apart(NamedTuple):
 
     source: ModelSource
     options: RuntimeOptions
-    clips: Tensor
+    clips: np.ndarray
+    """Not a tensor, which would go through shared memory: containers have little of it."""
     batch_sizes: tuple[int, ...]
 
 
@@ -155,6 +168,7 @@ def measure_apart(
             reference = reference or run.features
             yield compared(way, run, reference, model, text)
         else:
+            _check_reference(way, reference, run)
             yield Measured(way=way, problem=run)
 
 
@@ -171,7 +185,7 @@ def _run_apart(way: Way, work: Apart) -> Run | str:
 
 def _load_and_run(way: Way, work: Apart) -> Run:
     model, _, preprocess = load(work.source)
-    run = run_way(way, model, preprocess, work.options, work.clips, work.batch_sizes)
+    run = run_way(way, model, preprocess, work.options, torch.from_numpy(work.clips), work.batch_sizes)
     return run._replace(peak_bytes=peak_bytes())
 
 

@@ -1,5 +1,6 @@
 """What runtimes of CPUs have in common."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,21 @@ from torch.export import ExportedProgram
 from openxclip.errors import InputError
 from openxclip.models import XCLIP
 from openxclip.models.merging import check_merging
+from openxclip.runtimes.calibration import Calibration
 from openxclip.runtimes.calibration_file import identity, kept_calibration
 from openxclip.runtimes.exporting import GraphOptions, exported_video_encoder
-from openxclip.runtimes.graphs import Kept, kept, video_key
-from openxclip.runtimes.options import RuntimeOptions
+from openxclip.runtimes.graphs import Kept, kept, versions, video_key
+from openxclip.runtimes.options import RuntimeName, RuntimeOptions
 from openxclip.video.transforms import Preprocessor
+
+logger = logging.getLogger(__name__)
+
+PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
+    "torch": ("torch",),
+    "openvino": ("openvino",),
+    "onnx": ("onnxruntime", "onnxscript"),
+}
+"""What each runtime imports."""
 
 
 def check_cpu(model: XCLIP, name: str) -> None:
@@ -31,7 +42,7 @@ def kept_graph(
     model: XCLIP,
     preprocess: Preprocessor,
     options: RuntimeOptions,
-    name: str,
+    name: RuntimeName,
     write: Callable[[ExportedProgram, Path], None],
 ) -> Kept:
     """The folder with a runtime's graph of a model, written if it is not there yet.
@@ -49,9 +60,26 @@ def kept_graph(
     check_merging(options.merge_tokens, model.config.vision)
 
     def fill(folder: Path) -> None:
-        ranges = kept_calibration(model, preprocess, options.calibration).ranges if options.int8 else {}
+        ranges = {}
+        if options.int8:
+            calibration = kept_calibration(model, preprocess, options.calibration)
+            report_floats(calibration)
+            ranges = calibration.ranges
         graph = GraphOptions(ranges=ranges, marked=name == "onnx", merge_tokens=options.merge_tokens)
         write(exported_video_encoder(model, preprocess, graph), folder)
 
     of_int8 = identity(options.calibration) if options.int8 else None
-    return kept("graphs", video_key(model, preprocess, name, options.merge_tokens, of_int8), fill)
+    packages = versions("torch", *PACKAGES[name])
+    return kept("graphs", video_key(model, preprocess, name, options.merge_tokens, of_int8, packages), fill)
+
+
+def report_floats(calibration: Calibration) -> None:
+    """Say how many layers the bound leaves in float, if any."""
+    num_layers, num_floats = len(calibration.layers), sum(layer.in_float for layer in calibration.layers)
+    if num_floats:
+        logger.warning(
+            "%d of %d layers are computed in float, not int8, to keep within the bound on noise; `openxclip export "
+            "--int8` lists them, and --calibration with videos like yours may leave fewer",
+            num_floats,
+            num_layers,
+        )

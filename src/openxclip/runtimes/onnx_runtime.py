@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from openxclip.errors import MissingExtraError
+from openxclip.errors import InputError, MissingExtraError
 from openxclip.models import XCLIP, VideoFeatures
 from openxclip.runtimes.exporting import as_features
 from openxclip.runtimes.on_cpu import check_cpu, kept_graph
@@ -47,6 +47,10 @@ class OnnxRuntime:
         self._kept = kept_graph(model, preprocess, options, "onnx", write)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.num_threads or 0  # 0: one for each core
+        if (
+            options.int8
+        ):  # without VNNI sums of 8-bit products overflow in 16 bits; this makes them exact there
+            settings.add_session_config_entry("session.x64quantprecision", "1")
         self._session = onnxruntime.InferenceSession(
             self._kept.folder / FILE, settings, providers=["CPUExecutionProvider"]
         )
@@ -77,6 +81,7 @@ def write_onnx(
 
     Raises:
         MissingExtraError: the packages that write ONNX are not installed.
+        InputError: the model cannot be written in this opset.
     """
     num_outputs = len(program.graph_signature.user_outputs)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses packages that no model here needs
@@ -93,6 +98,9 @@ def write_onnx(
     except ImportError as error:
         raise MissingExtraError("onnxscript", "onnx") from error
     assert written is not None, "without a file it gives the program"
+    found = written.model.opset_imports[""]
+    if found != opset:
+        raise InputError(f"this model cannot be written in opset {opset}, only in {found}; leave --opset out")
     written.model.metadata_props.update(metadata or {})
     written.save(str(path), external_data=True)
     return path

@@ -8,15 +8,10 @@ from typing import Literal
 import torch
 
 from openxclip.models import XCLIP
+from openxclip.runtimes.on_cpu import PACKAGES
 from openxclip.runtimes.options import RuntimeName, RuntimeOptions
 
 TITLES: dict[RuntimeName, str] = {"torch": "torch", "openvino": "OpenVINO", "onnx": "ONNX Runtime"}
-PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
-    "torch": ("torch",),
-    "openvino": ("openvino",),
-    "onnx": ("onnxruntime", "onnxscript"),
-}
-"""What each runtime imports."""
 
 
 @dataclass(frozen=True, kw_only=True)

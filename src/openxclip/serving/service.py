@@ -77,7 +77,7 @@ class Service:
             self.engine.model.discrete is None
         ):  # a model without a tokenizer is found out now, not by a request
             embed_texts(self.engine.model, self.engine.tokenizer, ["a"])
-        for size in (1, 2, 3) if self.engine.options.runtime.compile else (1,):
+        for size in (1, 2, 3) if self.engine.options.runtime.may_compile else (1,):
             pixels = torch.zeros(size, num_frames, 3, side, side, dtype=torch.uint8)
             self.online.call(partial(self.engine.encode, pixels)).result()
 

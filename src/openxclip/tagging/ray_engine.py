@@ -497,7 +497,8 @@ class _Model:
         # last bits.
         torch.set_num_threads(work.num_threads)
         self.layout = work.layout
-        self.engine = Engine.load(work.model, work.inference)
+        runtime = replace(work.inference.runtime, num_threads=work.num_threads)
+        self.engine = Engine.load(work.model, replace(work.inference, runtime=runtime))
         self.label_set = self.engine.label_set(work.texts)
         self.journals = journals
         self.name = uuid.uuid4().hex

@@ -263,6 +263,7 @@ class Job:
 
     def _question(self, layout: Layout) -> dict[str, Any]:
         """What another run must ask as well. Its names are shown where it does not."""
+        runtime = self.engine.runtime_options
         return {
             "schema_version": SCHEMA_VERSION,
             "model": layout.model_id,
@@ -271,9 +272,10 @@ class Job:
             "precision": str(self.engine.model.logit_scale.dtype).removeprefix("torch."),
             "frames": self.engine.model.config.num_frames,
             "shortlist": self.engine.options.shortlist,
-            "int8": self.engine.options.runtime.int8,
-            "runtime": self.engine.options.runtime.runtime,
-            "merge_tokens": self.engine.options.runtime.merge_tokens,
+            "int8": runtime.int8,
+            "runtime": runtime.runtime,
+            "merge_tokens": runtime.merge_tokens,
+            "calibration": None if runtime.calibration is None else str(runtime.calibration),
             "max_seconds": self.limits.max_seconds,
             "max_frame_px": self.limits.max_frame_px,
             "columns": [[name, str(kind)] for name, kind in layout.extra],
