@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from openxclip.cli.main import run
 from openxclip.errors import InputError
 from openxclip.models import XCLIP
-from openxclip.runtimes import calibration_file
+from openxclip.runtimes import calibration_file, quantisation
 from openxclip.runtimes.calibration import Calibration, calibrate, features, noise_between
 from openxclip.runtimes.calibration_clips import calibration_clips
 from openxclip.runtimes.calibration_file import kept_calibration, load_calibration, save_calibration
@@ -78,6 +78,27 @@ def test_a_layer_multiplies_integers(smoothed, marked) -> None:
     found = QuantisedLinear(linear, input_range, marked)(x)
     assert torch.allclose(found, expected, rtol=0, atol=1e-4)
     assert input_range.zero == 102  # 0 is exact: 4 / (10 / 255)
+
+
+@pytest.mark.parametrize(
+    ("machine", "text", "largest"),
+    [
+        ("x86_64", "flags : avx2 avx512_vnni", 127),
+        ("x86_64", "flags : avx2", 63),
+        ("x86_64", None, 63),
+        ("arm64", None, 127),
+    ],
+)
+def test_weights_fit_what_the_processor_adds_up(machine, text, largest, tmp_path, monkeypatch) -> None:
+    """Two products of an input of 8 bits and a weight fit into 16 bits where there is no VNNI."""
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(quantisation, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert quantisation.largest_weight() == largest
+    layer = QuantisedLinear(nn.Linear(16, 8), LayerRange(low=-1, high=1))
+    assert layer.weight.abs().max() == largest
+    assert largest == 127 or 2 * 255 * largest < 2**15
 
 
 def test_all_products_of_frames_are_among_the_layers() -> None:

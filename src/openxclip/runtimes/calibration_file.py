@@ -14,7 +14,7 @@ from openxclip.models import XCLIP
 from openxclip.runtimes.calibration import BOUND, Calibration, LayerReport, calibrate
 from openxclip.runtimes.calibration_clips import calibration_clips
 from openxclip.runtimes.graphs import kept, video_key
-from openxclip.runtimes.quantisation import LayerRange
+from openxclip.runtimes.quantisation import LayerRange, largest_weight
 from openxclip.video.transforms import Preprocessor
 
 NAME = "calibration.safetensors"
@@ -33,7 +33,7 @@ def kept_calibration(
         found = calibration_clips(clips, preprocess, model.config.num_frames)
         save_calibration(calibrate(model, preprocess, found, bound), folder / NAME)
 
-    key = video_key(model, preprocess, identity(clips), bound)
+    key = video_key(model, preprocess, identity(clips), bound, largest_weight())
     found = kept("calibrations", key, write)  # holds the folder until it is read
     return load_calibration(found.folder / NAME)
 

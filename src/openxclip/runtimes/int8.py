@@ -39,9 +39,12 @@ class Int8Linear(nn.Module):
         return out.to(x.dtype).unflatten(0, x.shape[:-1])
 
 
-def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x (M, D) -> integers (M, D) and what to multiply them with (M, 1) to have x again, nearly."""
-    scale = x.abs().amax(dim=1, keepdim=True).float() / LARGEST
+def to_int8(x: Tensor, largest: int = LARGEST) -> tuple[Tensor, Tensor]:
+    """x (M, D) -> integers (M, D) and what to multiply them with (M, 1) to have x again, nearly.
+
+    The integers are -largest to largest.
+    """
+    scale = x.abs().amax(dim=1, keepdim=True).float() / largest
     scale = scale.clamp(min=torch.finfo(torch.float32).tiny)  # a row of zeros
     return (x / scale).round().to(torch.int8), scale
 

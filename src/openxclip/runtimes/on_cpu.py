@@ -14,6 +14,7 @@ from openxclip.runtimes.calibration_file import identity, kept_calibration
 from openxclip.runtimes.exporting import GraphOptions, exported_video_encoder
 from openxclip.runtimes.graphs import Kept, kept, versions, video_key
 from openxclip.runtimes.options import RuntimeName, RuntimeOptions
+from openxclip.runtimes.quantisation import largest_weight
 from openxclip.video.transforms import Preprocessor
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def kept_graph(
         graph = GraphOptions(ranges=ranges, marked=name == "onnx", merge_tokens=options.merge_tokens)
         write(exported_video_encoder(model, preprocess, graph), folder)
 
-    of_int8 = identity(options.calibration) if options.int8 else None
+    of_int8 = (identity(options.calibration), largest_weight()) if options.int8 else None
     packages = versions("torch", *PACKAGES[name])
     return kept("graphs", video_key(model, preprocess, name, options.merge_tokens, of_int8, packages), fill)
 
