@@ -47,10 +47,6 @@ class OnnxRuntime:
         self._kept = kept_graph(model, preprocess, options, "onnx", write)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.num_threads or 0  # 0: one for each core
-        if (
-            options.int8
-        ):  # without VNNI sums of 8-bit products overflow in 16 bits; this makes them exact there
-            settings.add_session_config_entry("session.x64quantprecision", "1")
         self._session = onnxruntime.InferenceSession(
             self._kept.folder / FILE, settings, providers=["CPUExecutionProvider"]
         )
