@@ -24,7 +24,7 @@ FAMILIES = {
     "X-CLIP B/32-8": "microsoft/xclip-base-patch32",
     "CLIP B/32": "openai/clip-vit-base-patch32",
     "SigLIP B/16": "google/siglip-base-patch16-224",
-    "Perception Encoder B/16": "facebook/PE-Core-B16-224",
+    "Perception Encoder B/16": "timm/PE-Core-B-16",
 }
 
 

@@ -48,6 +48,7 @@ from tiny import TINY, tiny_model
 from videos import write_video
 
 from openxclip import Recognizer, load
+from openxclip.checkpoints.catalogue import known_families
 from openxclip.data.manifest import read_manifest
 from openxclip.errors import InputError
 from openxclip.inference.engine import Engine
@@ -593,3 +594,8 @@ def test_learned_models_are_rounded_and_merged(without_compilers: None):
     assert table.rows[0][2] == "100.0%"
     rounded = int8.learned_table(Options())
     assert all(float(row[2].rstrip("%")) >= 98 for row in rounded.rows)
+
+
+def test_families_of_the_parity_suite_are_known():
+    known = {name for family in known_families() for name in family.models}
+    assert set(parity.FAMILIES.values()) <= known
