@@ -287,11 +287,6 @@ def _check(
             f"the video encoder as {options.format} in float16 has a noise of {noise:.2g}, more than {NOISE_BOUND:g}: "
             "this model needs --precision float32"
         )
-    if not options.int8 and options.precision == "float32" and not differences["pixels to logits"] <= BOUND:
-        raise InputError(
-            f"logits of the video encoder as {options.format} differ from torch's by "
-            f"{differences['pixels to logits']:.2g}, more than {BOUND:g}: {hint}"
-        )
     for graph in graphs:
         if options.int8 and graph.name == "video_encoder":
             continue
@@ -303,6 +298,11 @@ def _check(
                 f"{graph.name} as {options.format} differs from torch by {difference:.2g}, more than {bound:.2g}: "
                 f"{hint}"
             )
+    if not options.int8 and options.precision == "float32" and not differences["pixels to logits"] <= BOUND:
+        raise InputError(
+            f"logits of the video encoder as {options.format} differ from torch's by "
+            f"{differences['pixels to logits']:.2g}, more than {BOUND:g}: {hint}"
+        )
 
 
 def _precision(graph: Graph, options: ExportOptions) -> Precision:
