@@ -26,7 +26,7 @@ from openxclip.models import XCLIP, VideoFeatures, XCLIPConfig, preset
 from openxclip.reports.table import Table
 from openxclip.runtimes.calibration import noise_between
 from openxclip.runtimes.choice import fastest_way
-from openxclip.runtimes.openvino_runtime import OpenVinoRuntime
+from openxclip.runtimes.openvino_runtime import OpenVinoRuntime, core
 from openxclip.runtimes.options import RuntimeOptions
 from openxclip.runtimes.runtime import Runtime, build_runtime
 from openxclip.runtimes.ways import Way, ways
@@ -207,7 +207,7 @@ def products_table(loaded: Loaded) -> tuple[float, Table]:
     model = loaded.model.float() if loaded.model.logit_scale.dtype != torch.float32 else loaded.model
     runtime = OpenVinoRuntime(model, loaded.preprocess, RuntimeOptions(runtime="openvino", int8=True))
     path = runtime._kept.folder / "video_encoder.xml"
-    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": True})
+    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": True})
     request = compiled.create_infer_request()
     pixels = clips_of(model.config, 0, 1).numpy()
     seconds = []

@@ -26,6 +26,7 @@ from openxclip.inference.reading import read_video
 from openxclip.inference.views import Views
 from openxclip.runtimes.export import ExportOptions, export
 from openxclip.runtimes.formats import WRITERS, Run, write_for_torch
+from openxclip.runtimes.openvino_runtime import core
 from openxclip.shapes.examples import example_clips
 from openxclip.video.transforms import Preprocessor
 
@@ -201,7 +202,7 @@ def _inside(folder: Path, graph: str, format: str) -> str:
         properties = onnx.load(folder / f"{graph}.onnx", load_external_data=False).metadata_props
         return {entry.key: entry.value for entry in properties}["openxclip"]
     if format == "openvino":
-        return openvino.Core().read_model(folder / f"{graph}.xml").get_rt_info(["openxclip"]).value
+        return core().read_model(folder / f"{graph}.xml").get_rt_info(["openxclip"]).value
     files = {"openxclip": ""}
     torch.export.load(folder / f"{graph}.pt2", extra_files=files)
     return files["openxclip"]
@@ -237,7 +238,7 @@ def _video(folder: Path, format: str, pixels: torch.Tensor) -> torch.Tensor:
         session = onnxruntime.InferenceSession(folder / "video_encoder.onnx")
         return torch.from_numpy(session.run(["video"], {"pixels": pixels.numpy()})[0])
     if format == "openvino":
-        compiled = openvino.compile_model(
+        compiled = core().compile_model(
             folder / "video_encoder.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
         )
         return torch.from_numpy(compiled({"pixels": pixels.numpy()})["video"])

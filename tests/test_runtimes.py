@@ -1,6 +1,7 @@
 """The image tower in OpenVINO and ONNX Runtime: the same features as in torch, for every kind of tower."""
 
 import dataclasses
+import subprocess
 import sys
 from pathlib import Path
 
@@ -118,3 +119,30 @@ def test_the_command_takes_a_runtime(tmp_path, capsys) -> None:
     arguments = ["predict", str(tmp_path / "clip.mp4"), "--labels", ", ".join(EXAMPLE_LABELS)]
     assert run([*arguments, "--model", "openxclip-tiny", "--runtime", "openvino"]) == 0
     assert clip.kind.name in capsys.readouterr().out.splitlines()[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its stack for signals is Linux's")
+def test_a_runtime_dropped_by_another_thread_leaves_signals_working() -> None:
+    """In a process of its own, which a stack that is no longer there would end by SIGSEGV."""
+    program = """
+import signal, sys, threading
+sys.path.insert(0, "tests")
+from tiny import tiny_model
+from openxclip.runtimes.options import RuntimeOptions
+from openxclip.runtimes.runtime import build_runtime
+from openxclip.video.transforms import Preprocessor
+
+runtimes = [build_runtime(tiny_model(), Preprocessor.official(32), RuntimeOptions(runtime="openvino"))]
+thread = threading.Thread(target=runtimes.clear)
+thread.start()
+thread.join()
+caught = []
+signal.signal(signal.SIGUSR1, lambda *_: caught.append(1))
+signal.raise_signal(signal.SIGUSR1)
+assert caught
+"""
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 
 from openxclip.errors import MissingExtraError
 from openxclip.runtimes.onnx_runtime import OPSET, write_onnx
-from openxclip.runtimes.openvino_runtime import converted
+from openxclip.runtimes.openvino_runtime import converted, core
 
 Format = Literal["onnx", "openvino", "torch-export"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
@@ -88,7 +88,7 @@ def write_for_openvino(
             port.get_tensor().set_names({name})
     written.set_rt_info(metadata, [METADATA_KEY])
     openvino.save_model(written, path, compress_to_fp16=options.precision == "float16")
-    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(given: dict[str, Tensor]) -> tuple[Tensor, ...]:
         found = compiled({name: tensor.numpy() for name, tensor in given.items()})

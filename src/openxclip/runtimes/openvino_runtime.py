@@ -1,6 +1,7 @@
 """The image tower in OpenVINO: the fastest on most of Intel's and AMD's processors."""
 
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,25 @@ class OpenVinoRuntime:
             openvino.save_model(converted(program), folder / FILE, compress_to_fp16=False)
 
         self._kept = kept_graph(model, preprocess, options, "openvino", write)
-        self._compiled = openvino.compile_model(self._kept.folder / FILE, "CPU", settings(model, options))
+        self._compiled = core().compile_model(self._kept.folder / FILE, "CPU", settings(model, options))
 
     def encode_video(self, pixels: Tensor) -> VideoFeatures:
         """Cropped frames uint8 (B, T, 3, S, S) -> features in float32."""
         outputs = self._compiled(pixels.numpy(), share_inputs=True)
         return as_features(tuple(torch.from_numpy(outputs[i]) for i in range(len(self._compiled.outputs))))
+
+
+@cache
+def core() -> "openvino.Core":
+    """The one of this process, kept until it ends; the package must be installed.
+
+    Its plugin gives the thread that loads it a stack for signals, and frees it with the last reference. If another
+    thread drops that, the first one keeps an address without memory: the next signal (Ctrl-C, a worker's end) would
+    end the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def converted(program: ExportedProgram) -> "openvino.Model":
