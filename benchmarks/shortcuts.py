@@ -6,45 +6,39 @@ Shapes: B videos, T frames, S input side, K labels.
 import copy
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from benchmarks.harness import command
-from openxclip import Recognizer, load
+from benchmarks.learned import SHIPPED, SHIPPED_LIST, shipped_model
+from openxclip import Recognizer
 from openxclip.checkpoints.load import Loaded
-from openxclip.data.media import Manifest
-from openxclip.data.moving_shapes import shapes_manifest
 from openxclip.evaluation.metrics import top_k_accuracy
 from openxclip.inference.engine import Engine
 from openxclip.inference.options import InferenceOptions
-from openxclip.inference.views import Views
-from openxclip.progress import progress_bar
 from openxclip.reports.table import Table
 from openxclip.runtimes.options import RuntimeOptions
 from openxclip.shapes.splits import WORLDS
 
 SIZES = (5, 10, 20, 50, 100)
-MODEL = "openxclip-tiny"
-LIST = "test-novel"
 TOP_K = 5
 
 
 def shortcut_table(suite: str) -> Table:
     """Agreement with float32 and prompts for all labels, among few and many candidates."""
-    loaded = load(MODEL, device="cpu", dtype="float32")  # agreement must not depend on the processor
-    test = shapes_manifest(LIST)
-    pixels, truth = _read(loaded, test)
-    everything = (*test.labels, *(kind.name for kind in WORLDS["full"].base))
+    shipped = shipped_model()
+    everything = (*shipped.labels, *(kind.name for kind in WORLDS["full"].base))
     rows = [
-        row for labels in (test.labels, everything) for row in agreement_rows(loaded, labels, pixels, truth)
+        row
+        for labels in (shipped.labels, everything)
+        for row in agreement_rows(shipped.loaded, labels, shipped.pixels, shipped.truth)
     ]
     return Table(
-        title=f"Shortcuts against float32 without any: {MODEL}, {len(truth)} clips of {LIST}",
+        title=f"Shortcuts against float32 without any: {SHIPPED}, {len(shipped.truth)} clips of {SHIPPED_LIST}",
         command=command(suite),
         columns=("labels", "shortcut", "same best label", "same five best", "top-1", "top-5"),
         rows=tuple(rows),
         notes=(
-            f"{len(test.labels)} labels are the clips' own classes, {len(everything)} also those of the training. "
+            f"{len(shipped.labels)} labels are the clips' own classes, {len(everything)} also those of the training. "
             "Same five best: the mean share of the five that both have.",
         ),
     )
@@ -93,15 +87,3 @@ def same_top(found: Tensor, expected: Tensor, k: int) -> float:
     """The mean share of the k best labels that both have: probabilities (B, K)."""
     pairs = found.topk(k, dim=1).indices[:, :, None] == expected.topk(k, dim=1).indices[:, None, :]
     return pairs.any(dim=2).double().mean().item()
-
-
-def _read(loaded: Loaded, test: Manifest) -> tuple[Tensor, Tensor]:
-    """All clips (B, 1, T, 3, S, S) and their labels (B,)."""
-    recognizer = Recognizer(Engine(loaded), test.labels)
-    clips = []
-    with progress_bar() as bar:
-        task = bar.add_task("shortcuts", total=len(test.items), note="")
-        for item in test.items:
-            clips.append(recognizer.engine.read_views(item.media.read, Views()))
-            bar.advance(task)
-    return torch.stack(clips), torch.tensor([item.label for item in test.items])

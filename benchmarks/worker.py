@@ -4,19 +4,16 @@ Processes also keep apart what a library changes for the whole process.
 """
 
 import multiprocessing
-import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from benchmarks.harness import Timing, interleave
 from openxclip.errors import OpenXCLIPError
-
-STATUS = Path("/proc/self/status")
+from openxclip.runtimes import memory
 
 Step = Callable[[], float]
 """One unit of work; gives a number to compare."""
@@ -85,15 +82,12 @@ def _serve(connection: Any, build: Callable[..., Step], arguments: dict[str, Any
 
 
 def peak_bytes() -> int:
-    """The most that this process has held at once: of the GPU's memory where it uses one, else as Linux counts it.
-
-    Not getrusage: its figure begins with that of the process this one was started from.
-    """
+    """The most that this process has held at once: of the GPU's memory where it uses one."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
-    match = re.search(r"^VmHWM:\s*(\d+) kB", STATUS.read_text(), re.MULTILINE)
-    assert match, "Linux says so of every process"
-    return int(match[1]) * 1024
+    peak = memory.peak_bytes()
+    assert peak is not None, "Linux and macOS count it"
+    return peak
 
 
 @dataclass(frozen=True, kw_only=True)

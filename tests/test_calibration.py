@@ -19,9 +19,10 @@ from openxclip.runtimes.calibration import Calibration, calibrate, features, noi
 from openxclip.runtimes.calibration_clips import calibration_clips
 from openxclip.runtimes.calibration_file import kept_calibration, load_calibration, save_calibration
 from openxclip.runtimes.graphs import MAX_KEPT, kept
+from openxclip.runtimes.int8 import quantisable
 from openxclip.runtimes.on_cpu import report_floats
 from openxclip.runtimes.options import RuntimeOptions
-from openxclip.runtimes.quantisation import LayerRange, QuantisedLinear, quantisable, quantise
+from openxclip.runtimes.quantisation import LayerRange, QuantisedLinear, quantise
 from openxclip.runtimes.runtime import build_runtime
 from openxclip.runtimes.torch_runtime import fold_normalisation
 from openxclip.shapes.examples import example_clips

@@ -24,7 +24,8 @@ from openxclip.cli.main import run
 from openxclip.errors import InputError
 from openxclip.inference.reading import read_video
 from openxclip.inference.views import Views
-from openxclip.runtimes.export import ExportOptions, export
+from openxclip.runtimes.export import export
+from openxclip.runtimes.export_options import ExportOptions
 from openxclip.runtimes.formats import WRITERS, Run, write_for_torch
 from openxclip.runtimes.openvino_runtime import core
 from openxclip.shapes.examples import example_clips

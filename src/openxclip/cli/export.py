@@ -2,13 +2,14 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from openxclip.cli.options import Json, Labels
+from openxclip.cli.options import Json
+from openxclip.runtimes.export_options import ExportOptions
 
 if TYPE_CHECKING:
     from openxclip.reports.table import Table
@@ -22,32 +23,18 @@ class ExportCommandOptions:
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help="any source of a model")]
     output: Annotated[Path, tyro.conf.arg(help="folder to write; must not exist")]
-    format: Annotated[Literal["onnx", "openvino", "torch-export"], tyro.conf.arg(help="of the graphs")] = (
-        "onnx"
-    )
-    precision: Annotated[
-        Literal["float32", "float16"], tyro.conf.arg(help="of the weights; float16 halves the files")
-    ] = "float32"
-    int8: Annotated[
-        bool, tyro.conf.arg(help="multiply 8-bit integers in the image tower (onnx, openvino)")
-    ] = False
-    calibration: Annotated[
-        Path | None,
+    labels: Annotated[
+        str | None,
         tyro.conf.arg(
-            help="list or folder of videos that int8 takes its ranges from; by default moving shapes are rendered"
+            help='class names for text.npy and the metadata: "a, b, c", a file, or a built-in name'
         ),
     ] = None
-    labels: Labels = None
-    opset: Annotated[int | None, tyro.conf.arg(help="version of ONNX's operations; 18 if not given")] = None
-    dynamic_frames: Annotated[
-        bool, tyro.conf.arg(help="any number of frames, for models without time positions")
-    ] = False
     num_frames: Annotated[
         int | None, tyro.conf.arg(name="frames", help="frames of a clip, if other than in training")
     ] = None
-    merge_tokens: Annotated[int, tyro.conf.arg(help="as in predict")] = 0
     print_json: Json = False
     tokenizer: Annotated[str | None, tyro.conf.arg(help="tokenizer for weights that come without one")] = None
+    graphs: ExportOptions = field(default_factory=ExportOptions)
 
 
 def export(
@@ -62,20 +49,10 @@ def export(
     from openxclip.checkpoints.load import load
     from openxclip.checkpoints.source import ModelSource
     from openxclip.errors import InputError
-    from openxclip.runtimes.export import ExportOptions
     from openxclip.runtimes.export import export as write
     from openxclip.text.labels import parse_labels
 
-    export_options = ExportOptions(
-        format=options.format,
-        precision=options.precision,
-        int8=options.int8,
-        calibration=options.calibration,
-        opset=options.opset,
-        dynamic_frames=options.dynamic_frames,
-        merge_tokens=options.merge_tokens,
-    )
-    export_options.check()  # before a large model is loaded
+    options.graphs.check()  # before a large model is loaded
     if options.output.exists():
         raise InputError(f"{options.output} exists; choose another folder, or remove it first")
     names = [] if options.labels is None else parse_labels(options.labels)
@@ -88,7 +65,7 @@ def export(
             tokenizer=options.tokenizer,
         )
     )
-    written = write(loaded, options.output, export_options, source=options.source, labels=names)
+    written = write(loaded, options.output, options.graphs, source=options.source, labels=names)
     if options.print_json:
         print(json.dumps(_facts(options, written)))
         return 0
@@ -104,7 +81,7 @@ def export(
 def _facts(options: ExportCommandOptions, written: "Exported") -> dict[str, Any]:
     facts: dict[str, Any] = {
         "output": str(options.output),
-        "format": options.format,
+        "format": options.graphs.format,
         "largest_differences": written.differences,
         "noise": written.noise,
     }

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from openxclip.errors import InputError
 from openxclip.models import XCLIP
 from openxclip.progress import progress_bar
-from openxclip.runtimes.quantisation import LayerRange, QuantisedLinear, quantisable, quantise
+from openxclip.runtimes.int8 import quantisable
+from openxclip.runtimes.quantisation import LayerRange, QuantisedLinear, quantise
 from openxclip.runtimes.torch_runtime import fold_normalisation
 from openxclip.video.transforms import Preprocessor
 

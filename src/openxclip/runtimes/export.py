@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from openxclip.runtimes.calibration import BOUND as NOISE_BOUND
 from openxclip.runtimes.calibration import Calibration, noise_between
 from openxclip.runtimes.calibration_clips import calibration_clips
 from openxclip.runtimes.calibration_file import kept_calibration
+from openxclip.runtimes.export_options import ExportOptions, Precision
 from openxclip.runtimes.exporting import (
     MAX_VIDEOS,
     NUM_EXAMPLES,
@@ -42,10 +43,9 @@ from openxclip.runtimes.exporting import (
     exported,
     exported_video_encoder,
 )
-from openxclip.runtimes.formats import SUFFIXES, WRITERS, Format
+from openxclip.runtimes.formats import SUFFIXES, WRITERS, GraphFile
 from openxclip.text.tokenizer import Tokenizer
 
-Precision = Literal["float32", "float16"]
 MAX_LABELS = 65536
 NUM_CLIPS = 4  # that are looked at after writing
 BOUND = 1e-3
@@ -54,43 +54,6 @@ HALF_BOUND = 3e-2
 """The same for weights in float16, as a share of the largest value."""
 INT8_BOUND = 2 * NOISE_BOUND
 """Most noise of video features in 8-bit integers: twice what the calibration allows, as each runtime rounds its way."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """What is written."""
-
-    format: Format = "onnx"
-    """Of the graphs."""
-    precision: Precision = "float32"
-    """Of the weights of both encoders; the scorer stays in float32."""
-    int8: bool = False
-    """Products of the image tower in 8-bit integers."""
-    calibration: Path | None = None
-    """Videos that int8 takes its ranges from; rendered ones by default."""
-    opset: int | None = None
-    """Of ONNX; by default the oldest that all models can be written in."""
-    dynamic_frames: bool = False
-    """For any number of frames."""
-    merge_tokens: int = 0
-    """Patches of a frame that each block merges."""
-
-    def check(self) -> None:
-        """Refuse what does not go together.
-
-        Raises:
-            InputError: something does not.
-        """
-        if self.int8 and self.format == "torch-export":
-            raise InputError(
-                "int8 graphs are for onnx and openvino; torch multiplies in int8 by predict --int8"
-            )
-        if self.int8 and self.precision != "float32":
-            raise InputError(f"int8 and {self.precision} exclude each other; choose one")
-        if self.calibration is not None and not self.int8:
-            raise InputError("a calibration is for int8; give --int8, or leave --calibration out")
-        if self.opset is not None and self.format != "onnx":
-            raise InputError(f"an opset is of ONNX; leave it out with --format {self.format}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,16 +202,14 @@ def _graphs(
 
 def _written(graph: Graph, folder: Path, options: ExportOptions, facts: dict[str, Any]) -> tuple[Tensor, ...]:
     """Write a graph and run it -> its outputs."""
-    path = folder / f"{graph.name}{SUFFIXES[options.format]}"
-    write = WRITERS[options.format]
-    run = write(
-        graph.program,
-        path,
-        tuple(graph.inputs),
-        tuple(graph.outputs),
-        json.dumps(facts, ensure_ascii=False),
-        replace(options, precision=_precision(graph, options)),
+    file = GraphFile(
+        program=graph.program,
+        path=folder / f"{graph.name}{SUFFIXES[options.format]}",
+        inputs=tuple(graph.inputs),
+        outputs=tuple(graph.outputs),
+        metadata=json.dumps(facts, ensure_ascii=False),
     )
+    run = WRITERS[options.format](file, replace(options, precision=_precision(graph, options)))
     return run(graph.inputs)
 
 

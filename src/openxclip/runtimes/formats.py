@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
 from openxclip.errors import MissingExtraError
+from openxclip.runtimes.export_options import ExportOptions, Format
 from openxclip.runtimes.onnx_runtime import OPSET, write_onnx
 from openxclip.runtimes.openvino_runtime import converted, core
 
-Format = Literal["onnx", "openvino", "torch-export"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 METADATA_KEY = "openxclip"
 """Under which a graph keeps what a program must know, as JSON."""
@@ -21,30 +21,24 @@ Run = Callable[[dict[str, Tensor]], tuple[Tensor, ...]]
 """Inputs by name -> outputs, by the runtime that a format is for."""
 
 
-class Settings(Protocol):
-    """What a writer asks the export's options for."""
+class GraphFile(NamedTuple):
+    """A graph, and the file that it becomes."""
 
-    @property
-    def opset(self) -> int | None:
-        """Of ONNX."""
-
-    @property
-    def precision(self) -> str:
-        """Of the weights."""
-
-
-Writer = Callable[[ExportedProgram, Path, Sequence[str], Sequence[str], str, Settings], Run]
-"""Graph, file, names of inputs and of outputs, metadata, options -> what runs the file."""
+    program: ExportedProgram
+    path: Path
+    inputs: Sequence[str]
+    """Their names."""
+    outputs: Sequence[str]
+    """Their names."""
+    metadata: str
+    """What a program must know, as JSON."""
 
 
-def write_for_onnx(
-    program: ExportedProgram,
-    path: Path,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    metadata: str,
-    options: Settings,
-) -> Run:
+Writer = Callable[[GraphFile, ExportOptions], Run]
+"""Writes a file -> what runs it."""
+
+
+def write_for_onnx(file: GraphFile, options: ExportOptions) -> Run:
     """An .onnx file, its weights beside it.
 
     Raises:
@@ -54,25 +48,18 @@ def write_for_onnx(
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnx") from error
-    write_onnx(program, path, inputs, outputs, options.opset or OPSET, {METADATA_KEY: metadata})
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    opset, metadata = options.opset or OPSET, {METADATA_KEY: file.metadata}
+    write_onnx(file.program, file.path, file.inputs, file.outputs, opset, metadata)
+    session = onnxruntime.InferenceSession(file.path, providers=["CPUExecutionProvider"])
 
     def run(given: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return tuple(
-            map(torch.from_numpy, session.run(None, {name: tensor.numpy() for name, tensor in given.items()}))
-        )
+        found = session.run(None, {name: tensor.numpy() for name, tensor in given.items()})
+        return tuple(map(torch.from_numpy, found))
 
     return run
 
 
-def write_for_openvino(
-    program: ExportedProgram,
-    path: Path,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    metadata: str,
-    options: Settings,
-) -> Run:
+def write_for_openvino(file: GraphFile, options: ExportOptions) -> Run:
     """An .xml file, its weights in .bin.
 
     Raises:
@@ -82,32 +69,25 @@ def write_for_openvino(
         import openvino
     except ImportError as error:
         raise MissingExtraError("openvino", "openvino") from error
-    written = converted(program)
-    for ports, names in ((written.inputs, inputs), (written.outputs, outputs)):
+    written = converted(file.program)
+    for ports, names in ((written.inputs, file.inputs), (written.outputs, file.outputs)):
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
-    written.set_rt_info(metadata, [METADATA_KEY])
-    openvino.save_model(written, path, compress_to_fp16=options.precision == "float16")
-    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    written.set_rt_info(file.metadata, [METADATA_KEY])
+    openvino.save_model(written, file.path, compress_to_fp16=options.precision == "float16")
+    compiled = core().compile_model(file.path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(given: dict[str, Tensor]) -> tuple[Tensor, ...]:
         found = compiled({name: tensor.numpy() for name, tensor in given.items()})
-        return tuple(torch.from_numpy(found[name]) for name in outputs)
+        return tuple(torch.from_numpy(found[name]) for name in file.outputs)
 
     return run
 
 
-def write_for_torch(
-    program: ExportedProgram,
-    path: Path,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    metadata: str,
-    options: Settings,
-) -> Run:
+def write_for_torch(file: GraphFile, options: ExportOptions) -> Run:
     """A .pt2 file; torch keeps the order of inputs and outputs, not their names."""
-    torch.export.save(program, path, extra_files={METADATA_KEY: metadata})
-    read = torch.export.load(path).module()
+    torch.export.save(file.program, file.path, extra_files={METADATA_KEY: file.metadata})
+    read = torch.export.load(file.path).module()
 
     def run(given: dict[str, Tensor]) -> tuple[Tensor, ...]:
         with torch.no_grad():

@@ -61,6 +61,14 @@ def check_device(device: torch.device) -> None:
         )
 
 
+def quantisable(tower: XCLIP) -> dict[str, nn.Linear]:
+    """The layers that are worth it, by name: attention within frames and MLPs, nearly all of a video's arithmetic."""
+    names = ("intra_attn.qkv", "intra_attn.proj", "mlp.fc1", "mlp.fc2")
+    paths = [f"visual.blocks.{i}.{name}" for i in range(len(tower.visual.blocks)) for name in names]
+    layers = {path: tower.get_submodule(path) for path in paths}
+    return {path: layer for path, layer in layers.items() if isinstance(layer, nn.Linear)}
+
+
 def use_int8(model: XCLIP) -> None:
     """Change the image tower's attention within frames and its MLPs, in place: nearly all of a video's arithmetic.
 
@@ -73,7 +81,5 @@ def use_int8(model: XCLIP) -> None:
         InputError: the model is not on the CPU.
     """
     check_device(model.logit_scale.device)
-    for block in model.visual.blocks:
-        for module, names in ((block.intra_attn, ("qkv", "proj")), (block.mlp, ("fc1", "fc2"))):
-            for name in names:
-                setattr(module, name, Int8Linear(getattr(module, name)))
+    for path, layer in quantisable(model).items():
+        model.set_submodule(path, Int8Linear(layer))

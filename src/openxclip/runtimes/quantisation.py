@@ -101,14 +101,6 @@ class QuantisedLinear(nn.Module):
         return F.linear(x, weight, self.bias)
 
 
-def quantisable(tower: XCLIP) -> dict[str, nn.Linear]:
-    """The layers that are worth it, by name: attention within frames and MLPs, nearly all of a video's arithmetic."""
-    names = ("intra_attn.qkv", "intra_attn.proj", "mlp.fc1", "mlp.fc2")
-    paths = [f"visual.blocks.{i}.{name}" for i in range(len(tower.visual.blocks)) for name in names]
-    layers = {path: tower.get_submodule(path) for path in paths}
-    return {path: layer for path, layer in layers.items() if isinstance(layer, nn.Linear)}
-
-
 def quantise(tower: XCLIP, ranges: Mapping[str, LayerRange], marked: bool = False) -> None:
     """Change the layers that have a range, in place, for inference."""
     for path, input_range in ranges.items():
