@@ -80,6 +80,8 @@ NOT_RUN = {
     "openxclip pretrain": "takes minutes; tests/test_contrastive.py",
     "--recipe shapes ": "takes 20 minutes; tests/test_training.py",
     "openxclip ablate": "takes an hour; tests/test_ablations.py",
+    "openxclip benchmark": "takes minutes; tests/test_choice.py",
+    "--runtime auto": "the same",
     "google/siglip": "needs a download; tests/test_image_models.py",
     "openai/clip": "needs a download; tests/test_image_models.py",
     "k400_32_8.pth": "needs a download; tests/test_official.py",
