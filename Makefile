@@ -16,7 +16,7 @@ LOWEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,public_surface cli hub c
 	layers official decode video_faults sampling inference pipeline tokenizer labels manifest files evaluation explain \
 	timeline runtimes online wrappers optim mixing))
 
-.PHONY: demo tiny test test-all test-lowest wheel lint format docs bench clean
+.PHONY: demo tiny evidence test test-all test-lowest wheel lint format docs bench clean
 
 $(RUN_STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("OpenXCLIP needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2]) if sys.version_info < (3, 11) else None'
@@ -45,6 +45,9 @@ tiny: $(RUN_STAMP)  ## train the shipped model anew, into runs/openxclip-tiny; i
 	$(BIN)/openxclip pretrain --recipe shapes_clip --output runs/tiny-clip
 	$(BIN)/openxclip train --recipe shapes --data moving-shapes --output runs/tiny
 	$(BIN)/python scripts/package_tiny.py runs/tiny runs/openxclip-tiny
+
+evidence: $(RUN_STAMP)  ## make the learned tables of docs/results.md anew, in hours; interrupted, it goes on. UCF8=DIR adds real clips
+	$(BIN)/python scripts/evidence.py $(if $(UCF8),--ucf8 $(UCF8))
 
 test: $(STAMP)  ## the quick tests
 	$(BIN)/python -m pytest -m 'not slow' --quiet --numprocesses auto --maxprocesses 4 --dist loadfile
