@@ -9,6 +9,7 @@ ends a strict build.
 import contextlib
 import inspect
 import io
+import json
 import logging
 import os
 import posixpath
@@ -210,7 +211,16 @@ def shown(source: str) -> str:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         return text
+    if path.suffix == ".ipynb":
+        return "\n\n".join(_cells(text))
     return f"# {source}\n\n``````{LANGUAGES.get(path.suffix, 'text')}\n{text}\n``````\n"
+
+
+def _cells(notebook: str) -> Iterator[str]:
+    """The cells of a notebook as Markdown."""
+    for cell in json.loads(notebook)["cells"]:
+        text = "".join(cell["source"])
+        yield text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
 
 
 # --- public names -----------------------------------------------------------------------------------------------

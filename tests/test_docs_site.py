@@ -53,6 +53,8 @@ QUICK = (
     "concepts",
     "migrating",
     "faq",
+    "alternatives",
+    "notebooks",
 )
 SLOW = (
     "scale",
@@ -98,11 +100,6 @@ CHANGED = {'device="cuda"': 'device="cpu"', "compile=True": "compile=False"}
 """What programs ask for -> what they get here."""
 
 BEFORE = {
-    "../README": """
-import torch
-pixels = torch.zeros(1, 8, 3, 32, 32)
-labels = ["surfing", "playing piano"]
-""",
     "predicting": "paths = ['surf.mp4', 'other.mp4']",
     "scale": "import duckdb, lancedb, pandas, pyarrow.dataset",
     "explaining": """
