@@ -40,7 +40,7 @@ def shapes_clip_small() -> PretrainConfig:
         recipe="shapes_clip_small",
         model=_image_model(width=64, num_layers=3, num_heads=2),
         world="small",
-        num_steps=800,
+        num_steps=2400,
     )
 
 
@@ -115,7 +115,7 @@ def shapes_small() -> TrainConfig:
         expansion=_expansion(),
         optim=dataclasses.replace(
             config.optim,
-            epochs=20,
+            epochs=10,
             factors=LearningRates(new=4.0, visual=1.0, text=0.0),
             batch_size=16,
             warmup_epochs=0.5,
@@ -130,7 +130,7 @@ def shapes_small_few() -> TrainConfig:
         config,
         recipe="shapes_small_few",
         data=dataclasses.replace(config.data, train_list="small-few-train", samples_per_epoch=528),
-        optim=dataclasses.replace(config.optim, epochs=24, warmup_epochs=1.0),
+        optim=dataclasses.replace(config.optim, epochs=16, warmup_epochs=1.0),
     )
 
 
