@@ -164,8 +164,9 @@ def few_real_clips(places: Places, start: str) -> tuple[str, ...]:
 
 
 def rendered(places: Places) -> Iterator[Command]:
-    """The new classes as video files."""
-    yield Command("render", ("render", "--list", "test-novel", "--output", places["test-novel"]))
+    """The new classes as video files, if they are not there yet: `render` writes new folders, whole, and no others."""
+    if not Path(places["test-novel"]).exists():
+        yield Command("render", ("render", "--list", "test-novel", "--output", places["test-novel"]))
 
 
 def protocols(places: Places) -> Iterator[Command]:
@@ -343,4 +344,7 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(main))
+    try:
+        sys.exit(tyro.cli(main))
+    except KeyboardInterrupt:
+        sys.exit("evidence: interrupted; the same command resumes")

@@ -527,7 +527,7 @@ def test_given_data_that_cannot_be_used(data, tmp_path):
         data_regimes(train, test, test, 1, skip_missing=False)
     (tmp_path / "labels.csv").write_text((data / "labels.csv").read_text())
     (tmp_path / "test.txt").write_text("nowhere.mp4 1\n")
-    with pytest.raises(InputError, match="'ski' has 2 videos, 3 shots"):
+    with pytest.raises(InputError, match="'ski' has 2 videos, but 3 shots"):
         data_regimes(train, test, novel, 3, skip_missing=False)
     lost = read_manifest(tmp_path, list_name="test.txt")
     with pytest.raises(
@@ -547,7 +547,7 @@ def test_missing_training_videos_are_left_out_before_the_draw(data):
     regimes = data_regimes(train, test, None, 1, skip_missing=True)
     assert regimes.full[0].items == train.items[2:]
     assert all(regimes.few[0](seed).items == train.items[2:] for seed in range(5))
-    with pytest.raises(InputError, match="'ski' has 1 videos, 2 shots"):
+    with pytest.raises(InputError, match="'ski' has 1 videos, but 2 shots"):
         data_regimes(train, test, None, 2, skip_missing=True)
 
 

@@ -159,7 +159,7 @@ def test_activitynet_faults_of_an_annotation(tmp_path: Path, annotation: object,
 
 @pytest.mark.parametrize("text", ["", "{", '{"database": ', "[" * 100_000])
 def test_broken_json(tmp_path: Path, text: str) -> None:
-    with pytest.raises(InputError, match=r"a\.json is no JSON"):
+    with pytest.raises(InputError, match=r"a\.json is not valid JSON"):
         read_annotations(write(tmp_path / "a.json", text))
 
 
@@ -290,7 +290,7 @@ def test_csv_subset(tmp_path: Path) -> None:
         (f"{HEADER}\na,run,2,1\n", r"line 2: 'run' ends at 1 s, before it starts at 2 s"),
         (f"{HEADER},duration_seconds\na,run,1,2,x\n", r"line 2: the duration_seconds must .*'x'"),
         (f"{HEADER},duration_seconds\na,run,1,2,9\na,run,3,4,8\n", r"line 3: 'a' lasts 8 s here and 9 s"),
-        (f'{HEADER}\na,"run"x,1,2\n', r"line 2: this is no CSV"),
+        (f'{HEADER}\na,"run"x,1,2\n', r"line 2: invalid CSV"),
     ],
 )
 def test_csv_faults(tmp_path: Path, text: str, message: str) -> None:
@@ -336,8 +336,8 @@ def vars_of(event: Event) -> tuple[str, float, float]:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.txt", "hello world\n", r"none of the known forms.*begins with 'hello world'"),
-        ("a.bin", "", r"none of the known forms"),
+        ("a.txt", "hello world\n", r"no known annotation format.*begins with 'hello world'"),
+        ("a.bin", "", r"no known annotation format"),
         ("a.csv", "", r"has no event"),
         ("a.csv", f"{HEADER}\n", r"has no event"),
         ("a.csv", f"{HEADER}\na,Ambiguous,1,2\n", r"has no event"),

@@ -142,7 +142,7 @@ def test_without_the_reference_nothing_is_measured(monkeypatch) -> None:
 
     monkeypatch.setattr(measuring, "build_runtime", build)
     clips = calibration_clips(None, PREPROCESS, TINY.num_frames)[:4]
-    with pytest.raises(InputError, match=r"torch, float32, which the others are compared with.* no memory"):
+    with pytest.raises(InputError, match=r"torch, float32, the reference for the others.* no memory"):
         list(measure_here(tiny_model(), PREPROCESS, RuntimeOptions(), clips, (1,)))
 
 

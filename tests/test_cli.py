@@ -434,7 +434,7 @@ def test_weights_that_are_no_numbers_are_no_scores(call, videos, tmp_path):
         model.text.proj.weight.fill_(float("inf"))
     openxclip.save_as(tmp_path / "model", model, tiny_tokenizer(), Preprocessor.official(32))
     outcome = call("predict", videos / "one.mp4", "--labels", "a, b", "--model", tmp_path / "model", "--json")
-    assert_refused(outcome, "scores are not numbers", status=1)
+    assert_refused(outcome, "scores are NaN", status=1)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
@@ -678,7 +678,7 @@ def test_evaluate_has_no_accuracy_where_nothing_can_be_read(call, model, data, t
     assert outcome.status == 1
     assert outcome.out == ""
     message = (
-        f"openxclip: {tmp_path.name}/test.txt: none of its 1 videos can be read, they are missing or damaged"
+        f"openxclip: {tmp_path.name}/test.txt: none of its 1 videos can be read; they are missing or damaged"
     )
     assert message in outcome.err
 
@@ -764,8 +764,10 @@ def test_zero_shot_refuses_trained_classes(call, model, other_model, data):
     assert known.status == 0
     assert "unknown" not in known.out
     for source in (other_model, other_model / "last"):
-        assert_refused(call(*base, "--model", source), "1 of 3 classes .* not new: surfing.*--allow-overlap")
-    assert_refused(call(*base, "--model", model, "--train-labels", "nobody"), "not new: nobody")
+        assert_refused(
+            call(*base, "--model", source), "1 of 3 classes .* not new ones: surfing.*--allow-overlap"
+        )
+    assert_refused(call(*base, "--model", model, "--train-labels", "nobody"), "not new ones: nobody")
     assert_refused(call(*base, "test.txt", "--model", model), r"--lists has test\.txt more than once")
     allowed = call(*base, "--model", other_model, "--allow-overlap")
     assert allowed.status == 0
@@ -793,7 +795,7 @@ def test_the_other_protocols_print_their_figures(call, model, other_model, data,
     outcome = call("evaluate", "base-to-novel", *base, "--base-list", "surf.txt", "--novel-list", "piano.txt")
     assert outcome.status == 0
     assert [line.split()[-1] for line in outcome.out.splitlines()[-3:]] == ["100.0"] * 3  # one candidate each
-    assert_refused(call("evaluate", "label-union", *base), "1 of 3 classes .* not new: surfing")
+    assert_refused(call("evaluate", "label-union", *base), "1 of 3 classes .* not new ones: surfing")
     outcome = call("evaluate", "label-union", *base, "--output", tmp_path, "--allow-overlap")
     assert outcome.status == 0
     assert "among 4 labels" in outcome.out  # surfing is trained and tested
@@ -801,7 +803,7 @@ def test_the_other_protocols_print_their_figures(call, model, other_model, data,
     assert "best label is a training class" in outcome.out
     assert (tmp_path / "evaluation-label-union-union" / "evaluation.json").exists()
     given = ["evaluate", "label-union", "--model", model, "--data", data]
-    assert_refused(call(*given), "training classes of .* are not known; give their names with --train-labels")
+    assert_refused(call(*given), "training classes of .* are unknown; give their names with --train-labels")
     assert "among 5 labels" in call(*given, "--train-labels", "diving, climbing").out
     outcome = call("evaluate", "static-bias", *base)
     assert outcome.status == 0
@@ -816,8 +818,8 @@ def test_new_classes_of_base_to_novel_are_new(call, model, other_model, data):
     (data / "surf.txt").write_text("1.mp4 1\n3.mp4 1\n")
     lists = ["--data", data, "--base-list", "piano.txt", "--novel-list", "surf.txt"]
     base = ["evaluate", "base-to-novel", *lists, "--model"]
-    assert_refused(call(*base, other_model), r"1 of 1 classes of .*surf\.txt.* not new: surfing")
-    assert_refused(call(*base, model, "--train-labels", "Surfing"), "not new: surfing")
+    assert_refused(call(*base, other_model), r"1 of 1 classes of .*surf\.txt.* not new ones: surfing")
+    assert_refused(call(*base, model, "--train-labels", "Surfing"), "not new ones: surfing")
     allowed = call(*base, other_model, "--allow-overlap").out
     assert "surf.txt, 1 of 3 classes: 1 of 1 classes were trained: surfing.\n" in allowed
     assert "piano.txt, 1 of 3 classes: 1 of 1 base classes were not trained: playing piano.\n" in allowed
@@ -878,11 +880,11 @@ def test_few_shot_draws_from_the_videos_that_are_there(call, data, tmp_path):
     skipping = [*base, "--set", "data.skip_missing=true"]
     outcome = call(*skipping, "--shots", "4")
     assert (outcome.status, list(output.iterdir())) == (2, [])
-    assert "'playing piano' has 3 videos, 4 shots are asked for" in outcome.err
+    assert "'playing piano' has 3 videos, but 4 shots are requested" in outcome.err
     outcome = call(*skipping, "--shots", "3", "--json")
     assert outcome.status == 0, outcome.err
     problem = problem.replace(", 2 of 3 classes", "")  # the list as it is
-    assert re.search(f"{problem}; they were not trained on$", outcome.rows[0]["notes"][-1])
+    assert re.search(f"{problem}; they were not used for training$", outcome.rows[0]["notes"][-1])
     clips = [json.loads(path.read_text())["clips"] for path in output.glob("text/3shot-seed*/config.json")]
     assert len(clips) == 2
     assert clips[0] == clips[1]  # all three that are there, whatever the seed
@@ -926,13 +928,15 @@ def test_wrong_use_of_few_shot(call, data, tmp_path):
     base += ["--output", tmp_path / "few"]
     assert_refused(call(*base), "nothing to train on; give --train-list")
     lists = ["--train-lists", "train_16shot.txt"]
-    assert_refused(call(*base, *lists, "--shots", "2"), "leave --train-list and --shots out")
-    assert_refused(call(*base, *lists, "--train-list", "test.txt"), "leave --train-list and --shots out")
+    assert_refused(call(*base, *lists, "--shots", "2"), "replaces --train-list and --shots; leave them out")
+    assert_refused(
+        call(*base, *lists, "--train-list", "test.txt"), "replaces --train-list and --shots; leave them out"
+    )
     assert_refused(
         call(*base, *lists, "other/train_16shot.txt"), "--train-lists has train_16shot more than once"
     )
     drawn = [*base, "--train-list", "train_16shot.txt", "--labels", "piano, waves"]
-    assert_refused(call(*drawn, "--shots", "3"), "'piano' has 2 videos, 3 shots")
+    assert_refused(call(*drawn, "--shots", "3"), "'piano' has 2 videos, but 3 shots")
     assert_refused(call(*drawn, "--seeds", "1", "1", "--shots", "1"), "seeds once")
     assert_refused(call(*drawn, "--shots", "1", "2", "1"), "--shots has 1 more than once")
     assert_refused(call(*drawn, "--set", "seed=x"), "seed must be int")
@@ -1077,7 +1081,7 @@ def test_control_c_stops_a_run_with_one_line(data, tmp_path):
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert re.fullmatch(
-        r"openxclip: stopped after step \d+; the same command goes on from there", err.splitlines()[-1]
+        r"openxclip: stopped after step \d+; run the same command to resume", err.splitlines()[-1]
     )
     assert "Traceback" not in err
     # Perhaps as `.last.previous`, which the same command puts back, if it came between two renames.
@@ -1215,10 +1219,12 @@ def test_wrong_use_of_ablate(call, data, tmp_path):
     base = ["ablate", "--output", tmp_path / "out"]
     assert_refused(call(*base, "soup"), "no ablation 'soup'; choose from components, targets, .*, or all")
     assert_refused(call(*base), "no ablation named; `openxclip ablate --help` lists them")
-    assert_refused(call(*base, "views", "--seeds", "1", "1"), "seeds .*give at least one, each once")
+    assert_refused(
+        call(*base, "views", "--seeds", "1", "1"), "seeds .*give at least one, without repetitions"
+    )
     assert_refused(
         call(*base, "views", "--train-list", "a", "--labels", "b"),
-        "--train-list, --labels: .*belong to --data",
+        "--train-list, --labels: .*these options need --data",
     )
     assert_refused(
         call(*base, "views", "--data", data), "--data also needs --train-list, --test-list, --recipe"
@@ -1236,7 +1242,7 @@ def test_wrong_use_of_ablate(call, data, tmp_path):
     assert_refused(
         call(*given, "views", "--shots", "1", "--descriptions", tmp_path / "texts.json"), undescribed
     )
-    assert_refused(call(*given, "views", "--shots", "3"), "'playing piano' has 2 videos, 3 shots")
+    assert_refused(call(*given, "views", "--shots", "3"), "'playing piano' has 2 videos, but 3 shots")
     assert_refused(call(*given, "views", "--novel-list", "test.txt"), "are training classes")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 

@@ -101,5 +101,5 @@ def test_unknown_recipe_lists_the_known():
 
 
 def test_a_model_from_scratch_takes_no_tokenizer():
-    with pytest.raises(ConfigError, match="tokenizer belongs to an init"):
+    with pytest.raises(ConfigError, match="tokenizer is for an init"):
         with_overrides(recipe("ucf8_fewshot"), ["tokenizer=words.json"])

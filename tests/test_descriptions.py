@@ -104,7 +104,7 @@ def test_a_large_file_is_refused_unread(tmp_path):
     path = tmp_path / "large.json"
     with path.open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(InputError, match=r"large\.json has 4\.0 MiB; descriptions may have 4\. Keep"):
+    with pytest.raises(InputError, match=r"large\.json has 4\.0 MiB; the limit is 4 MiB\. Keep"):
         parse_descriptions(str(path))
     path.write_text('{"a": "b"}'.ljust(MAX_BYTES))
     assert parse_descriptions(str(path)) == {"a": ("b",)}

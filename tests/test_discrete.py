@@ -74,7 +74,7 @@ def test_labels_are_counted_and_no_tokenizer_is_needed(model) -> None:
     assert torch.equal(label_features_of(model, NO_WORDS, LABELS, ("{}",)), table(model))
     with pytest.raises(InputError, match="4 labels are given, but this model was trained on 5"):
         label_features_of(model, NO_WORDS, LABELS[:4], ("{}",))
-    with pytest.raises(InputError, match="it reads no texts; leave the descriptions out"):
+    with pytest.raises(InputError, match="no text tower; leave the descriptions out"):
         label_features_of(model, NO_WORDS, LABELS, ("{}",), descriptions=dict.fromkeys(LABELS, ("a",)))
 
 

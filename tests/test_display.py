@@ -108,7 +108,7 @@ def test_a_profile_tells_where_time_goes(data, tmp_path, capsys) -> None:
 
 def test_a_run_too_short_to_profile_says_so(data, tmp_path, caplog) -> None:
     train(CONFIG, data, tmp_path / "run", options=RunOptions(profile=True))  # 6 steps: it is measuring
-    assert caplog.messages == ["nothing is profiled: that takes 15 steps, and the run ended after 6"]
+    assert caplog.messages == ["no profile: profiling takes 15 steps, and the run ended after 6"]
     assert not (tmp_path / "run" / "profile").exists()
 
 

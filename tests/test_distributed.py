@@ -310,7 +310,7 @@ def test_control_c_before_the_first_step_is_one_line(data, tmp_path) -> None:
         assert process.wait(60) == 130
     assert [line for line in told if "training" not in line] in (
         ["openxclip: interrupted"],
-        ["openxclip: stopped after step 1; the same command goes on from there"],  # on a fast machine
+        ["openxclip: stopped after step 1; run the same command to resume"],  # on a fast machine
     )
 
 
@@ -326,6 +326,6 @@ def test_control_c_reaches_all_processes_and_keeps_what_is_done(data, tmp_path) 
         assert process.wait(60) == 130
     lines = [line for line in told.splitlines() if line and not line.startswith("training")]
     (line,) = lines
-    assert line.endswith("the same command goes on from there")
+    assert line.endswith("run the same command to resume")
     state = json.loads((output / "last" / "training_state.json").read_text())
     assert state["step"] == len(losses(output)) >= 3

@@ -230,7 +230,7 @@ def test_nothing_readable_is_an_error_that_says_why(recognizer):
     )
     lost = Manifest(name="lost", labels=LABELS, items=items)
     message = (
-        r"lost: none of its 3 videos can be read, they are missing or damaged; the first, 0\.mp4: there is no"
+        r"lost: none of its 3 videos can be read; they are missing or damaged; the first, 0\.mp4: there is no"
     )
     with pytest.raises(VideoError, match=message):
         evaluate(recognizer, lost, Views())

@@ -210,7 +210,7 @@ def test_a_shortlist_does_not_hide_labels_from_their_explanation(tmp_path) -> No
 def test_wrong_requests_are_refused(tmp_path) -> None:
     recognizer = tiny_recognizer()
     video = write_video(tmp_path / "a.mp4")
-    with pytest.raises(InputError, match=r"'badee' is none of the labels; the nearest is 'bade'"):
+    with pytest.raises(InputError, match=r"'badee' is not one of the labels; the nearest is 'bade'"):
         recognizer.explain(video, labels=["badee"])
     with pytest.raises(InputError, match="top_k must be at least 1"):
         recognizer.explain(video, top_k=0)

@@ -252,8 +252,8 @@ def _video(folder: Path, format: str, pixels: torch.Tensor) -> torch.Tensor:
     [
         (ExportOptions(format="torch-export", int8=True), "int8 graphs are for onnx and openvino"),
         (ExportOptions(int8=True, precision="float16"), "exclude each other"),
-        (ExportOptions(calibration=Path("x")), "a calibration is for int8"),
-        (ExportOptions(format="openvino", opset=18), "an opset is of ONNX"),
+        (ExportOptions(calibration=Path("x")), "--calibration is for int8"),
+        (ExportOptions(format="openvino", opset=18), "--opset is for ONNX"),
         (ExportOptions(dynamic_frames=True), "takes no other number"),
         (ExportOptions(merge_tokens=9), "merge_tokens must be 0 to 1"),
     ],

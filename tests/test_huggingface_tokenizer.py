@@ -346,7 +346,7 @@ def test_clips_kind_is_read_as_it_stands(config: dict | None, tmp_path: Path) ->
     [
         (
             {"eos_token": "<end>"},
-            "tokenizer.json: tokenizer_config.json says eos_token '<end>', which is not a token",
+            "tokenizer.json: tokenizer_config.json says eos_token '<end>', which is not in the vocabulary",
         ),
         ({"pad_token": None}, "says pad_token None"),
         ({"tokenizer_class": "BertTokenizer"}, "tokenizer.json: tokenizer_config.json says cls_token None"),

@@ -434,7 +434,7 @@ def test_output_that_is_no_number_is_an_error_and_not_a_score(tokenizer, videos)
     with torch.no_grad():
         model.visual.proj.weight.fill_(float("nan"))
     with pytest.raises(
-        CheckpointError, match=r"not numbers: its weights are damaged, or too large for its precision"
+        CheckpointError, match=r"NaN: its weights are damaged, or too large for its precision"
     ):
         recognizer_of(model, tokenizer, PREPROCESS, LABELS).predict(videos)
 

@@ -117,7 +117,7 @@ def test_a_near_miss_of_a_built_in_name_is_named(text: str, meant: str) -> None:
 
 def test_a_single_label_is_no_choice() -> None:
     with pytest.raises(
-        InputError, match=r"'surfing' is a single label, with nothing to tell it from\. Give labels"
+        InputError, match=r"'surfing' is a single label, with nothing to compare it to\. Give labels"
     ):
         parse_labels("surfing")
     assert parse_labels("surfing", takes_one=True) == ["surfing"]
@@ -209,10 +209,10 @@ def test_1000_damaged_headers_give_the_right_names_or_a_clear_error(tmp_path: Pa
         ("a.json", '{"id2label": {"0": "a", "2": "b"}}', "ids 0 to 1"),
         ("a.json", '{"0": "a", "0": "b"}', "a key occurs twice"),
         ("a.json", '["a", 5]', "no list of names"),
-        ("a.json", "[" * 100_000, "no JSON"),
-        ("a.yaml", "names: [a, b", "no YAML"),
-        ("a.yaml", "!!python/object/apply:os.system [ls]", "no YAML"),
-        ("a.txt", "names:\n  0: a\n  1: b\n", "a number, the others not|as in YAML"),
+        ("a.json", "[" * 100_000, "not valid JSON"),
+        ("a.yaml", "names: [a, b", "not valid YAML"),
+        ("a.yaml", "!!python/object/apply:os.system [ls]", "not valid YAML"),
+        ("a.txt", "names:\n  0: a\n  1: b\n", "a number, the others do not|as in YAML"),
         ("a.txt", "<html>\n<body>", "as in YAML or a page"),
         ("a.txt", "0 a\n5 b\n", "not 0 or 1 to 2"),
         ("a.tsv", "a\tb\n", "header"),

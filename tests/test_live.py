@@ -736,7 +736,7 @@ def test_an_alert_is_posted_to_the_address_alone(caplog) -> None:
         ("/alerts", "falling"),
         ("/moved", "falling"),
     ]
-    assert "/moved did not take an alert" in caplog.text
+    assert "/moved did not accept an alert" in caplog.text
 
 
 def test_a_host_that_cannot_be_does_not_end_the_thread(caplog) -> None:
@@ -744,7 +744,7 @@ def test_a_host_that_cannot_be_does_not_end_the_thread(caplog) -> None:
     for _ in range(2):
         webhook.post({"label": "falling"})
     webhook.close()
-    assert caplog.text.count("did not take an alert") == 2
+    assert caplog.text.count("did not accept an alert") == 2
 
 
 def test_alerts_are_given_once_until_the_label_is_gone(watcher, tmp_path) -> None:
@@ -770,16 +770,16 @@ def test_alerts_are_given_once_until_the_label_is_gone(watcher, tmp_path) -> Non
         (["-", "--alert", "surfing=0.8", "--webhook", "ftp://x/y"], "such as https://"),
         (["-", "--alert", "surfing=0.8", "--webhook", "http://[::1"], "such as https://"),
         (["-", "--alert", "surfing=0.8", "--webhook", "http://x:port/"], "such as https://"),
-        (["-", "--alert", "surfing=0.8", "--webhook", "http://x/\u00fc"], "escaped"),
+        (["-", "--alert", "surfing=0.8", "--webhook", "http://x/\u00fc"], "escape"),
         (["-", "--alert", "surfing=0.8", "--webhook", "http://me:secret@x/"], "not supported"),
-        (["gopher://x/y"], "gopher is no kind of stream"),
-        (["file:///x/y.mp4"], "by its path alone"),
-        (["-", "--alert", "flying=0.8"], "none of the labels"),
+        (["gopher://x/y"], "gopher is not a known kind of stream"),
+        (["file:///x/y.mp4"], "by its path"),
+        (["-", "--alert", "flying=0.8"], "not one of the labels"),
         (["-", "--alert", "surfing=80"], "between 0 and 1"),
         (["-", "--background", "self"], "footage"),
         (["-", "--window", "x"], "--window"),
         (["a.mp4", "--output", "o", "--formats", "gif"], "gif"),
-        (["a.mp4", "--output", "o", "--formats", ","], "names none"),
+        (["a.mp4", "--output", "o", "--formats", ","], "is empty"),
         (["a.mp4", "--formats", "png"], "--output FOLDER"),
         (["-", "--output", "o"], "for files"),
         (["-", "--formats", "png"], "for files"),

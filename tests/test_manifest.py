@@ -103,7 +103,7 @@ def test_labels_can_be_given(listed: Path, tmp_path: Path) -> None:
     assert read_manifest(listed / "test.txt", labels=tmp_path / "mine.txt").labels == ("bow", "board")
     assert len(read_manifest(listed / "test.txt", labels="ucf101").labels) == 101
     (tmp_path / "one.txt").write_text("only one\n")
-    with pytest.raises(InputError, match=r"four\.avi has label 1, allowed are 0 to 0.*from 0"):
+    with pytest.raises(InputError, match=r"four\.avi has label 1; allowed are 0 to 0.*from 0"):
         read_manifest(listed / "test.txt", labels=tmp_path / "one.txt")
 
 
@@ -129,7 +129,7 @@ def test_class_folders(tmp_path: Path) -> None:
     ]
     assert manifest.missing() == []
     assert read_manifest(tmp_path, labels="surfing, archery").items[0].label == 1
-    with pytest.raises(InputError, match="no label: surfing"):
+    with pytest.raises(InputError, match="not labels: surfing"):
         read_manifest(tmp_path, labels="archery, diving")
 
 
@@ -183,7 +183,7 @@ def test_what_a_tar_lacks_is_missing(listed: Path, tmp_path: Path) -> None:
         archive.addfile(link)
     manifest = read_manifest(listed / "train.txt", media_root=tar)
     assert manifest.missing() == list(CONTENT)
-    with pytest.raises(VideoError, match=r"a/two\.mp4: the tar holds no such member"):
+    with pytest.raises(VideoError, match=r"a/two\.mp4: the tar has no such member"):
         manifest.items[1].media.read(range, FrameSize())
 
 
@@ -218,7 +218,7 @@ def test_malformed_lines_are_named(line: str, listed: Path) -> None:
 
 def test_a_label_beyond_the_set_is_named(listed: Path) -> None:
     (listed / "train.txt").write_text("a.mp4 0\nb.mp4 2\n")
-    with pytest.raises(InputError, match=r"set/train\.txt: b\.mp4 has label 2, allowed are 0 to 1"):
+    with pytest.raises(InputError, match=r"set/train\.txt: b\.mp4 has label 2; allowed are 0 to 1"):
         read_manifest(listed / "train.txt")
 
 
@@ -242,7 +242,7 @@ def test_wrong_paths_say_what_is_there(listed: Path) -> None:
         read_manifest(listed, list_name="val.txt")
     with pytest.raises(InputError, match=r"There is no .*absent"):
         read_manifest(listed / "absent")
-    with pytest.raises(InputError, match="is a list already"):
+    with pytest.raises(InputError, match="is already a list"):
         read_manifest(listed / "train.txt", list_name="test.txt")
     (listed / "labels.csv").unlink()
     with pytest.raises(InputError, match=r"train\.txt needs class names: put labels\.csv"):
@@ -271,7 +271,7 @@ def test_class_folders_without_a_video_are_named(tmp_path: Path, caplog: pytest.
     manifest = read_manifest(root)
     assert [item.path for item in manifest.items] == ["bow/a.mp4", "bow/b.GIF"]
     assert caplog.messages == [
-        f"3 class folders of {root} hold no video: board (its videos lie in folders inside it), "
+        f"3 class folders of {root} hold no video: board (its videos are in subfolders), "
         "sing (files that end in .heic, .xyz), tai (empty)"
     ]
 
@@ -299,7 +299,7 @@ def test_a_clip_under_two_labels_is_named(tmp_path: Path, caplog: pytest.LogCapt
     (root / "board" / "c.mp4").write_text("bow/a.mp4")
     check_training_clips(read_manifest(root))
     (message,) = caplog.messages
-    assert message.endswith("stand under two labels: board/c.mp4 (board) and bow/a.mp4 (bow)")
+    assert message.endswith("appear under two labels: board/c.mp4 (board) and bow/a.mp4 (bow)")
     caplog.clear()
     (tmp_path / "labels.csv").write_text("id,name\n0,x\n1,y\n")
     (tmp_path / "train.txt").write_text("bow/b.mp4 0\nboard/d.mp4 1\nbow/b.mp4 1\n")
@@ -307,7 +307,7 @@ def test_a_clip_under_two_labels_is_named(tmp_path: Path, caplog: pytest.LogCapt
     (message,) = caplog.messages
     assert (
         message
-        == f"1 clips of {tmp_path.name}/train.txt stand under two labels: bow/b.mp4 (x) and bow/b.mp4 (y)"
+        == f"1 clips of {tmp_path.name}/train.txt appear under two labels: bow/b.mp4 (x) and bow/b.mp4 (y)"
     )
 
 

@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom, offline, against this package."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -8,10 +9,14 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import openxclip
 from openxclip.checkpoints.catalogue import known_families
+from openxclip.checkpoints.save import save_as
+from openxclip.shapes.examples import example_clips
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-CHECK = "assert _exit_code == 0, 'a command of this cell failed'"
+TINY_LINE, PUBLISHED = 'MODEL = "openxclip-tiny"  #', "microsoft/xclip-base-patch32"
+CHECK = "assert _exit_code == 0, 'the command failed'"
 
 pytestmark = [pytest.mark.on_cpu, pytest.mark.filterwarnings("ignore")]  # those of other packages
 
@@ -25,18 +30,49 @@ def test_there_are_notebooks() -> None:
     assert names == {"first_steps", "fine_tuning", "zero_shot_protocol", "search"}
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs(path, tmp_path, monkeypatch) -> None:
-    """In an empty folder; a shell command that fails ends the cell, as an exception would."""
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    notebook = nbformat.read(path, as_version=4)
+def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
+    """Run it in a folder; a shell command that fails ends its cell, as an exception would."""
     for cell in code_cells(notebook):
-        if "!openxclip" in cell.source:
-            cell.source += f"\n{CHECK}"
+        cell.source = re.sub(r"^( *)(!openxclip .*)$", rf"\1\2\n\1{CHECK}", cell.source, flags=re.MULTILINE)
     client = NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}
     )
     client.execute()  # raises CellExecutionError
+
+
+@pytest.fixture(autouse=True)
+def _command_on_the_path(monkeypatch) -> None:
+    """A kernel finds `openxclip` where a shell would, in the environment of this Python."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs(path, tmp_path) -> None:
+    execute(nbformat.read(path, as_version=4), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["first_steps", "fine_tuning", "search"])
+def test_it_runs_with_published_weights_and_own_videos(name, tmp_path) -> None:
+    """The shipped model under the published name, and clips where the notebook expects the user's."""
+    (path,) = (path for path in NOTEBOOKS if path.stem == name)
+    notebook = nbformat.read(path, as_version=4)
+    for cell in code_cells(notebook):
+        cell.source = cell.source.replace(TINY_LINE, f'MODEL = "{PUBLISHED}"  #')
+    assert any(PUBLISHED in cell.source.splitlines()[0] for cell in code_cells(notebook))
+    save_as(tmp_path / PUBLISHED, *openxclip.load("openxclip-tiny", dtype="float32"), format="huggingface")
+    clips = [clip.encode() for clip in example_clips()]
+    for folder in (
+        "my_videos",
+        "my_clips/rising",
+        "my_clips/falling",
+        "my_test_clips/rising",
+        "my_test_clips/falling",
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        for number, clip in enumerate(clips[:4]):
+            (tmp_path / folder / f"{number}.mp4").write_bytes(clip)
+    execute(notebook, tmp_path)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

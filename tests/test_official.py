@@ -143,10 +143,10 @@ def test_ucf101_faults_are_named(ucf: Path) -> None:
         read_manifest(ucf)
     with pytest.raises(InputError, match=r"There is no list test2"):
         read_manifest(ucf, list_name="test2")
-    with pytest.raises(InputError, match=r"has 2 classes, the given labels are 3"):
+    with pytest.raises(InputError, match=r"has 2 classes, but 3 labels are given"):
         read_manifest(ucf, list_name="test1", labels="yo yo, tai chi, bow")
     (ucf / "testlist01.txt").write_text("YoYo/a.avi\nSurfing/b.avi\n")
-    with pytest.raises(InputError, match=r"testlist01\.txt, line 2: 'Surfing' is no class"):
+    with pytest.raises(InputError, match=r"testlist01\.txt, line 2: 'Surfing' is not a class"):
         read_manifest(ucf, list_name="test1")
     (ucf / "testlist01.txt").unlink()
     with pytest.raises(InputError, match=r"There is no list test1 of .*Its lists: train1\."):
@@ -188,7 +188,7 @@ def test_hmdb51_faults_are_named(hmdb: Path) -> None:
     with pytest.raises(InputError, match=r"kick_test_split1\.txt, line 2: expected `name\.avi flag`"):
         read_manifest(hmdb, list_name="train1")
     (hmdb / "kick_test_split1.txt").rename(hmdb / "kicking_test_split1.txt")
-    with pytest.raises(InputError, match="'kicking' is no class of HMDB-51"):
+    with pytest.raises(InputError, match="'kicking' is not a class of HMDB-51"):
         read_manifest(hmdb, list_name="train1")
 
 
@@ -253,7 +253,7 @@ def test_kinetics_videos_in_class_folders_or_flat_or_in_a_tar(kinetics: Path, tm
         (HEADER + "surfing,abc,1,11,test\n\nsurfing,abc,1.5,11,test\n", r"line 4: expected"),
         (HEADER + "surfing,abc,1\n", r"line 2: expected"),
         (HEADER, "holds no videos"),
-        (HEADER + '"' + "x" * 200_000 + '",abc,1,11,test\n', "is no CSV: field larger"),
+        (HEADER + '"' + "x" * 200_000 + '",abc,1,11,test\n', "is not valid CSV: field larger"),
     ],
 )
 def test_kinetics_faults_are_named(text: str, complaint: str, kinetics: Path) -> None:

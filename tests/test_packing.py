@@ -288,7 +288,7 @@ def test_the_order_is_shuffled_by_the_seed(data, folder, tmp_path):
 def test_what_is_left_out_is_listed_with_its_reason(folder):
     reasons = dict(read_left_out(folder))
     assert reasons.keys() == {"broken.mp4", "gone.mp4"}
-    assert "no video" in reasons["broken.mp4"]
+    assert "not a video" in reasons["broken.mp4"]
     assert "no such file" in reasons["gone.mp4"]
 
 
@@ -316,7 +316,7 @@ def test_another_packing_and_foreign_folders_are_refused(data, folder, tmp_path)
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(InputError, match=r"holds no packing, but thesis\.tex"):
         packed(data, tmp_path / "mine")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         packed(data, tmp_path / "mine" / "thesis.tex")
 
 
@@ -340,13 +340,13 @@ def test_a_flipped_byte_is_found_and_spoils_one_clip(folder, tmp_path):
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 1]))
     assert [problem for video in read_index(copy) if (problem := damage(copy, video))] == [
-        f"{video.path}: its bytes in {shard_path(copy, video.shard)} have another checksum than in the index. "
-        "Get the tar again"
+        f"{video.path}: its bytes in {shard_path(copy, video.shard)} do not match the checksum in the index. "
+        "Download the tar again"
     ]
     assert run(["pack", "--verify", str(copy)]) == 1
     assert run(["pack", "--verify", str(folder)]) == 0
     items = {item.path: item for item in read_manifest(copy, list_name="train.txt").items}
-    with pytest.raises(VideoError, match="another checksum"):
+    with pytest.raises(VideoError, match="do not match the checksum"):
         items.pop(video.path).media.read(np.arange, FrameSize())
     for item in items.values():
         item.media.read(lambda _: np.array([0]), FrameSize())
@@ -375,7 +375,7 @@ def test_reading_names_what_is_wrong(folder, tmp_path):
     with pytest.raises(InputError, match="leave the media root out"):
         read_manifest(folder, list_name="val.txt", media_root=tmp_path)
     assert read_manifest(folder, list_name="val.txt", labels="one, two").labels == ("one", "two")
-    with pytest.raises(InputError, match="is no packed folder"):
+    with pytest.raises(InputError, match="is not a packed folder"):
         read_index(tmp_path)
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / "index.jsonl").write_text((copy / "index.jsonl").read_text()[:-20])
@@ -543,7 +543,7 @@ def test_a_spoiled_clip_is_left_out_of_a_training(brightness, tmp_path):
     config = replace(CONFIG, optim=replace(CONFIG.optim, epochs=1), data=replace(CONFIG.data, val_list=None))
     state = train(config, copy, tmp_path / "run")
     assert len(state.unreadable) == 1
-    assert "another checksum" in state.unreadable[0]
+    assert "do not match the checksum" in state.unreadable[0]
 
 
 # The command, interrupted
@@ -638,5 +638,5 @@ def test_a_finished_shard_that_is_gone_is_named(data, tmp_path):
         next(steps)
     steps.close()
     shard_path(tmp_path / "out", 0).unlink()
-    with pytest.raises(InputError, match=r"00000\.tar is gone; delete .* and pack again"):
+    with pytest.raises(InputError, match=r"00000\.tar is missing; delete .* and pack again"):
         packed(data, tmp_path / "out")

@@ -117,7 +117,7 @@ def test_zero_shot_is_each_split_and_their_mean_and_spread(score, loaded, data):
 def test_trained_classes_are_no_zero_shot_classes(data):
     manifest = read(data, "all.txt")
     protocols.check_disjoint(["surfing", "runnin"], manifest)
-    with pytest.raises(InputError, match=r"2 of 6 classes .* not new: running, ki\. .*--allow-overlap"):
+    with pytest.raises(InputError, match=r"2 of 6 classes .* not new ones: running, ki\. .*--allow-overlap"):
         protocols.check_disjoint(["KI", "surfing", "Running"], manifest)
 
 
@@ -466,7 +466,7 @@ def test_few_shot_takes_lists_as_they_are(clips, tmp_path):
 
 
 def test_wrong_few_shot_stops_before_any_training(clips, tmp_path):
-    with pytest.raises(InputError, match="'ba de' has 3 videos, 4 shots"):
+    with pytest.raises(InputError, match="'ba de' has 3 videos, but 4 shots"):
         run_all(few_shot_of(clips, clips=sampled(read(clips, "train.txt"), (2, 4))), tmp_path)
     test = dataclasses.replace(read(clips, "test.txt"), labels=("other", "names"))
     with pytest.raises(InputError, match="have different labels"):

@@ -121,8 +121,8 @@ def test_a_private_repository(hub: Hub, model: Path, tmp_path: Path) -> None:
     [
         (["--push", "mine"], "'mine' is not a repository of the hub; give it as owner/name"),
         (["--push", "../mine"], "is not a repository of the hub"),
-        (["--private"], "--private and --licence are for --push"),
-        (["--licence", "mit"], "--private and --licence are for --push"),
+        (["--private"], "--private and --licence need --push"),
+        (["--licence", "mit"], "--private and --licence need --push"),
     ],
 )
 def test_wrong_use_is_found_before_anything_is_read(
@@ -199,7 +199,7 @@ def test_a_card_names_no_path_and_no_licence_that_nobody_gave() -> None:
     )
     assert "secret" not in card
     assert "license" not in head_of(card)
-    assert "The licence of the weights is not stated here." in card
+    assert "The licence of the weights is unknown." in card
     assert "Any labels.\n" in card
 
 

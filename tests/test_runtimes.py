@@ -99,7 +99,7 @@ def test_a_missing_package_is_named(runtime, package, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"runtime": "onnx", "compile": True}, "--compile is torch's"),
+        ({"runtime": "onnx", "compile": True}, "--compile is for torch"),
         ({"runtime": "auto", "int8": True}, "auto chooses the precision itself"),
         ({"int8": True, "calibration": Path("list.txt")}, "torch's int8 needs none"),
         ({"runtime": "openvino", "calibration": Path("list.txt")}, "--calibration is for"),

@@ -239,7 +239,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(
     (tmp_path / "file").write_text("in the way")
     features = cached(tmp_path / "file", "key", lambda: torch.ones(2))
     assert torch.equal(features, torch.ones(2))
-    assert "text features cannot be kept for the next time" in caplog.text
+    assert "text features cannot be cached" in caplog.text
 
 
 def test_compiled_code_is_kept_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

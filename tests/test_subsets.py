@@ -69,9 +69,9 @@ def test_a_video_listed_twice_counts_as_listed() -> None:
 def test_too_few_videos_are_named() -> None:
     manifest = make(LABELS, 4)
     fewer = replace(manifest, items=tuple(item for item in manifest.items if item.path != "surfing/0.mp4"))
-    with pytest.raises(InputError, match=r"set/list\.txt: 'surfing' has 3 videos, 4 shots are asked for"):
+    with pytest.raises(InputError, match=r"set/list\.txt: 'surfing' has 3 videos, but 4 shots are requested"):
         few_shot(fewer, 4, seed=0)
-    with pytest.raises(InputError, match="0 shots asked for; at least 1"):
+    with pytest.raises(InputError, match="0 shots requested; at least 1"):
         few_shot(manifest, 0, seed=0)
 
 

@@ -295,7 +295,7 @@ def test_an_object_store_holds_inputs_and_output(store, videos, undisturbed) -> 
         ("path,n\n,1\n", "row 1"),
         ("path,n\na.mp4,1\na.mp4,1,2\n", "row 2: it has more values"),
         ('{"path": "a.mp4"}\n["a.mp4"]\n', "line 2: it must be an object"),
-        ('{"path": "a.mp4"}\n\n{"path": \n', "line 3: it is no JSON"),
+        ('{"path": "a.mp4"}\n\n{"path": \n', "line 3: invalid JSON"),
         ('{"path": "a.mp4", "n": 1}\n{"path": "b.mp4", "n": "x"}\n', "'n' cannot be kept"),
         ('{"path": "a.mp4", "n": {}}\n', "'n' cannot be kept"),
     ],
@@ -477,7 +477,7 @@ def test_a_finished_job_without_one_of_its_parts_has_no_summary(videos, tmp_path
     steps = job.run(str(videos / "a"))
     next(steps)
     steps.close()
-    with pytest.raises(InputError, match=r"part-00000000\.parquet is not there"):
+    with pytest.raises(InputError, match=r"part-00000000\.parquet is missing"):
         job.summary()
 
 

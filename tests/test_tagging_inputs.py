@@ -251,7 +251,7 @@ def test_categories_are_kept_as_their_values(tmp_path) -> None:
         ('"n": 1', '"n": 1.5', "'n' was of type int64, now its values are double"),
         ('"n": []', '"n": ["x"]', "'n' was of type list<item: null>, now its values are list<item: string>"),
         ('"n": 1', '"m": 1', "'m' is new"),
-        ('"n": 1, "m": 1', '"n": 1', "'m' is gone"),
+        ('"n": 1, "m": 1', '"n": 1', "'m' is missing"),
         ('"n": 1, "m": 1', '"m": 1, "n": 1', "another order"),
     ],
 )

@@ -110,7 +110,7 @@ def test_parts_that_the_list_of_inputs_does_not_know_are_refused(tmp_path) -> No
     job(tmp_path / "other", "ab")
     job(tmp_path / "out", "abcd")
     (tmp_path / "out" / INPUTS).write_bytes((tmp_path / "other" / INPUTS).read_bytes())
-    with pytest.raises(InputError, match=r"part-00000001\.parquet is no part of this job"):
+    with pytest.raises(InputError, match=r"part-00000001\.parquet is not a part of this job"):
         job(tmp_path / "out", "ab")
 
 
@@ -118,10 +118,10 @@ def test_a_part_with_fewer_inputs_than_are_known_is_no_finished_job(tmp_path) ->
     output = job(tmp_path / "out", "abc")
     parts = output.parts([], 2)
     output.write(parts[0], rows_of(Part(0, parts[0].sources[:1])))
-    with pytest.raises(InputError, match=r"part-00000000\.parquet holds 1 inputs; its job gave it 2"):
+    with pytest.raises(InputError, match=r"part-00000000\.parquet holds 1 inputs instead of 2"):
         output.check_complete(parts)
     (tmp_path / "out" / "part-00000001.parquet").unlink()
-    with pytest.raises(InputError, match=r"part-00000001\.parquet is not there"):
+    with pytest.raises(InputError, match=r"part-00000001\.parquet is missing"):
         output.check_complete(parts[1:])
 
 
@@ -136,7 +136,7 @@ def test_overwrite_drops_what_jobs_wrote_and_nothing_else(tmp_path) -> None:
     assert left == sorted([INPUTS, JOB, LOCK, "_job/notes.txt", "part-00000000.parquet"])
     pq.write_table(pa.table({"mine": [1]}), folder / "part-00000007.parquet")
     before = inputs_in(folder / "none")
-    with pytest.raises(InputError, match=r"part-00000007\.parquet is damaged, or no job wrote it"):
+    with pytest.raises(InputError, match=r"part-00000007\.parquet is damaged, or was not written by a job"):
         job(folder, "e", overwrite=True)
     assert (folder / JOB).exists()
     assert pq.read_table(folder / "part-00000007.parquet").to_pylist() == [{"mine": 1}]
@@ -177,7 +177,7 @@ def test_one_output_by_two_names_is_held_once(tmp_path, monkeypatch) -> None:
 
 def test_an_output_that_nothing_knows_is_one_line() -> None:
     for address in ("nothing://x", "nothing://x/y"):
-        with pytest.raises(InputError, match="cannot be an output"):
+        with pytest.raises(InputError, match="cannot be used as output"):
             Output(address)
 
 

@@ -316,7 +316,7 @@ def test_a_mostly_quiet_video_is_its_own_background() -> None:
     ],
 )
 def test_a_wrong_background_is_refused(values) -> None:
-    with pytest.raises(InputError, match="calibrate it anew"):
+    with pytest.raises(InputError, match="calibrate again"):
         Background.from_dict(values)
     with pytest.raises(InputError, match="longer footage"):
         Background.of_footage(np.empty((0, 3)))
@@ -662,7 +662,7 @@ def test_the_command_writes_what_is_asked_for_and_calibrates_from_it(tmp_path, c
     capsys.readouterr()
     for labels, background, words in (
         ([], None, "without a background"),
-        (5, first["background"], "is no timeline"),
+        (5, first["background"], "is not a timeline"),
     ):
         (tmp_path / "bad.json").write_text(json.dumps({**first, "labels": labels, "background": background}))
         assert run([*gate, "--background", str(tmp_path / "bad.json")]) == 2
@@ -709,7 +709,7 @@ def test_evaluation_of_annotated_videos(tmp_path, capsys) -> None:
     assert list(found["unreadable"]) == ["broken", "missing"]
     assert "missing: " in error.splitlines()[-1]
     assert run(["evaluate", "timeline", *arguments, "--labels", "flying, swimming"]) == 2
-    assert "none of the labels flying, swimming is annotated; those that are: x" in capsys.readouterr().err
+    assert "none of the labels flying, swimming is annotated; annotated labels: x" in capsys.readouterr().err
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["evaluation.json", "labels.json", "table.json", "v_gate.timeline.csv"]
 
@@ -765,7 +765,7 @@ def test_a_single_label_needs_a_background(tmp_path, engine) -> None:
     video = LongVideo(key="single", seconds=20, labels=usual_labels()[:1], quiet_seconds=6.0)
     video.write(tmp_path / "gate.mp4")
     watcher = Watcher(engine, usual_labels()[:1], windows=WindowOptions(window="2s", stride="2s"))
-    with pytest.raises(InputError, match="nothing to tell it from"):
+    with pytest.raises(InputError, match="nothing to compare it to"):
         watcher.watch(tmp_path / "gate.mp4")
     watcher.is_own_background = True
     assert watcher.watch(tmp_path / "gate.mp4").none is not None

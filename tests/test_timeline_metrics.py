@@ -279,12 +279,12 @@ def test_thresholds_are_checked(thresholds: Sequence[float]) -> None:
     "wrong", [segment("a", 2, 1), segment("a", 0, math.inf), segment("a", 0, 1, math.nan)], ids=str
 )
 def test_predictions_are_checked(wrong: Segment) -> None:
-    with pytest.raises(InputError, match=r"^v: 'a' from .* is no segment"):
+    with pytest.raises(InputError, match=r"^v: 'a' from .* is not a segment"):
         timeline_metrics({"v": [segment("a", 0, 1), wrong]}, {"v": annotated(("a", 0, 1))})
 
 
 def test_predictions_need_annotations() -> None:
-    with pytest.raises(InputError, match=r"no annotations of x\.mp4"):
+    with pytest.raises(InputError, match=r"no annotations for x\.mp4"):
         timeline_metrics({"x.mp4": []}, {"x": annotated(("a", 0, 1))})
 
 
@@ -483,5 +483,5 @@ def test_table_of_what_is_not_known() -> None:
     assert found.notes() == (
         "0 events and 0 predictions in 1 videos.",
         "Boundary errors: no prediction matches an event at IoU 0.5.",
-        "False alarms: 0; where nothing happens: 0. The length of some videos is not known, so there is no rate.",
+        "False alarms: 0; where nothing happens: 0. The length of some videos is unknown, so there is no rate.",
     )

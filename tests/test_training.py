@@ -621,7 +621,7 @@ def test_clips_at_hand_are_checked(data, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"expansion": BARE}, "expansion belongs to an init"),
+        ({"expansion": BARE}, "expansion is for an init"),
         ({"seed": -1}, "seed must be 0 to 9223372036854775807, got -1"),
         ({"seed": 2**63}, "seed must be 0 to 9223372036854775807, got 9223372036854775808"),
         ({"templates": ()}, "templates must be at least one"),

@@ -39,8 +39,28 @@ BANNED = (
     r"\bwithout a word\b",
     r"\blooked at with\b",
     r"\bsay(s)? otherwise\b",
+    r"was predicted of\b",  # its prediction
+    r"learns? the trained ones",
+    r"\bin place of\b",  # instead of
+    r"\bfor want of\b",  # without
+    r"\bdearer\b",  # costs more
+    r"\ball that lies\b",  # everything in
+    r"\bby its values on\b",  # measured on
 )
 """Patterns of sentences that a native engineer would not write."""
+
+TERMS = {
+    r"\bdata sets?\b": "dataset",
+    r"\b[Ff]ine ?tun": "fine-tune",
+    r"\b([Zz]ero|[Ff]ew) ?shot\b": "zero-shot, few-shot",
+    r"\b[Tt]op ?[15]\b": "top-1, top-5",
+    r"\bpre-train": "pretrain",
+    r"\b[Cc]heck point": "checkpoint",
+    r"\bhyper-parameter": "hyperparameter",
+    r"\b(cls|class) embedding\b": "class token",
+    r"\bimage tokens?\b": "patch token",
+}
+"""Patterns of spellings that the field does not use -> its own word. Prose only: code has names of others."""
 
 SOURCES = sorted((ROOT / "src" / "openxclip").rglob("*.py"))
 PAGES = [
@@ -74,6 +94,20 @@ def test_no_phrase_is_banned(path: Path) -> None:
     assert found == []
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_field_would_use_these_words(path: Path) -> None:
+    """In prose: blocks, inline code and targets of links are left out."""
+    text = path.read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```|`[^`\n]+`|\]\([^)]*\)|<[^>]+>", "", text, flags=re.MULTILINE | re.DOTALL)
+    found = [f"{match[0]!r}: {word}" for wrong, word in TERMS.items() for match in re.finditer(wrong, prose)]
+    assert found == []
+
+
 def test_the_search_finds_what_it_should() -> None:
     text = "It reads them, too. A folder of that name goes before it, and takes every so-manieth frame."
     assert sum(bool(re.search(pattern, text)) for pattern in BANNED) == 3
+
+
+def test_the_search_finds_other_words_too() -> None:
+    text = "Finetuning on a data set, zero shot, top 1; not: fine-tuning, dataset, zero-shot, top-1."
+    assert sum(len(re.findall(pattern, text)) for pattern in TERMS) == 4

@@ -103,7 +103,7 @@ def test_vifi_clip(tmp_path: Path):
     clip = to_theirs(model.state_dict(), OPENAI_CLIP)
     file = tmp_path / "vifi.pth"
     torch.save({"model": vifi_clip(clip), "epoch": 9}, file)
-    with pytest.raises(CheckpointError, match=r"ViFi-CLIP, whose files lack the token embedding.*Add it"):
+    with pytest.raises(CheckpointError, match=r"ViFi-CLIP; such files lack the token embedding.*Add it"):
         read_checkpoint(file)
     name = "token_embedding.weight"
     torch.save({"model": vifi_clip(clip) | {name: clip[name]}}, file)

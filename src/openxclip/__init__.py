@@ -1,4 +1,4 @@
-"""OpenXCLIP: recognise in any video whatever you can name.
+"""OpenXCLIP: recognise anything you can name, in any video.
 
     import openxclip
 
@@ -80,12 +80,12 @@ def __getattr__(name: str) -> Any:
 
 
 def _version() -> str:
-    """The version that was installed: the build takes it from the git tag."""
-    from importlib.metadata import PackageNotFoundError, version  # takes as long as the rest of this file
+    """The installed version; the build takes it from the git tag."""
+    from importlib.metadata import PackageNotFoundError, version  # as slow as the rest of this file
 
     try:
         return version("openxclip")
-    except PackageNotFoundError:  # the sources are on the path, and nothing is installed
+    except PackageNotFoundError:  # run from source, not installed
         return "0.0.0+unknown"
 
 

@@ -1,4 +1,4 @@
-"""`python -m openxclip` runs the command."""
+"""Entry point of `python -m openxclip`."""
 
 from openxclip.cli.main import main
 

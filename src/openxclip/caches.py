@@ -1,24 +1,24 @@
-"""Where results that can be computed again are kept. Imports nothing heavy: it is asked before torch is imported."""
+"""Where recomputable results are cached. Imports nothing heavy: it runs before torch is imported."""
 
 import os
 from pathlib import Path
 
 
 def cache_folder() -> Path | None:
-    """The folder for what the command can compute again: $OPENXCLIP_CACHE, or the user's cache folder, if any."""
+    """The cache folder: $OPENXCLIP_CACHE, or the user's cache folder, if any."""
     given = os.environ.get("OPENXCLIP_CACHE")
     if given:
         return Path(given)
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openxclip"
-    except RuntimeError:  # a user without a home
+    except RuntimeError:  # the user has no home directory
         return None
 
 
 def keep_compiled_code() -> None:
-    """Let torch keep compiled code in the cache folder: its own default folder does not survive a restart.
+    """Make torch keep compiled code in the cache folder: its default folder does not survive a restart.
 
-    Call it before torch is imported. Where the folder cannot be written, torch uses its default.
+    Call it before torch is imported. If the folder is not writable, torch uses its default.
     """
     folder = cache_folder()
     if folder is None:

@@ -1,4 +1,4 @@
-"""Frozen dataclasses to and from plain values, and `a.b=v` overrides of them."""
+"""Converts frozen dataclasses to and from plain values, and applies `a.b=v` overrides."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def check_types(config: Any, where: str) -> None:
-    """Whether the plain fields of a dataclass hold what they are declared to; those that are dataclasses check theirs.
+    """Check that the plain fields of a dataclass have their declared types; nested dataclasses check their own.
 
     Raises:
         ConfigError: a value has the wrong type.
@@ -39,7 +39,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
     Args:
         kind: a dataclass; fields may be dataclasses, optional dataclasses, tuples and plain values.
-        values: its fields by name; those left out keep their default.
+        values: its fields by name; missing ones keep their default.
         where: dotted path for error messages.
 
     Raises:
@@ -59,7 +59,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 
 def with_overrides(config: T, overrides: Sequence[str]) -> T:
-    """A copy of a config with settings replaced, each written `a.b=value` (JSON, or a bare word as text).
+    """A copy of a config with settings replaced, each written `a.b=value` (JSON, or a bare word as a string).
 
     Raises:
         ConfigError: an override has no `=`, names no setting, or its value has the wrong type.
@@ -74,7 +74,7 @@ def with_overrides(config: T, overrides: Sequence[str]) -> T:
 
 
 def flatten(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Nested values under dotted names, as overrides name them."""
+    """Nested values under dotted names, as in overrides."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         path = _path(where, name)

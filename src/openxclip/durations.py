@@ -1,4 +1,4 @@
-"""Lengths of time as people write them."""
+"""Parses durations such as "4s"."""
 
 import re
 
@@ -6,10 +6,10 @@ from openxclip.errors import InputError
 
 
 def seconds_of(option: str, text: str) -> float:
-    """From "4s", "4", "0.5s" or "2m".
+    """Seconds from "4s", "4", "0.5s" or "2m".
 
     Raises:
-        InputError: it is something else.
+        InputError: the text has another form.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m)?", text.strip())
     if not match or not float(match[1]) > 0:

@@ -1,4 +1,4 @@
-"""The exception tree.
+"""The exception hierarchy.
 
     OpenXCLIPError
     ├── ConfigError (ValueError)        a configuration value is not allowed
@@ -8,12 +8,12 @@
     ├── TokenizerError (ValueError)     no tokenizer came with the model, or it cannot be read
     ├── HubError (OSError)              a hub repository or file is unavailable
     ├── ServerError (RuntimeError)      a server refuses a request or does not answer; carries `status` and `kind`
-    ├── TrainingError (RuntimeError)    a training run cannot go on
+    ├── TrainingError (RuntimeError)    a training run cannot continue
     ├── VideoError (OSError)            a video cannot be decoded; carries `source` and `reason`
     │   └── VideoLimitError             a video is larger or longer than is allowed
     └── MissingExtraError (ImportError) an optional dependency is not installed
 
-Every message says what happened, the value, what is allowed, and what to do next.
+Every message states what happened, the value, what is allowed, and what to do next.
 """
 
 from functools import partial
@@ -21,7 +21,7 @@ from typing import Any
 
 
 class OpenXCLIPError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class ConfigError(OpenXCLIPError, ValueError):
@@ -33,7 +33,7 @@ class InputError(OpenXCLIPError, ValueError):
 
 
 class FrameCountError(OpenXCLIPError, ValueError):
-    """A clip has another number of frames than the model was trained with."""
+    """The number of frames of a clip differs from the model's training."""
 
 
 class CheckpointError(OpenXCLIPError, ValueError):
@@ -49,7 +49,7 @@ class HubError(OpenXCLIPError, OSError):
 
 
 class TrainingError(OpenXCLIPError, RuntimeError):
-    """A training run cannot go on."""
+    """A training run cannot continue."""
 
 
 class ServerError(OpenXCLIPError, RuntimeError):
@@ -58,7 +58,7 @@ class ServerError(OpenXCLIPError, RuntimeError):
     def __init__(self, message: str, status: int, kind: str) -> None:
         super().__init__(message)
         self.status = status
-        """Of HTTP; 0 without an answer."""
+        """HTTP status; 0 without a response."""
         self.kind = kind
         """The last part of the problem's type, such as "queue-full"."""
 
@@ -71,10 +71,10 @@ class VideoError(OpenXCLIPError, OSError):
         self.source = source
         self.reason = reason
         self.kind = kind
-        """One word for tables, such as unreadable or too-long."""
+        """A short code for tables, such as unreadable or too-long."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Between processes: exceptions of several arguments are not pickled by themselves."""
+        """For pickling: exceptions with several arguments are not picklable by default."""
         return VideoError, (self.source, self.reason, self.kind)
 
 

@@ -1,7 +1,7 @@
-"""Outputs appear under their final name whole or not at all: written beside it, then renamed.
+"""Atomic outputs: files and folders are written under a temporary name, then renamed.
 
-This guards against an interrupted process, not against a machine that loses power. One writer a name at a time. Who may
-read a file is what the umask says, also where a library writes it for its owner alone.
+This guards against an interrupted process, not against power loss. Only one writer per name at a time. Permissions
+follow the umask, even if a library would make the file readable by its owner only.
 """
 
 import glob
@@ -35,10 +35,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def held(lock_file: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock that the processes of this machine share; the folder of its file must be there.
+    """Hold a lock shared by the processes of this machine; the folder of its file must exist.
 
     Raises:
-        InputError: another process holds it; `refusal` says what that means.
+        InputError: another process holds it; `refusal` is the message.
     """
     # A generator may be driven from one thread and closed from another.
     lock = FileLock(lock_file, mode=0o666, thread_local=False)
@@ -57,7 +57,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder; it becomes `path` on success and is removed on failure.
 
     A folder cannot replace another in one step: an old `path` is first moved to `.NAME.previous` beside it. If the
-    process dies between the two renames, only that is left, and `recover_folder` (or the next write) puts it back.
+    process dies between the two renames, only that is left, and `recover_folder` (or the next write) restores it.
     """
     recover_folder(path)
     temporary, previous = _beside(path), _previous(path)
@@ -78,9 +78,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def recover_folder(path: Path) -> None:
-    """Undo what an interrupted `atomic_folder` left: the old folder goes back to its name if that is free.
+    """Undo an interrupted `atomic_folder`: the old folder gets its name back if that is free.
 
-    Only for the one writer of that name: folders that were begun and never finished are removed.
+    Only for the single writer of that name: unfinished temporary folders are removed.
     """
     for abandoned in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
         if abandoned.is_dir():
@@ -95,7 +95,7 @@ def recover_folder(path: Path) -> None:
 
 
 def existing_folder(path: Path) -> Path | None:
-    """The folder, or where an interrupted `atomic_folder` left it; None if there is neither. Changes nothing."""
+    """The folder, or the copy that an interrupted `atomic_folder` left; None if neither exists. Changes nothing."""
     if path.exists():
         return path if path.is_dir() else None
     previous = _previous(path)
@@ -103,23 +103,23 @@ def existing_folder(path: Path) -> Path | None:
 
 
 POINTER = b"version https://git-lfs.github.com/spec/"
-"""How the file begins that git-lfs puts in place of one that has not been fetched."""
+"""First bytes of the pointer file that git-lfs uses for a file that has not been fetched."""
 
 
 def refuse_pointer(path: Path) -> None:
     """Refuse a file that git-lfs has not fetched yet.
 
     Raises:
-        CheckpointError: it is such a pointer; the message says how to get the file.
+        CheckpointError: it is a pointer; the message says how to get the file.
     """
     try:
         with path.open("rb") as file:
             is_pointer = file.read(len(POINTER)) == POINTER
     except OSError:
-        return  # the reader of the file says what is wrong
+        return  # the reader of the file reports the problem
     if is_pointer:
         raise CheckpointError(
-            f"{path} is only git-lfs's pointer to a file that it has not fetched: run `git lfs install` and "
+            f"{path} is only a git-lfs pointer to a file that has not been fetched: run `git lfs install` and "
             "`git lfs pull` in its folder, or download the file itself"
         )
 
@@ -158,12 +158,12 @@ def is_file(text: str) -> bool:
     """Whether an argument names an existing file."""
     try:
         return Path(text).is_file()
-    except (OSError, ValueError):  # a long list of labels is longer than a file name may be
+    except (OSError, ValueError):  # a long list of labels exceeds the maximum file name length
         return False
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Indented, for people to read."""
+    """JSON with indentation, for people."""
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 

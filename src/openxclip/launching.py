@@ -1,4 +1,4 @@
-"""Starting several processes on this machine, by torch's own launcher. Imports nothing heavy."""
+"""Starts several processes on this machine with torch's launcher. Imports nothing heavy."""
 
 import os
 import sys
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 SHUTDOWN_SECONDS = "120"
-"""Which processes have to save and leave after a signal, before torch's launcher kills them; its own 30 are short for
-large checkpoints. Older versions of torch do not read it."""
+"""Time for processes to save and exit after a signal, before torch's launcher kills them; its default of 30 is short
+for large checkpoints. Older versions of torch ignore it."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A command's wish to be run again, in several processes."""
+    """Raised by a command that has to run again in several processes."""
 
     num_processes: int
 
 
 def num_started() -> int:
-    """How many processes torchrun started, this one among them; 1 without torchrun."""
+    """Number of processes that torchrun started, including this one; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
@@ -37,9 +37,9 @@ def launch(num_processes: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    for name in list(logging.root.manager.loggerDict):  # each of torch's has a level of its own
+    for name in list(logging.root.manager.loggerDict):  # each of torch's loggers has its own level
         if name.startswith("torch.distributed"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes say themselves what happened
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes report errors themselves
     cores = os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
@@ -63,6 +63,6 @@ def launch(num_processes: int, arguments: Sequence[str]) -> int:
 
 
 def _status(error: Any) -> int:
-    """The exit status of the process that failed first; as a shell tells it, where a signal ended it."""
+    """The exit status of the process that failed first; 128 + signal, as in a shell, if a signal ended it."""
     code = int(error.get_first_failure()[1].exitcode)
     return code if code >= 0 else 128 - code

@@ -1,7 +1,7 @@
-"""The processes of one run, as torchrun starts them: who is first, what all of them know, and what ends them.
+"""The processes of a run started by torchrun: ranks, collective operations, and error reporting.
 
-Without torchrun there is one process, and everything here gives back what it is given. Nothing is kept here: torch
-knows the processes of a run.
+Without torchrun there is one process, and everything here returns its input. No state is kept here: torch knows the
+processes of a run.
 """
 
 import logging
@@ -22,9 +22,9 @@ from openxclip.errors import InputError
 Value = TypeVar("Value")
 
 BACKENDS = "cpu:gloo,cuda:nccl"
-"""What is small and on the CPU, such as a count, never waits for a GPU."""
+"""Group for small CPU values such as counts, which never wait for a GPU."""
 PATIENCE = timedelta(days=1)
-"""One process may have long work that the others wait for; one that dies is noticed at once."""
+"""Timeout: one process may have long work that the others wait for; a dead process is noticed at once."""
 ERROR_KEY = "error"
 
 
@@ -37,11 +37,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes and shows."""
+        """Whether this is the process that writes files and shows progress."""
         return self.rank == 0
 
     def sums(self, values: Sequence[float]) -> list[float]:
-        """Sums over all processes, the same in each, of numbers that each has."""
+        """Sums of each process's numbers over all processes, the same in each."""
         if self.count == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
@@ -49,7 +49,7 @@ class Processes:
         return tensor.tolist()
 
     def gathered(self, value: Value) -> list[Value]:
-        """What each process has, by rank, in all of them."""
+        """The values of all processes, by rank, in each of them."""
         if self.count == 1:
             return [value]
         values: list[Value | None] = [None] * self.count
@@ -57,7 +57,7 @@ class Processes:
         return cast(list[Value], values)
 
     def from_first(self, make: Callable[[], Value]) -> Value:
-        """What the first process makes, in all of them; the others wait for it."""
+        """The first process's result, in all of them; the others wait for it."""
         if self.count == 1:
             return make()
         values = [make() if self.is_first else None]
@@ -65,33 +65,33 @@ class Processes:
         return cast(Value, values[0])
 
     def share_of(self, num_items: int, num_together: int) -> list[int]:
-        """Which items this process takes: groups of so many, as they would come one after the other in one process."""
+        """The items of this process: groups of this size, in the order of a single process."""
         groups = [
             range(start, min(start + num_together, num_items)) for start in range(0, num_items, num_together)
         ]
         return [item for group in groups[self.rank :: self.count] for item in group]
 
     def wait(self) -> None:
-        """Until all processes are here."""
-        self.sums([0.0])  # of no numbers at all, gloo makes no message
+        """Wait until all processes are here."""
+        self.sums([0.0])  # gloo sends no message for an empty list
 
 
 def check_has_gpu() -> None:
-    """Refuse more processes on this machine than it has GPUs, each of which is one process's.
+    """Refuse more processes on this machine than it has GPUs: each process needs its own.
 
     Raises:
-        InputError: there is none for this process.
+        InputError: there is no GPU for this process.
     """
     place, num_gpus = _place(), torch.cuda.device_count()
     if current().count > 1 and place >= num_gpus:
         raise InputError(
-            f"process {place + 1} on this machine has no GPU, there are {num_gpus}; start at most as many processes, "
+            f"process {place + 1} on this machine has no GPU, there are {num_gpus}; start at most that many processes, "
             "or give --device cpu"
         )
 
 
 def _place() -> int:
-    """Of this process among those on its machine."""
+    """Rank of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -103,30 +103,30 @@ def current() -> Processes:
 
 
 class Errors:
-    """Sees to it that what ends a run is told once, whichever processes it reaches."""
+    """Makes sure that the error that ends a run is printed once, no matter how many processes it reaches."""
 
     def __init__(self, store: dist.Store, rank: int) -> None:
         self._store, self._rank = store, rank
         self._stderr = sys.stderr
 
     def tell(self, text: str) -> None:
-        """Print it, unless another process has told something."""
+        """Print the error, unless another process has printed one."""
         own = str(self._rank)
         try:
             if self._store.compare_set(ERROR_KEY, "", own).decode() == own:
                 print(text, file=self._stderr, flush=True)
-        except RuntimeError:  # the store has ended with the process that kept it, which had an error to tell
+        except RuntimeError:  # the store ended with its process, which printed its own error
             return
 
     def is_told(self) -> bool:
-        """Whether a process has told something."""
+        """Whether a process has printed an error."""
         return self._store.check([ERROR_KEY])
 
 
 def run_as_one(run: Callable[[Callable[[str], None]], int]) -> int:
     """Run something as one of the processes that torchrun started -> exit status.
 
-    The first one shows and tells; whatever ends the run is told once. `run` gets what to tell errors by.
+    The first process shows output; the error that ends the run is printed once. `run` gets the object to report errors.
     """
     if _place() < torch.cuda.device_count():
         torch.cuda.set_device(_place())
@@ -146,18 +146,18 @@ def run_as_one(run: Callable[[Callable[[str], None]], int]) -> int:
     try:
         status = run(errors.tell)
         if not errors.is_told():
-            dist.barrier()  # one that left while others still talk to it would end them
-    except Exception as error:  # noqa: BLE001 whatever it is, it ends all processes, and one of them tells it
+            dist.barrier()  # a process that exits while others still talk to it would end them
+    except Exception as error:  # noqa: BLE001 any error ends all processes, and one of them prints it
         errors.tell(LOST if _is_of_another(error) else traceback.format_exc())
         status = 1
     sys.stdout.flush()
-    if errors.is_told():  # others may be in the middle of something with this one
+    if errors.is_told():  # others may be in the middle of a collective with this one
         os._exit(status or 1)
     dist.destroy_process_group()
     return status
 
 
-LOST = "openxclip: another process of this run has ended; the same command goes on from the last checkpoint"
+LOST = "openxclip: another process of this run has ended; run the same command to resume from the last checkpoint"
 
 
 def _is_of_another(error: Exception) -> bool:

@@ -16,7 +16,7 @@ from rich.progress import (
 
 class _Bar(Progress):
     def stop(self) -> None:
-        """End; a bar without a task leaves no empty line, so that an error stays the only one."""
+        """Stop; a bar without a task leaves no empty line, so that an error stays the only output."""
         if self.tasks:
             super().stop()
         else:
@@ -24,9 +24,9 @@ class _Bar(Progress):
 
 
 def progress_bar() -> Progress:
-    """A bar that shows count, elapsed and remaining time, and a task's `note` field behind them.
+    """A bar that shows count, elapsed and remaining time, followed by a task's `note` field.
 
-    Of the processes that torchrun starts, the first one shows it.
+    Under torchrun, only the first process shows it.
     """
     is_first = os.environ.get("RANK", "0") == "0"
     return _Bar(
@@ -39,6 +39,6 @@ def progress_bar() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
         disable=not is_first,
-        # Redirected output must stay on stdout; only on a shared terminal does it go around the bar.
+        # Redirected output must stay on stdout; it goes around the bar only on a shared terminal.
         redirect_stdout=sys.stdout.isatty(),
     )

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop: what is under way is finished, and kept."""
+"""Graceful stop on Ctrl-C and SIGTERM: current work is finished and saved."""
 
 import signal
 import threading
@@ -8,22 +8,22 @@ from contextlib import contextmanager
 from types import FrameType
 
 SAME_SECONDS = 2.0
-"""Signals this close together are one. SLURM signals every process of a job step, torch's launcher among them, which
-passes the signal on to processes that have it already."""
+"""Signals this close together count as one. SLURM signals every process of a job step, including torch's launcher,
+which passes the signal on to processes that already have it."""
 
 
 class Stop(threading.Event):
     """Set by a signal."""
 
     number: int | None = None
-    """Of the signal; a shell tells a process that it ended by 128 more."""
+    """Number of the signal; a shell reports it as exit status 128 + number."""
     at: float = 0.0
-    """When it came, by `time.monotonic`."""
+    """Time of arrival, by `time.monotonic`."""
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[Stop]:
-    """An event that SIGINT and SIGTERM set; a second one, a while later, ends the process as usual."""
+    """An event that SIGINT and SIGTERM set; a second signal, a while later, ends the process as usual."""
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:

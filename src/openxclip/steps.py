@@ -1,4 +1,4 @@
-"""Work in steps: a generator that pauses for a progress bar, or for others, and returns its result."""
+"""Work in steps: generators that yield for a progress bar, or for other work, and return a result."""
 
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ def _pass_over(step: Any) -> None:
 
 
 def finished(steps: Generator[Step, None, Result], on_step: Callable[[Step], None] = _pass_over) -> Result:
-    """Take all steps, and show each to `on_step`, which may raise -> what they give at the end."""
+    """Run all steps, passing each to `on_step`, which may raise -> the generator's result."""
     try:
         while True:
             on_step(next(steps))

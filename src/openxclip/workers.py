@@ -1,4 +1,4 @@
-"""Worker processes: how many, how they end, and a job for each whose death takes no other job with it."""
+"""Worker processes: their number, their end, and jobs isolated from each other's crashes."""
 
 import multiprocessing
 import os
@@ -13,10 +13,10 @@ from typing import TypeVar
 from openxclip.errors import InputError
 
 START_HELP = (
-    'worker processes import the main module: call openxclip below `if __name__ == "__main__":` in a file, '
-    "not from standard input, and keep files named like a module of Python (types.py) out of the current folder"
+    'worker processes import the main module: call openxclip under `if __name__ == "__main__":` in a file, '
+    "not from standard input, and keep files named like a Python module (types.py) out of the current folder"
 )
-_AHEAD = 2  # jobs for each process that are begun before the first result is taken
+_AHEAD = 2  # jobs per process that are started before the first result is taken
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -28,7 +28,7 @@ def num_cores() -> int:
 
 
 def end_with_parent() -> None:
-    """End this process when its parent is gone, also while it hangs on a file."""
+    """End this process when its parent is gone, even while it hangs on a file."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
@@ -42,16 +42,16 @@ def _wait_for_parent() -> None:
 def in_order(
     work: Callable[[Job], Result], jobs: Iterable[Job], num_processes: int, crashed: Result
 ) -> Iterator[Result]:
-    """Results in the order of the jobs, by processes side by side.
+    """Results in the order of the jobs, computed by parallel processes.
 
-    When a process dies, the jobs that were begun are done again one by one, each in a process of its own: what its
-    neighbours took, memory above all, does not count against it.
+    When a process dies, the started jobs are repeated one by one, each in a separate process: resources used by its
+    neighbours, mainly memory, do not count against it.
 
     Args:
         work: a function at the top of a module, for other processes.
-        jobs: what it is called with.
-        num_processes: how many.
-        crashed: the result of a job whose process dies while it is alone.
+        jobs: arguments of the calls.
+        num_processes: number of processes.
+        crashed: the result of a job whose process dies while it runs alone.
 
     Raises:
         InputError: processes do not start.
@@ -90,13 +90,13 @@ def _alone(work: Callable[[Job], Result], job: Job, crashed: Result) -> Result:
 
 
 def _started(num_processes: int) -> ProcessPoolExecutor:
-    """Processes that have shown that they run."""
+    """Processes that have reported that they run."""
     pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"), _begin)
     try:
         pool.submit(os.getpid).result()
     except BrokenProcessPool as error:
         raise InputError(
-            f"a process ended before it began (what it printed stands above); {START_HELP}"
+            f"a process ended before it was ready (see its output above); {START_HELP}"
         ) from error
     return pool
 

@@ -1,1 +1,1 @@
-"""Models on disk: read from four formats, written in two."""
+"""Models on disk: four formats can be read, two can be written."""

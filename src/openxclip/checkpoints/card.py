@@ -1,4 +1,4 @@
-"""The model card: a README.md that says what a model folder holds, where it comes from, and how to load it."""
+"""The model card: a README.md that says what a model is, where it comes from, and how to load it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,20 +26,20 @@ CITATION = """\
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a card says about a model beside the model itself."""
+    """Facts for a card that the model itself does not hold."""
 
     source: str
-    """As the user gave it; a path on this machine is not put into the card."""
+    """As given by the user; a local path is not written into the card."""
     format: str
     """The format that was written."""
     licence: str | None = None
-    """Of the weights, or None if unknown."""
+    """Licence of the weights, or None if unknown."""
     labels: Sequence[str] | None = None
     """The class names that the model was trained on, or None if unknown."""
 
 
 def known_licence(source: str) -> str | None:
-    """The licence of a published model; None if the model is none of them, or its page names no licence."""
+    """The licence of a published model; None for other models, or if its page names no licence."""
     for family in known_families():
         if source in family.models and family.licence != "not named":
             return family.licence
@@ -121,10 +121,10 @@ def _labels(loaded: Loaded, origin: Origin) -> str:
     discrete = loaded.model.discrete
     if discrete is not None:
         names: Sequence[str] = discrete.labels or ()
-        text = "The model has fixed classes in place of a text tower"
+        text = "The model has fixed classes instead of a text tower"
     else:
         names = origin.labels or ()
-        text = "Any labels. Those that it was trained on" if names else "Any labels"
+        text = "Any labels. It was trained on" if names else "Any labels"
     if not names:
         return f"{text}{', whose names are unknown' if discrete is not None else ''}.\n"
     listed = "".join(
@@ -135,5 +135,5 @@ def _labels(loaded: Loaded, origin: Origin) -> str:
 
 def _licence(origin: Origin) -> str:
     if origin.licence is None:
-        return "The licence of the weights is not stated here. Ask their publisher before you use them."
+        return "The licence of the weights is unknown. Ask their publisher before you use them."
     return f"The weights: {origin.licence}. OpenXCLIP itself: MIT."

@@ -1,6 +1,6 @@
-"""Published models that `openxclip.load` takes by name, for tables.
+"""Published models that `openxclip.load` takes by name, for the table of `openxclip models`.
 
-Nothing is downloaded or loaded for this: a loaded model has the configuration that comes with its weights.
+Nothing here is used for loading: a loaded model has the configuration that comes with its weights.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Family:
     paper: str
     """The publication."""
     models: Mapping[str, XCLIPConfig]
-    """Hub id -> configuration. Image models have no number of frames of their own; they get 8."""
+    """Hub id -> configuration. Image models have no frame count of their own; they get 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ _XCLIP = "microsoft/xclip-base-patch"
 
 
 def known_families() -> tuple[Family, ...]:
-    """All families; those made for video come first."""
+    """All families; video models come first."""
     return (
         Family(
             name="OpenXCLIP",

@@ -1,4 +1,4 @@
-"""The values that describe a format and the result of its reader, and helpers of the readers."""
+"""Types that describe a format and what its reader returns, and helpers for readers."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Checkpoint(NamedTuple):
     model: XCLIP
     preprocess: Preprocessor
     notes: tuple[str, ...] = ()
-    """Remarks for the user, e.g. on deviations from the file."""
+    """Notes for the user, e.g. on deviations from the file."""
 
 
 Writer = Callable[[Path, XCLIP, Tokenizer | MissingTokenizer, Preprocessor], None]
@@ -38,7 +38,7 @@ class FolderFormat:
 
     name: str
     config_files: tuple[str, ...]
-    """Every file that the reader may read besides weights and tokenizer."""
+    """Every file that the reader may read, other than weights and tokenizer."""
     weights: tuple[str, ...]
     """Names of the weights, the preferred one first; each may also be an index of several files."""
     recognises: Callable[[Path], bool]
@@ -61,7 +61,7 @@ class FileFormat:
 
 
 def read_config_file(folder: Path) -> dict[str, Any]:
-    """The values of a folder's config.json; none if it has no such file."""
+    """The values of a folder's config.json; empty if it has no such file."""
     path = folder / CONFIG_FILE
     return read_json(path) if path.exists() else {}
 

@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision: names as users give them, to torch devices and types."""
+"""Device and precision of a model: from names as users give them to torch devices and dtypes."""
 
 import os
 
@@ -12,7 +12,7 @@ DEVICE_VARIABLE = "OPENXCLIP_DEVICE"
 
 
 def resolve_device(device: str) -> torch.device:
-    """The torch device of a name.
+    """The torch device that a name stands for.
 
     Args:
         device: the name of any torch device; "auto" is the device named by $OPENXCLIP_DEVICE, else CUDA if it is
@@ -39,16 +39,16 @@ def _usable(name: str, described: str) -> torch.device:
         RuntimeError,
         AssertionError,
         ImportError,
-    ) as error:  # of builds without CUDA, of devices without a module
+    ) as error:  # builds without CUDA, devices without a module
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise InputError(f"{described} cannot be used ({reason}); use 'auto', 'cpu' or 'cuda'") from error
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The torch type of a name; "auto" is bfloat16 on devices with instructions for it, else float32.
+    """The torch dtype of a name; "auto" is bfloat16 on devices with instructions for it, else float32.
 
     Raises:
-        InputError: there is no such type.
+        InputError: there is no such dtype.
     """
     if dtype == "auto":
         return torch.bfloat16 if _computes_in_bfloat16(device) else torch.float32

@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face hub with its own client, and so with its cache, log-in and offline mode."""
+"""Downloads from the Hugging Face hub with its own client, including its cache, log-in and offline mode."""
 
 import re
 from collections.abc import Callable, Collection
@@ -24,18 +24,18 @@ ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
 OFFLINE = "openxclip-tiny, which comes with the package, needs no network (it knows moving shapes only)"
 
-# The files that the readers of all formats look for, in their order.
+# The files that the readers of all formats look for, in order.
 CONFIG_FILES = tuple(dict.fromkeys(file for format in FOLDER_FORMATS for file in format.config_files))
 WEIGHTS = tuple(dict.fromkeys(files for format in FOLDER_FORMATS for files in weights_files(format.weights)))
 Choice = Callable[[Collection[str]], list[str]]
-"""File names of a repository -> patterns of those to download; none if it has no suitable files."""
+"""File names of a repository -> patterns of those to download; empty if it has no suitable files."""
 
-# Answers of the hub, not failures to reach it; a cached copy must not hide them.
+# Answers of the hub, not connection failures; a cached copy must not hide them.
 DEFINITE = (RepositoryNotFoundError, RevisionNotFoundError)
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether a text has the form of a hub id: `name` or `owner/name`."""
+    """Whether a string has the form of a hub id: `name` or `owner/name`."""
     return ID.fullmatch(source) is not None and ".." not in source and "--" not in source
 
 
@@ -89,7 +89,7 @@ def _download(repo_id: str, revision: str | None, choose: Choice) -> Path:
 
 
 def _cached(repo_id: str, revision: str | None, choose: Choice) -> Path | None:
-    """The folder of an earlier, complete download, if there is one; for when the hub is unreachable."""
+    """The folder of an earlier, complete download, if any; for when the hub is unreachable."""
     try:
         # Without patterns, as newer clients would insist on all matching files of the repository.
         folder = snapshot_download(repo_id, revision=revision, allow_patterns=[], local_files_only=True)
@@ -117,7 +117,7 @@ def _explain(repo_id: str, revision: str | None, error: BaseException) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return (
             f"{repo_id} is not in the cache, and HF_HUB_OFFLINE forbids asking the hub: unset it, or load the model "
-            f"once where there is a network; {OFFLINE}"
+            f"once with a network connection; {OFFLINE}"
         )
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         status = error.response.status_code

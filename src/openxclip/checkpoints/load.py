@@ -27,11 +27,11 @@ class LoadReport:
     source: str
     """The folder or file."""
     format: str
-    """Name of its format."""
+    """Name of the format."""
     is_image_model: bool
-    """Whether nothing in the model looks across frames."""
+    """Whether no part of the model looks across frames."""
     notes: tuple[str, ...]
-    """Deviations from the source, and other remarks for the user."""
+    """Deviations from the source, and other notes for the user."""
 
 
 class Loaded(NamedTuple):
@@ -61,10 +61,10 @@ def load(
             loaded as it is: it recognises by the mean over frames. A `ModelSource` holds all of these arguments.
         device: the name of any torch device; "auto" is the device named by $OPENXCLIP_DEVICE, else CUDA if it is
             available, else the CPU.
-        dtype: the name of a type; "auto" is bfloat16 on GPUs and processors that compute in it (AMX, AVX512-BF16),
+        dtype: the name of a dtype; "auto" is bfloat16 on GPUs and CPUs that support it (AMX, AVX512-BF16),
             else float32.
-        num_frames: frames of a clip, if other than in training: time positions are then interpolated.
-        tokenizer: tokenizer.json, CLIP's merges file, a folder, or a hub id; for a source without one.
+        num_frames: frames of a clip, if different from training: time positions are then interpolated.
+        tokenizer: tokenizer.json, CLIP's merges file, a folder, or a hub id, for a source without one.
         revision: branch, tag or commit of a hub source.
         interpolate: share of the source's weights, 0 to 1; the rest is `image_model`'s, for all parameters that both
             have (WiSE-FT).
@@ -96,7 +96,7 @@ def load(
 
 
 def read_model(source: ModelSource) -> tuple[Loaded, LoadReport]:
-    """Load a model without logging anything, and report how it was read. Raises as `load` does."""
+    """Load a model without logging, and report how it was read. Raises as `load` does."""
     device = resolve_device(source.device)
     dtype = resolve_dtype(source.dtype, device)
     _check_num_frames(source.num_frames)
@@ -119,7 +119,7 @@ def read_model(source: ModelSource) -> tuple[Loaded, LoadReport]:
 
 
 def log_report(report: LoadReport) -> None:
-    """Warn if the model cannot see motion, and of every note."""
+    """Log every note as a warning, and warn if the model cannot see motion."""
     if report.is_image_model:
         logger.warning(
             "%s is an image model: it looks at each frame alone and takes the mean, so it ignores the order of frames",
@@ -130,7 +130,7 @@ def log_report(report: LoadReport) -> None:
 
 
 def _text(source: str | Path) -> str:
-    """The source as text; "./" tells a relative path from a hub id."""
+    """The source as text; "./" distinguishes a relative path from a hub id."""
     return str(source) if isinstance(source, str) or source.is_absolute() else f"./{source}"
 
 
@@ -143,7 +143,7 @@ def _image_model(source: ModelSource) -> str | None:
     """The image model to interpolate with: the given one, or the start of the run that the source is."""
     if source.interpolate is None:
         if source.image_model is not None:
-            raise InputError("image_model is only used to interpolate with; also give interpolate, e.g. 0.5")
+            raise InputError("image_model is only used for interpolation; also give interpolate, e.g. 0.5")
         return None
     check_share(source.interpolate)
     return source.image_model or start_of(source.source)

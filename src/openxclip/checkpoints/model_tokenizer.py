@@ -1,4 +1,4 @@
-"""The tokenizer of a model: the one given for it, or its own."""
+"""The tokenizer of a model: the given one, or its own."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def tokenizer_of(source: ModelSource, model: Path, config: TextConfig) -> Tokeni
 def _locate(given: str) -> Path:
     """The file or folder of a given tokenizer, downloaded if necessary."""
     path = Path(given)
-    if path.is_file():  # a tokenizer_config.json beside it is read as well
+    if path.is_file():  # also reads a tokenizer_config.json beside it
         return path.parent if (path.parent / CONFIG_FILE).is_file() else path
     if not path.is_dir() and is_hub_id(given):
         path = download_tokenizer(given)
@@ -45,7 +45,7 @@ def _locate(given: str) -> Path:
 
 
 def _check_vocabulary(tokenizer: Tokenizer, path: Path, config: TextConfig) -> None:
-    """A causal tower finds the end of a text by its id, often the highest; others only need to know every id."""
+    """Refuse a tokenizer with too many ids or, for a causal tower, another end token than the model's."""
     size = tokenizer.vocab_size
     ends_highest = config.causal and config.end_id is None
     if size > config.vocab_size or (ends_highest and size != config.vocab_size):

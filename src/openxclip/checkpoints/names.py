@@ -6,7 +6,7 @@ from openxclip.checkpoints.tables import Op, Row, Table
 
 
 def _linear_block(ours: str, theirs: str, names: Mapping[str, str]) -> Iterator[Row]:
-    """Rows for layers of a transformer block that only differ in name."""
+    """Rows for layers of a transformer block that differ only in name."""
     for our_layer, their_layer in names.items():
         yield Row(f"{ours}.{our_layer}.@", f"{theirs}.{their_layer}.@")
 

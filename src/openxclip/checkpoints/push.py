@@ -1,4 +1,4 @@
-"""Uploads to the Hugging Face hub with its own client, and so with its log-in and its offline mode."""
+"""Uploads to the Hugging Face hub with its own client, including its log-in and offline mode."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ LOG_IN = "log in with `hf auth login`, or set HF_TOKEN, with a token that may wr
 
 
 def check_push(repo_id: str) -> None:
-    """Whether a push can be tried: the form of the name, a token, no offline mode. Sends nothing.
+    """Check that a push can be tried: the form of the name, a token, no offline mode. Sends nothing.
 
     Raises:
         InputError: the name is not `owner/name`.
@@ -27,7 +27,7 @@ def check_push(repo_id: str) -> None:
 
 
 def push(folder: Path, repo_id: str, *, private: bool) -> str:
-    """Upload the files of a model folder as one commit; the repository is made if it does not exist -> its address.
+    """Upload a model folder as one commit, creating the repository if it does not exist -> its URL.
 
     Raises:
         HubError: the hub refuses, or cannot be reached; the folder stays as it is.

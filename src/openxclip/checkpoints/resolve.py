@@ -13,7 +13,7 @@ WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
 
 SNAPSHOTS, MAIN = "snapshots", "refs/main"
-"""In a repository's folder of the hub's cache: its downloaded revisions, and the name of the current one."""
+"""In a repository's folder in the hub's cache: its downloaded revisions, and the name of the current one."""
 
 
 def locate(source: str, revision: str | None = None) -> Path:
@@ -41,7 +41,7 @@ def locate(source: str, revision: str | None = None) -> Path:
 
 
 def snapshot_of(folder: Path) -> Path | None:
-    """The current revision in a repository's folder of the hub's cache; None if the folder is something else.
+    """The current revision in a repository's folder in the hub's cache; None if the folder is something else.
 
     Raises:
         CheckpointError: it holds several revisions, and none is marked as the current one.

@@ -21,13 +21,13 @@ def checkpoint_of(run: Path) -> Path | None:
 
 def run_of(folder: Path) -> Path | None:
     """The run folder that `folder` is, or is a checkpoint of; None if it belongs to no run."""
-    places = dict.fromkeys((folder.absolute(), folder.resolve()))  # a link to a checkpoint is one
+    places = dict.fromkeys((folder.absolute(), folder.resolve()))  # a symlink to a checkpoint counts as one
     candidates = [place for at in places for place in (at, *_run_around(at))]
     return next((candidate for candidate in candidates if _settings(candidate) is not None), None)
 
 
 def _run_around(folder: Path) -> tuple[Path, ...]:
-    """The folder above, if this one is called as a checkpoint of a run is."""
+    """The parent folder, if this one has the name of a run's checkpoint."""
     return (folder.parent,) if folder.name in CHECKPOINTS_OF_A_RUN else ()
 
 
@@ -60,7 +60,7 @@ def start_of(run: str) -> str:
             f"{run} does not say which image model it was fine-tuned from (it is not a run folder, or the run "
             "started from scratch); give it as image_model (on the command line --image-model)"
         )
-    # It is recorded as it was given: a relative path may count from any folder above the run.
+    # It is recorded as given: a relative path may start at any parent folder of the run.
     places = (Path(init), *(folder / init for folder in Path(run).resolve().parents))
     return next((str(place) for place in places if place.exists()), init)
 

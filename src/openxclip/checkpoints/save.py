@@ -1,4 +1,4 @@
-"""Writes a model folder in one of the formats that can be written."""
+"""Writes a model folder in one of the supported formats."""
 
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ def save_as(
     preprocess: Preprocessor,
     format: Literal["openxclip", "huggingface"] = "openxclip",
 ) -> None:
-    """Write a model folder, whole or not at all; an existing model folder is replaced with everything in it.
+    """Write a model folder atomically; an existing model folder is replaced with everything in it.
 
     Raises:
         CheckpointError: the format cannot express the model.

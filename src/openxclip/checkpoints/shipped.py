@@ -12,7 +12,7 @@ SHIPPED = ("openxclip-tiny",)
 
 ROOT = Path(str(resources.files("openxclip"))) / "pretrained"
 TRAINING_LABELS_FILE = "training_labels.txt"
-"""In a model folder: the class names that the model was trained on, one a line."""
+"""In a model folder: the class names that the model was trained on, one per line."""
 
 FILES = (*native.FORMAT.config_files, *native.FORMAT.weights, TOKENIZER_FILE, TRAINING_LABELS_FILE)
 
@@ -21,12 +21,12 @@ def shipped_folder(name: str) -> Path:
     """The folder of a shipped model.
 
     Raises:
-        CheckpointError: a file of it is missing from this installation.
+        CheckpointError: one of its files is missing from this installation.
     """
     folder = ROOT / name
     if absent := [file for file in FILES if not (folder / file).is_file()]:
         raise CheckpointError(
-            f"{name} should come with the package, but {folder} has no {', '.join(absent)}; install openxclip again, "
+            f"{name} should come with the package, but {folder} has no {', '.join(absent)}; reinstall openxclip, "
             "or train the model with `make tiny`"
         )
     return folder

@@ -12,9 +12,9 @@ class ModelSource:
     device: str = "auto"
     """"auto", or the name of any torch device."""
     dtype: str = "auto"
-    """"auto", or the name of a type."""
+    """"auto", or the name of a dtype."""
     num_frames: int | None = None
-    """Frames of a clip, if other than in training; time positions are then interpolated."""
+    """Frames of a clip, if different from training; time positions are then interpolated."""
     tokenizer: str | None = None
     """Tokenizer for a source that has none."""
     revision: str | None = None
@@ -22,4 +22,4 @@ class ModelSource:
     interpolate: float | None = None
     """Share of the source's weights, 0 to 1; the rest is the image model's (WiSE-FT)."""
     image_model: str | None = None
-    """The image model to interpolate with; None for the start of the run that the source is."""
+    """The image model to interpolate with; None for the start of the source, if that is a run."""

@@ -24,7 +24,7 @@ PLACEHOLDERS = {"*": r"(\d+)", "@": r"(weight|bias)", "#": r"(.+)"}
 
 
 class Op(Enum):
-    """How their tensor is converted to ours."""
+    """How their tensors are converted to ours."""
 
     COPY = auto()
     TRANSPOSE = auto()
@@ -71,7 +71,7 @@ class Table:
 
     rows: tuple[Row, ...]
     ignored: str = "(?!)"
-    """Regular expression of names that are not parameters; a file may have them in addition to the model's."""
+    """Regular expression of names that are not parameters; a file may contain them as well."""
 
     def lookup(self, ours: str) -> tuple[Op, tuple[str, ...]]:
         """The operation that converts their tensors to our parameter, and their names."""

@@ -1,6 +1,6 @@
 """Reads the zip files of `torch.save` and `torch.jit.save` without running anything that they contain.
 
-A pickle is a program: it can name any function and call it. Here only the few names that tensors need have a meaning;
+A pickle is a program: it can name any function and call it. Here only the few names that tensors need are resolved;
 every other name becomes an `Inert` object. Tensors are views into the mapped file, so unused ones, such as an
 optimizer's state, are never read.
 
@@ -59,7 +59,7 @@ class Storage(NamedTuple):
 
 
 class StoredTensor(NamedTuple):
-    """A tensor in the file, whose place has been checked; offset and stride count elements."""
+    """A tensor in the file whose location has been checked; offset and stride count elements."""
 
     storage: Storage
     offset: int
@@ -68,7 +68,7 @@ class StoredTensor(NamedTuple):
 
 
 class Inert:
-    """Stands for an object of an unknown class. It records its state and runs nothing."""
+    """Placeholder for an object of an unknown class. It records its state and runs nothing."""
 
     state: Any = None
 
@@ -95,7 +95,7 @@ def read_torch_tensors(path: Path) -> dict[str, Tensor]:
 
 
 class TorchFile:
-    """A file of torch: `content` is the saved object, with `StoredTensor` for tensors and `Inert` for unknown objects.
+    """A torch file: `content` is the saved object, with `StoredTensor` for tensors and `Inert` for unknown objects.
 
     Raises:
         CheckpointError: the file is damaged, or not of this kind.
@@ -179,7 +179,7 @@ class _Unpickler(pickle.Unpickler):
                 return OrderedDict
             case "builtins" | "__builtin__", "set":
                 return set
-            # New functions each time, as a pickle can set attributes of them.
+            # New functions each time, because a pickle can set attributes on them.
             case "torch._utils", "_rebuild_tensor_v2":
                 return lambda storage, offset, shape, stride, *_: _tensor(storage, offset, shape, stride)
             case "torch._utils", "_rebuild_parameter":
@@ -214,10 +214,10 @@ def tensors_of(content: Any, path: Path) -> dict[str, StoredTensor]:
 
 
 def _walk(module: Inert, prefix: str, path: Path, seen: set[int]) -> list[tuple[str, StoredTensor]]:
-    """The tensors below `module`; `seen` holds the ids of all modules of this walk."""
+    """The tensors in `module` and its children; `seen` holds the ids of all modules visited."""
     if prefix.count(".") > MAX_DEPTH:
         raise CheckpointError(f"{path} nests modules deeper than {MAX_DEPTH}")
-    if id(module) in seen:  # a few shared modules in a row would have too many paths to walk
+    if id(module) in seen:  # a few shared modules in a row would give too many paths to walk
         raise CheckpointError(f"{path} is not a tree of modules: {prefix[:-1]} is also another of them")
     seen.add(id(module))
     found = []
@@ -239,7 +239,7 @@ def _tensor(storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     # No more elements than stored: an expanded view is small here and huge once it is copied.
     if num_elements > storage.num_elements or (num_elements and last >= storage.num_elements):
-        raise pickle.UnpicklingError(f"a tensor of {shape} is outside of its {storage.num_elements} elements")
+        raise pickle.UnpicklingError(f"a tensor of {shape} is outside its {storage.num_elements} elements")
     return StoredTensor(storage, offset, tuple(shape), tuple(stride))
 
 
@@ -247,7 +247,7 @@ def _plain_entries(archive: zipfile.ZipFile, file_size: int) -> dict[str, zipfil
     """Entries that are stored as they are, by name; torch compresses only TorchScript's code, which is never read."""
     entries = {
         name: archive.getinfo(name) for name in archive.namelist()
-    }  # of two with one name, the one read
+    }  # of two entries with one name, the one that is read
     plain = {name: entry for name, entry in entries.items() if _is_plain(entry)}
     if sum(entry.file_size for entry in plain.values()) > file_size:
         raise CheckpointError("its entries claim more bytes than the file has")
@@ -263,7 +263,7 @@ def _is_plain(entry: zipfile.ZipInfo) -> bool:
 def _root(entries: Iterable[str]) -> str:
     roots = [name.removesuffix("/data.pkl") for name in entries if re.fullmatch("[^/]*/data.pkl", name)]
     if len(roots) != 1:
-        raise CheckpointError("it is a zip file, but not one of torch: it has no uncompressed data.pkl")
+        raise CheckpointError("it is a zip file, but not torch's: it has no uncompressed data.pkl")
     return roots[0]
 
 

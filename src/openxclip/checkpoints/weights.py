@@ -1,4 +1,4 @@
-"""The weights of a model folder, in one file or in several with an index."""
+"""The weights of a model folder: one file, or several with an index."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ def find_weights(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def weights_files(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The ways to store weights, the preferred one first: file names, of an index with a pattern for its shards."""
+    """The ways to store weights, the preferred one first: file names, and for an index a pattern of its shards."""
     for name in names:
         stem, _, suffix = name.rpartition(".")
         yield (name,)

@@ -1,7 +1,7 @@
-"""Finds the weights in the checkpoints of other trainers, and gives them the names that their model gave them.
+"""Finds the weights in other trainers' checkpoints and restores the model's own parameter names.
 
 A trainer stores more than the weights (optimizer, epoch), and its wrappers around the model (DataParallel, FSDP,
-`torch.compile`, a Lightning module) put their own names before those of the parameters.
+`torch.compile`, a Lightning module) prefix the parameters' names with their own.
 """
 
 import re
@@ -19,20 +19,20 @@ WEIGHTS_KEYS = ("model", "state_dict", "model_state_dict", "module")
 MAX_NESTING = 3
 
 WRAPPER = re.compile(r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What DataParallel and DDP, `torch.compile`, FSDP and checkpointing put before the names of what they wrap."""
+"""Prefixes that DataParallel and DDP, `torch.compile`, FSDP and checkpointing add to names."""
 
 ATTRIBUTE = re.compile(r"(model|net|network|clip|clip_model|backbone)\.")
-"""The attribute of a larger module that holds the model, where all names begin with the same one."""
+"""The attribute of a larger module that holds the model, if all names begin with the same one."""
 
 VIFI_CLIP = {"image_encoder.": "visual.", "text_encoder.": ""}
 """ViFi-CLIP's names of the towers -> OpenAI CLIP's."""
 
 VIFI_CLIP_BUFFERS = re.compile(r"prompt_learner\.(complete_text_embeddings|token_prefix|token_suffix)")
-"""Its embedded class names, which follow from the labels."""
+"""ViFi-CLIP's embedded class names, which follow from the labels."""
 
 
 def weights_in(content: Any) -> Any:
-    """The part of a saved object that holds the weights: the object itself, or what lies below one of the keys."""
+    """The part of a saved object that holds the weights: the object itself, or the value of one of the keys."""
     for _ in range(MAX_NESTING):
         if not isinstance(content, dict):
             break
@@ -47,7 +47,7 @@ def unwrapped(weights: Mapping[str, T], path: Path) -> dict[str, T]:
     """The weights under the names that the model itself gives them.
 
     Raises:
-        CheckpointError: two weights have the same name then, or a part of the model is not in the file.
+        CheckpointError: two weights then have the same name, or a part of the model is not in the file.
     """
     names = {name: WRAPPER.sub("", name) for name in weights}
     while prefix := _common_attribute(names.values()):
@@ -77,7 +77,7 @@ def _from_vifi_clip(weights: dict[str, T], path: Path) -> dict[str, T]:
     }
     if "token_embedding.weight" not in renamed:
         raise CheckpointError(
-            f"{path} is a ViFi-CLIP, whose files lack the token embedding: it stays CLIP's. Add it under its name to "
+            f"{path} is a ViFi-CLIP; such files lack the token embedding, which stays CLIP's. Add it under its name to "
             "the file's weights: clip.state_dict()['token_embedding.weight'], of the CLIP that it started from"
         )
     return renamed

@@ -34,15 +34,15 @@ class AblateOptions:
     output: Annotated[
         Path,
         tyro.conf.arg(
-            help="folder for the trainings, tables and pictures; an unfinished study goes on, and ablations share it"
+            help="folder for runs, tables and plots; an unfinished study is resumed, and ablations share runs"
         ),
     ]
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(help="random seeds of weights and draws")] = (1, 2, 3)
-    shots: Annotated[int, tyro.conf.arg(help="videos of each class in the regime of few")] = 8
+    shots: Annotated[int, tyro.conf.arg(help="videos per class in the few-shot regime")] = 8
     settings: Annotated[
         tuple[str, ...],
         tyro.conf.UseAppendAction,
-        tyro.conf.arg(name="set", help="change a setting of the trainings, e.g. --set optim.epochs=10"),
+        tyro.conf.arg(name="set", help="change a setting of the training runs, e.g. --set optim.epochs=10"),
     ] = ()
     pretrain_settings: Annotated[
         tuple[str, ...],
@@ -51,17 +51,18 @@ class AblateOptions:
     ] = ()
     data: Annotated[
         Path | None,
-        tyro.conf.arg(help="data of your own, as `openxclip train` takes it; moving shapes if not given"),
+        tyro.conf.arg(help="your own data, as `openxclip train` takes it; moving shapes if not given"),
     ] = None
     train_list: Annotated[str | None, tyro.conf.arg(help="list of --data to train on")] = None
-    test_list: Annotated[str | None, tyro.conf.arg(help="list of --data to test on, of the same classes")] = (
-        None
-    )
+    test_list: Annotated[
+        str | None, tyro.conf.arg(help="list of --data to test on, with the same classes")
+    ] = None
     novel_list: Annotated[
-        str | None, tyro.conf.arg(help="list of --data of other classes, for zero-shot; left out without it")
+        str | None,
+        tyro.conf.arg(help="list of --data with other classes, for zero-shot (skipped without it)"),
     ] = None
     recipe: Annotated[
-        str | None, tyro.conf.arg(help="for --data, in all regimes; as `openxclip train` takes it")
+        str | None, tyro.conf.arg(help="recipe for --data, in all regimes; as `openxclip train` takes it")
     ] = None
     descriptions: DescriptionsFile = None
     labels: Labels = None
@@ -74,9 +75,11 @@ class AblateOptions:
         from openxclip.errors import InputError
 
         if not self.names:
-            raise InputError("no ablation named; `openxclip ablate --help` lists them, and all means all")
+            raise InputError(
+                "no ablation named; `openxclip ablate --help` lists them, and all runs all of them"
+            )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise InputError(f"seeds {self.seeds}: give at least one, each once")
+            raise InputError(f"seeds {self.seeds}: give at least one, without repetitions")
         own: dict[str, object] = {
             "--train-list": self.train_list,
             "--test-list": self.test_list,
@@ -90,12 +93,12 @@ class AblateOptions:
                 "--media-root": self.media_root,
             }
             if given := [name for name, value in own.items() if value is not None]:
-                raise InputError(f"{', '.join(given)}: these belong to --data; give it, or leave them out")
+                raise InputError(f"{', '.join(given)}: these options need --data; add it, or leave them out")
         elif lacking := [name for name, value in own.items() if value is None]:
             raise InputError(f"--data also needs {', '.join(lacking)}")
         elif self.pretrain_settings:
             raise InputError(
-                "--pretrain-set is for moving shapes; with --data, the recipe says where it starts"
+                "--pretrain-set is for moving shapes; with --data, the recipe names the initial weights"
             )
 
     def recipes(self) -> "Recipes":
@@ -119,7 +122,7 @@ class AblateOptions:
         return data_regimes(train, test, novel, self.shots, recipes["full"](0).data.skip_missing)
 
     def ablations(self) -> "dict[str, Ablation]":
-        """The named ablations; without descriptions, also without the rows that need them."""
+        """The named ablations; without descriptions, the rows that need them are left out."""
         from openxclip.experiments.ablations import named, without_descriptions
 
         found = named(self.names)
@@ -141,15 +144,15 @@ class AblateOptions:
         """A list of the data."""
         from openxclip.data.manifest import read_manifest
 
-        assert self.data is not None  # asked for by `regimes` only then
+        assert self.data is not None  # `regimes` asks for lists only then
         return read_manifest(self.data, list_name=list_name, labels=self.labels, media_root=self.media_root)
 
 
 def ablate(options: Annotated[AblateOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
-    """Vary one thing at a time and measure: zero-shot, with few videos and with all, mean and std over seeds.
+    """Vary one choice at a time and measure: zero-shot, few-shot and with all videos, mean and std over seeds.
 
-    Each ablation gives a table (also NAME.json) and a picture (NAME.png); in one folder they share their trainings.
-    Interrupted? The same command goes on.
+    Each ablation gives a table (also NAME.json) and a plot (NAME.png); in one folder they share their training runs.
+    If interrupted, run the same command again to resume.
     """
     options.check()
 

@@ -22,20 +22,20 @@ class BenchmarkOptions:
     model: tyro.conf.Positional[Model]
     labels: Annotated[
         str,
-        tyro.conf.arg(help="label set in which best labels are compared: a file, a list, or a built-in name"),
+        tyro.conf.arg(help="label set for comparing best labels: a file, a list, or a built-in name"),
     ] = "kinetics400"
     calibration: Annotated[
         Path | None,
         tyro.conf.arg(
-            help="list or folder of videos that agreement is measured on and int8 takes its ranges from; by default "
-            "moving shapes are rendered"
+            help="list or folder of videos for measuring agreement and calibrating int8; by default, moving shapes "
+            "are rendered"
         ),
     ] = None
-    batch_sizes: Annotated[tuple[int, ...], tyro.conf.arg(help="videos at once")] = (1, 8)
+    batch_sizes: Annotated[tuple[int, ...], tyro.conf.arg(help="videos per batch")] = (1, 8)
     merge_tokens: Annotated[int, tyro.conf.arg(help="as in predict")] = 0
-    num_threads: Annotated[int | None, tyro.conf.arg(help="most threads; by default one for each core")] = (
-        None
-    )
+    num_threads: Annotated[
+        int | None, tyro.conf.arg(help="maximum number of threads; by default one per core")
+    ] = None
     print_json: Json = False
     load: LoadOptions = field(default_factory=LoadOptions)
 
@@ -43,10 +43,10 @@ class BenchmarkOptions:
 def benchmark(
     options: Annotated[BenchmarkOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")],
 ) -> int:
-    """Measure runtimes x precisions x batch sizes for a model on this machine, and remember what --runtime auto takes.
+    """Measure runtimes x precisions x batch sizes for a model on this machine, and store the choice of --runtime auto.
 
-    Each way runs in a process of its own. Noise is how far rounding moves video features, as a share of how far they
-    lie apart; auto takes the fastest way with at most 0.05.
+    Each combination runs in its own process. Noise is how far rounding moves video features, as a share of the
+    distance between them; auto takes the fastest combination with at most 0.05.
     """
     from openxclip.caches import keep_compiled_code
 
@@ -104,7 +104,7 @@ def _measured(options: BenchmarkOptions) -> "Measurements":
             rows.append(row)
             bar.update(task, advance=1, note=row.way.name)
     measurements = Measurements(batch_sizes=options.batch_sizes, rows=tuple(rows))
-    measurements.fastest(1)  # there is one, or what went wrong is said
+    measurements.fastest(1)  # raises if no runtime works
     remember(choice_key(model, preprocess, runtime), measurements)
     return measurements
 

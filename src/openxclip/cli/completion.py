@@ -1,4 +1,4 @@
-"""`openxclip completion`: commands and options completed by the shell."""
+"""`openxclip completion`: shell completion of commands and options."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -9,8 +9,8 @@ import tyro
 
 Shell: TypeAlias = Literal["bash", "zsh", "fish"]
 
-# The script of tyro knows commands and options. Where it offers nothing, these lines offer files; in bash also in place
-# of the files that it offers, which for a folder end with a space.
+# tyro's script completes commands and options. Where it offers nothing, these lines offer files; in bash they also
+# replace the files that it offers, because it adds a space after a folder.
 FILES: dict[Shell, str] = {
     "bash": """
 _openxclip() {
@@ -32,12 +32,12 @@ complete --command openxclip --condition 'test (count (commandline -opc)) -gt 1'
 def completion_of(
     commands: Mapping[str, Callable[..., Any]], groups: Mapping[str, Mapping[str, Callable[..., Any]]]
 ) -> Callable[[Shell], int]:
-    """The command that completes `commands`; `groups` holds the commands of those that have some themselves."""
+    """The completion command for `commands`; `groups` holds the subcommands of those that have some."""
 
     def completion(
         shell: Annotated[Shell, tyro.conf.Positional, tyro.conf.arg(help="the shell that reads the script")],
     ) -> int:
-        """Print a script that makes a shell complete commands and options; docs/predicting.md says where it belongs."""
+        """Print a shell script that completes commands and options; docs/predicting.md says where to put it."""
         print(script(shell, commands, groups), end="")
         return 0
 
@@ -49,7 +49,7 @@ def script(
     commands: Mapping[str, Callable[..., Any]],
     groups: Mapping[str, Mapping[str, Callable[..., Any]]],
 ) -> str:
-    """The text that the shell reads."""
+    """The completion script."""
     nested = {name: _group(inner) for name, inner in groups.items()}
     written = io.StringIO()
     with redirect_stdout(written), suppress(SystemExit):  # how tyro ends
@@ -63,8 +63,8 @@ def script(
 
 
 def _one_of(commands: Mapping[str, Callable[..., Any]]) -> Any:
-    """A type whose values are made by one of the commands."""
-    return Union[  # noqa: UP007  of a tuple
+    """A union type with one member for each command."""
+    return Union[  # noqa: UP007  from a tuple
         tuple(
             Annotated[Any, tyro.conf.subcommand(name=name, constructor=command)]
             for name, command in commands.items()
@@ -73,7 +73,7 @@ def _one_of(commands: Mapping[str, Callable[..., Any]]) -> Any:
 
 
 def _group(commands: Mapping[str, Callable[..., Any]]) -> Callable[..., None]:
-    """A command that takes another one."""
+    """A command with subcommands."""
 
     def group(command: Any) -> None: ...
 

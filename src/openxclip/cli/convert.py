@@ -1,4 +1,4 @@
-"""`openxclip convert`: one format to another, and to the hub."""
+"""`openxclip convert`: convert a model to another format, and upload it to the hub."""
 
 import sys
 from pathlib import Path
@@ -27,22 +27,22 @@ def convert(
         ),
     ] = None,
     private: Annotated[
-        bool, tyro.conf.arg(help="with --push: a repository that is made is seen by its owner alone")
+        bool, tyro.conf.arg(help="with --push: if the repository is created, make it private")
     ] = False,
     licence: Annotated[
         str | None,
         tyro.conf.arg(
-            help="with --push: licence of the weights for the model card, such as mit; known for published models"
+            help="with --push: licence of the weights for the model card, such as mit; not needed for published models"
         ),
     ] = None,
 ) -> int:
-    """Read a model in any known format and write it as ours or as Hugging Face's."""
+    """Read a model in any known format and write it in OpenXCLIP's or Hugging Face's format."""
     from openxclip.errors import InputError
 
     if output.exists():
         raise InputError(f"{output} exists; choose another folder, or remove it first")
     if repo_id is None and (private or licence is not None):
-        raise InputError("--private and --licence are for --push; also give --push owner/name")
+        raise InputError("--private and --licence need --push; also give --push owner/name")
     if repo_id is not None:
         from openxclip.checkpoints.push import check_push
 

@@ -18,14 +18,14 @@ ListName = Annotated[str | None, tyro.conf.arg(name="list", help="which list of 
 TrainLabels = Annotated[
     str | None,
     tyro.conf.arg(
-        help="names of the classes that were trained, as --labels takes them; openxclip-tiny and run folders of "
-        "ours know theirs"
+        help="names of the training classes, as --labels takes them; openxclip-tiny and our run folders "
+        "know theirs"
     ),
 ]
 AllowOverlap = Annotated[
     bool,
     tyro.conf.arg(
-        help="keep classes that were trained, and list them; 19 class names of UCF-101 are also in Kinetics-400"
+        help="keep test classes that are also training classes, and list them; UCF-101 and Kinetics-400 share 19"
     ),
 ]
 
@@ -33,7 +33,7 @@ UNKNOWN_TRAINING = "The training classes are unknown, so overlap with the test c
 
 
 def supervised(options: Shared, list_name: ListName = None) -> int:
-    """Top-1, top-5, accuracy of each class and the confusion matrix on trained classes.
+    """Top-1, top-5, accuracy per class and the confusion matrix on trained classes.
 
     Without --list, a folder's test.txt is used. Videos that cannot be read are skipped and listed; the exit
     status is then 1.
@@ -47,7 +47,7 @@ def supervised(options: Shared, list_name: ListName = None) -> int:
 
 def zero_shot(
     options: Shared,
-    lists: Annotated[tuple[str, ...], tyro.conf.arg(help="lists of the data, each a split")],
+    lists: Annotated[tuple[str, ...], tyro.conf.arg(help="lists of the data, one per split")],
     label_splits: Annotated[
         Path | None,
         tyro.conf.arg(
@@ -57,9 +57,9 @@ def zero_shot(
     train_labels: TrainLabels = None,
     allow_overlap: AllowOverlap = False,
 ) -> int:
-    """Top-1 on classes that were never trained, in several splits: each, mean and std over splits.
+    """Top-1 on classes outside the training set: each split, and mean and std over splits.
 
-    Classes that were trained are refused, where the training classes are known.
+    Training classes are refused, if they are known.
     """
     check_once("--lists", lists)
     splits = _splits(options, lists, label_splits)
@@ -79,9 +79,9 @@ def base_to_novel(
     train_labels: TrainLabels = None,
     allow_overlap: AllowOverlap = False,
 ) -> int:
-    """Accuracy on trained and on new classes, each among their own names, and the harmonic mean.
+    """Accuracy on trained classes and on new classes, each among their own names, and the harmonic mean.
 
-    New classes that were trained are refused, where the training classes are known.
+    Training classes among the new ones are refused, if they are known.
     """
     from openxclip.evaluation import protocols
 
@@ -104,9 +104,9 @@ def label_union(
     train_labels: TrainLabels = None,
     allow_overlap: AllowOverlap = False,
 ) -> int:
-    """The same videos of new classes with the names of training classes left among the candidates.
+    """Accuracy on new classes when the names of the training classes are also candidates.
 
-    Classes that were trained are refused.
+    Training classes among the new ones are refused.
     """
     from openxclip.errors import InputError
 
@@ -114,7 +114,7 @@ def label_union(
     trained = training_labels(options.model, train_labels)
     if trained is None:
         raise InputError(
-            f"the training classes of {options.model[0]} are not known; give their names with --train-labels"
+            f"the training classes of {options.model[0]} are unknown; give their names with --train-labels"
         )
     notes = _overlap_notes([test], trained, allow_overlap)
 
@@ -134,7 +134,7 @@ def static_bias(
         ),
     ] = None,
 ) -> int:
-    """The same motion over another background, and the middle frame alone, without any motion."""
+    """Accuracy with the background replaced, and on the middle frame alone, without motion."""
     test = options.manifest(list_name)
     swapped = None if swapped_list is None else options.manifest(swapped_list)
 
@@ -153,7 +153,7 @@ PROTOCOLS: dict[str, Callable[..., int]] = {
     "timeline": timeline,
 }
 
-DESCRIPTION = """Measure a model by one of seven protocols. Figures are shares of videos in percent, but for timeline.
+DESCRIPTION = """Measure a model by one of seven protocols. Figures are percentages of videos, except for timeline.
 
 Videos that cannot be read are skipped and listed on stderr; the exit status is then 1."""
 
@@ -174,7 +174,7 @@ def evaluate(arguments: Sequence[str]) -> int:
 def _overlap_notes(
     tests: "Iterable[Manifest]", trained: Sequence[str] | None, allow_overlap: bool
 ) -> list[str]:
-    """Refuse test classes that were trained, or list them in notes."""
+    """Refuse test classes that are training classes, or list them in notes."""
     from openxclip.evaluation import protocols
 
     if trained is None:
@@ -210,7 +210,7 @@ def _splits(options: Options, lists: Sequence[str], label_splits: Path | None) -
 
 
 def training_labels(models: Sequence[str], given: str | None) -> tuple[str, ...] | None:
-    """The class names that were trained: those given, or those recorded with the models; None if unknown."""
+    """Names of the training classes: the given ones, or those recorded with the models; None if unknown."""
     from openxclip.checkpoints import runs
     from openxclip.data.subsets import union
     from openxclip.text.labels import parse_labels

@@ -1,4 +1,4 @@
-"""`openxclip evaluate few-shot`: train on a few videos of each class, and measure."""
+"""`openxclip evaluate few-shot`: train on a few videos per class, and measure."""
 
 import json
 import sys
@@ -34,31 +34,29 @@ class FewShotOptions:
 
     recipe: Annotated[str, tyro.conf.arg(help="as `openxclip train` takes it")]
     data: Data
-    test_list: Annotated[str, tyro.conf.arg(help="list of the data to measure on")]
+    test_list: Annotated[str, tyro.conf.arg(help="list of the data to test on")]
     output: Annotated[
         Path,
         tyro.conf.arg(
-            help="folder for the runs, the table and the picture; an unfinished experiment goes on"
+            help="folder for the runs, the table and the plot; an unfinished experiment is resumed"
         ),
     ]
     train_list: Annotated[
-        str | None, tyro.conf.arg(help="list of the data that the videos are drawn from")
+        str | None, tyro.conf.arg(help="list of the data to draw the training videos from")
     ] = None
-    shots: Annotated[tuple[int, ...], tyro.conf.arg(help="videos of each class; 2 4 8 16 if not given")] = ()
+    shots: Annotated[tuple[int, ...], tyro.conf.arg(help="videos per class; 2 4 8 16 if not given")] = ()
     train_lists: Annotated[
         tuple[str, ...],
-        tyro.conf.arg(help="lists to train on as they are, with no --train-list"),
+        tyro.conf.arg(help="lists to train on as they are, instead of --train-list"),
     ] = ()
-    seeds: Annotated[tuple[int, ...], tyro.conf.arg(help="of the drawn videos and of the training")] = (
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(help="random seeds of the draws and of the training")] = (
         1,
         2,
         3,
     )
     targets: Annotated[
         Literal["text", "discrete", "both"],
-        tyro.conf.arg(
-            help="class names, as X-CLIP learns, or a free vector for each class, without any text"
-        ),
+        tyro.conf.arg(help="class names, as X-CLIP learns, or a free vector for each class, without text"),
     ] = "text"
     settings: Annotated[
         tuple[str, ...],
@@ -78,7 +76,7 @@ class FewShotOptions:
         from openxclip.recipes import check_start, recipe
 
         config = with_overrides(recipe(self.recipe), self.settings)
-        if not any(self.output.glob("*/*/last")):  # runs that go on do not need their start
+        if not any(self.output.glob("*/*/last")):  # resumed runs do not need their initial weights
             check_start(config)
         return config if self.tokenizer is None else replace(config, tokenizer=self.tokenizer)
 
@@ -93,14 +91,14 @@ class FewShotOptions:
         from openxclip.errors import InputError
 
         if self.train_lists and (self.train_list or self.shots):
-            raise InputError("--train-lists says what to train on; leave --train-list and --shots out")
+            raise InputError("--train-lists replaces --train-list and --shots; leave them out")
         if not (self.train_lists or self.train_list):
             raise InputError("nothing to train on; give --train-list (with --shots) or --train-lists")
         check_once("--train-lists", [Path(name).stem for name in self.train_lists])
         check_once("--shots", self.shots)
 
     def train_manifests(self) -> "list[Manifest]":
-        """The training lists, or the list that training videos are drawn from."""
+        """The training lists, or the list to draw training videos from."""
         return [self.manifest(name) for name in self.train_lists or (str(self.train_list),)]
 
     def experiment(self, lists: "Sequence[Manifest]") -> "FewShot":
@@ -114,7 +112,7 @@ class FewShotOptions:
         if self.train_list is not None:
             whole, test = of_trained_classes(lists[0], test)
             lists = [whole]
-        # Before the draw: only videos that exist are drawn.
+        # Before the draw, so that only existing videos are drawn.
         found = [without_missing(clips, config.data.skip_missing)[0] for clips in lists]
         if self.train_list is not None:
             clips = sampled(found[0], self.shots or DEFAULT_SHOTS)
@@ -132,10 +130,10 @@ class FewShotOptions:
 
 
 def few_shot(options: Annotated[FewShotOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
-    """Train on K videos of each class, for several K and seeds, and measure: mean and std over seeds.
+    """Train on K videos per class, for several K and seeds, and measure: mean and std over seeds.
 
-    Videos are drawn by seed; the videos of fewer shots are a subset of those of more. After an interruption, the same
-    command goes on.
+    Videos are drawn by seed; the videos of fewer shots are a subset of those of more. If interrupted, run the same
+    command again to resume.
     """
     options.check()
     lists = options.train_manifests()

@@ -1,4 +1,4 @@
-"""`openxclip evaluate timeline`: how well segments agree with what people annotated."""
+"""`openxclip evaluate timeline`: compare segments with annotations."""
 
 import json
 import shlex
@@ -33,27 +33,27 @@ class TimelineProtocolOptions:
         str,
         tyro.conf.arg(
             help="annotations: ActivityNet's .json, a folder of THUMOS'14's .txt files, or a .csv of "
-            "video,label,start_seconds,end_seconds; or moving-shapes: long videos rendered as they are watched"
+            "video,label,start_seconds,end_seconds; or moving-shapes: long videos rendered on the fly"
         ),
     ]
     videos: Annotated[
-        Path | None, tyro.conf.arg(help="folder of the videos; by default that of the annotations")
+        Path | None, tyro.conf.arg(help="folder of the videos; by default the folder of the annotations")
     ] = None
-    subset: Annotated[str | None, tyro.conf.arg(help="of the annotations, such as validation")] = None
+    subset: Annotated[str | None, tyro.conf.arg(help="subset of the annotations, such as validation")] = None
     labels: Labels = None
     background: Annotated[
         tuple[str, ...],
         tyro.conf.UseAppendAction,
         tyro.conf.arg(
             metavar="FILE",
-            help="as for openxclip timeline; of moving-shapes each camera has quiet footage of its own",
+            help="as for openxclip timeline; in moving-shapes each camera has its own quiet footage",
         ),
     ] = ()
-    hours: Annotated[float, tyro.conf.arg(help="of moving-shapes")] = 1.0
+    hours: Annotated[float, tyro.conf.arg(help="total length of moving-shapes")] = 1.0
     only_events: Annotated[
-        bool, tyro.conf.arg(help="moving-shapes without overlapping events and passers-by that are no label")
+        bool, tyro.conf.arg(help="moving-shapes without overlapping events and without unlabelled passers-by")
     ] = False
-    seed: Annotated[int, tyro.conf.arg(help="of moving-shapes: which long videos")] = 1
+    seed: Annotated[int, tyro.conf.arg(help="random seed of moving-shapes: selects the long videos")] = 1
     output: Annotated[
         Path | None, tyro.conf.arg(help="folder for evaluation.json and the segments of each video as .csv")
     ] = None
@@ -61,7 +61,7 @@ class TimelineProtocolOptions:
     windows: WindowOptions = field(default_factory=WindowOptions)
     rules: SegmentRules = field(default_factory=SegmentRules)
     prompts: PromptOptions = field(default_factory=PromptOptions)
-    # A figure must not depend on the processor.
+    # Results must not depend on the processor.
     load: LoadOptions = field(default_factory=lambda: LoadOptions(dtype="float32"))
     limits: LimitOptions = field(default_factory=LimitOptions)
     inference: InferenceOptions = field(default_factory=InferenceOptions)
@@ -70,10 +70,10 @@ class TimelineProtocolOptions:
 def timeline(
     options: Annotated[TimelineProtocolOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")],
 ) -> int:
-    """Segments of long videos: mean average precision at IoU 0.3 to 0.7, F1, boundary errors, false alarms an hour.
+    """Segments of long videos: mean average precision at IoU 0.3 to 0.7, F1, boundary errors, false alarms per hour.
 
     Predictions are the segments that `openxclip timeline` gives with the same options. Videos that cannot be read are
-    left out and listed; the exit status is then 1.
+    skipped and listed; the exit status is then 1.
     """
     options.windows.check()
     options.rules.check()
@@ -98,12 +98,12 @@ def timeline(
 
 
 def _check_world(options: TimelineProtocolOptions) -> None:
-    """Refuse options that would be passed over."""
+    """Refuse options that would be ignored."""
     from openxclip.errors import InputError
 
     given = {"--videos": options.videos, "--subset": options.subset, "--background": options.background}
     if options.data == WORLD and (names := [name for name, value in given.items() if value]):
-        raise InputError(f"{names[0]} is for annotated files; {WORLD} brings its own videos and footage")
+        raise InputError(f"{names[0]} is for annotated files; {WORLD} has its own videos and footage")
     usual = {field.name: field.default for field in fields(options)}
     names = [name for name in ("hours", "only_events", "seed") if getattr(options, name) != usual[name]]
     if options.data != WORLD and names:
@@ -128,7 +128,7 @@ def _watcher(options: TimelineProtocolOptions, cases: "Sequence[Case]") -> "Watc
         labels = list(dict.fromkeys(event.label for case in cases for event in case.truth.events))
         if len(labels) == 1 and not has_background:
             raise InputError(
-                f"only {labels[0]!r} is annotated, with nothing to tell it from; give --background footage, or --labels"
+                f"only {labels[0]!r} is annotated, with nothing to compare it to; give --background or --labels"
             )
     watcher = Watcher(
         Engine.load(options.load.source(options.model), options.inference),
@@ -145,14 +145,14 @@ def _watcher(options: TimelineProtocolOptions, cases: "Sequence[Case]") -> "Watc
 
 
 def _check_labels(labels: Sequence[str], cases: "Sequence[Case]") -> None:
-    """Refuse labels of which none is annotated: every figure would be 0."""
+    """Refuse labels if none of them is annotated: every figure would be 0."""
     from openxclip.errors import InputError
     from openxclip.wording import shortened
 
     annotated = list(dict.fromkeys(event.label for case in cases for event in case.truth.events))
     if not set(labels) & set(annotated):
         raise InputError(
-            f"none of the labels {shortened(labels, 3)} is annotated; those that are: {shortened(annotated, 5)}"
+            f"none of the labels {shortened(labels, 3)} is annotated; annotated labels: {shortened(annotated, 5)}"
         )
 
 

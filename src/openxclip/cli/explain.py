@@ -1,4 +1,4 @@
-"""`openxclip explain`: why a label got its score."""
+"""`openxclip explain`: show why a label got its score."""
 
 import json
 from dataclasses import dataclass, field
@@ -25,13 +25,11 @@ class ExplainOptions:
     explain: Annotated[
         str | None, tyro.conf.arg(help='which of the labels to explain, as "a, b"; by default the best')
     ] = None
-    top_k: Annotated[int, tyro.conf.arg(help="how many of the best labels to explain")] = 3
+    top_k: Annotated[int, tyro.conf.arg(help="number of best labels to explain")] = 3
     model: Model = "microsoft/xclip-base-patch32"
-    output: Annotated[Path, tyro.conf.arg(help="folder for the pictures and the numbers")] = Path(
-        "explanation"
-    )
+    output: Annotated[Path, tyro.conf.arg(help="folder for pictures and numbers")] = Path("explanation")
     film: Annotated[
-        Literal["webp", "mp4", "none"], tyro.conf.arg(help="format of the film of each label")
+        Literal["webp", "mp4", "none"], tyro.conf.arg(help="format of each label's animation")
     ] = "webp"
     print_json: Json = False
     prompts: PromptOptions = field(default_factory=PromptOptions)
@@ -43,8 +41,8 @@ class ExplainOptions:
 def explain(options: Annotated[ExplainOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
     """Show why labels got their scores: where the model looks, and which frames and words its score depends on.
 
-    Writes into the output folder: explanation.png, explanation.json, and a film for each label (label-1.webp, best
-    first). Weights are float32 unless --dtype says something else: small differences need it.
+    Writes explanation.png, explanation.json and an animation for each label (label-1.webp, best first) into the
+    output folder. Weights are float32 unless --dtype is given: small differences need the precision.
     """
     from openxclip.errors import InputError
     from openxclip.text.labels import parse_labels
@@ -59,7 +57,7 @@ def explain(options: Annotated[ExplainOptions, tyro.conf.OmitArgPrefixes, tyro.c
 
     if wanted is not None:
         ids_of(labels, wanted)  # fail early
-    import openxclip.reports.explanation  # noqa: F401  the same: where matplotlib is missing
+    import openxclip.reports.explanation  # noqa: F401  fail early, if matplotlib is missing
     from openxclip.inference.engine import Engine
     from openxclip.inference.recognizer import Recognizer
 

@@ -1,4 +1,4 @@
-"""`openxclip export`: a model as graphs for other programs."""
+"""`openxclip export`: write a model as graphs for other programs."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ class ExportCommandOptions:
         ),
     ] = None
     num_frames: Annotated[
-        int | None, tyro.conf.arg(name="frames", help="frames of a clip, if other than in training")
+        int | None, tyro.conf.arg(name="frames", help="frames of a clip, if different from training")
     ] = None
     print_json: Json = False
     tokenizer: Annotated[str | None, tyro.conf.arg(help="tokenizer for weights that come without one")] = None
@@ -40,11 +40,11 @@ class ExportCommandOptions:
 def export(
     options: Annotated[ExportCommandOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")],
 ) -> int:
-    """Write video encoder, text encoder and scorer as graphs, and run what was written.
+    """Write video encoder, text encoder and scorer as graphs, and run them as a check.
 
-    The folder also holds the tokenizer, metadata.json and, with --labels, their features in text.npy. How far each
-    graph is from torch in float32 is printed; a difference that matters is an error. With --int8 there is a line for
-    each layer: how it is rounded, and what that changes.
+    The folder also holds the tokenizer, metadata.json and, with --labels, their features in text.npy. Each graph's
+    deviation from torch in float32 is printed; a deviation that matters is an error. With --int8, a line for each layer
+    says how it is rounded and what that changes.
     """
     from openxclip.checkpoints.load import load
     from openxclip.checkpoints.source import ModelSource
@@ -52,7 +52,7 @@ def export(
     from openxclip.runtimes.export import export as write
     from openxclip.text.labels import parse_labels
 
-    options.graphs.check()  # before a large model is loaded
+    options.graphs.check()  # before loading a large model
     if options.output.exists():
         raise InputError(f"{options.output} exists; choose another folder, or remove it first")
     names = [] if options.labels is None else parse_labels(options.labels)

@@ -1,4 +1,4 @@
-"""`openxclip index`: make videos searchable."""
+"""`openxclip index`: index videos for search."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -24,24 +24,27 @@ class IndexOptions:
             help="a folder, a manifest or tar shards; or, with --from-tags, the output of openxclip tag --embedding"
         ),
     ]
-    index: Annotated[str, tyro.conf.arg(help="folder of the index; a path or an address")]
+    index: Annotated[str, tyro.conf.arg(help="folder of the index; a path or a URL")]
     model: Model = "microsoft/xclip-base-patch32"
     windows: Annotated[
         str | None,
-        tyro.conf.arg(metavar="SECONDS", help="a row for each window, such as 4s, in place of whole videos"),
+        tyro.conf.arg(metavar="SECONDS", help="a row per window of this length, e.g. 4s, not per video"),
     ] = None
     stride: Annotated[
-        str | None, tyro.conf.arg(metavar="SECONDS", help="from one window to the next; by default a window")
+        str | None,
+        tyro.conf.arg(
+            metavar="SECONDS", help="time from one window to the next; by default the window length"
+        ),
     ] = None
     from_tags: Annotated[bool, tyro.conf.arg(help="take the embeddings of a tag output")] = False
     context: Annotated[
         bool,
         tyro.conf.arg(
-            help="keep what prompts read: searches need not decode their candidates again, and the index is larger"
+            help="store the context for prompts: searches need not decode candidates again, but the index is larger"
         ),
     ] = True
     decoders: Annotated[
-        int | None, tyro.conf.arg(help="processes that decode; by default one for each core")
+        int | None, tyro.conf.arg(help="number of decoding processes; by default one per core")
     ] = None
     print_json: Json = False
     load: LoadOptions = field(default_factory=LoadOptions)
@@ -50,7 +53,7 @@ class IndexOptions:
 
 
 def index(options: Annotated[IndexOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
-    """Bring an index of videos up to date: new videos are added, changed ones read again, those that are gone dropped.
+    """Update an index of videos: add new videos, read changed ones again, drop deleted ones.
 
     A video that cannot be read is named on stderr, and the exit status is then 1; the next update tries it again.
     """
@@ -61,7 +64,7 @@ def index(options: Annotated[IndexOptions, tyro.conf.OmitArgPrefixes, tyro.conf.
     from openxclip.tagging.sources import list_sources
 
     if not options.from_tags and search.read_settings(options.index) is None:
-        list_sources(options.inputs)  # fail early; an index that is there follows an emptied folder
+        list_sources(options.inputs)  # fail early; an existing index follows an emptied folder
     engine = Engine.load(options.load.source(options.model), options.inference)
     found = search.Index.open(
         options.index,
@@ -81,7 +84,7 @@ def _update(found: "Index", options: IndexOptions) -> "Update":
     from openxclip.steps import finished
 
     steps = found.update_in_steps(options.inputs, options.decoders)
-    _, total = next(steps)  # what is refused is refused before a bar is drawn
+    _, total = next(steps)  # raises errors before a bar is drawn
     with progress_bar() as bar:
         task = bar.add_task("indexing", total=total, note="")
         return finished(steps, lambda step: bar.update(task, completed=step[0], total=step[1]))

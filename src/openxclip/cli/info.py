@@ -1,4 +1,4 @@
-"""`openxclip info`: what a model is."""
+"""`openxclip info`: facts about a model."""
 
 import json
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ def info(
     ],
     print_json: Json = False,
 ) -> int:
-    """Configuration, parameters, multiply-adds and frames of a model."""
+    """Show configuration, parameters, multiply-adds and frames of a model."""
     from openxclip.models.config import PRESETS
     from openxclip.models.flops import count_cost
 

@@ -1,4 +1,4 @@
-"""The `openxclip` command: a subcommand is a typed function, one file each; heavy imports stand inside it."""
+"""The `openxclip` command: each subcommand is a typed function in its own file, with heavy imports inside it."""
 
 import io
 import logging
@@ -55,18 +55,20 @@ COMMANDS: dict[str, Callable[..., int | Launch]] = {
 }
 COMMANDS["completion"] = completion_of(COMMANDS, {"evaluate": PROTOCOLS})
 
-DESCRIPTION = """Recognise in any video whatever you can name.
+DESCRIPTION = """Recognise anything you can name, in any video.
 
-Data goes to stdout, messages and progress to stderr. Exit status: 0 done, 1 some input failed, 2 wrong use.
-An error is one line; --debug shows where it came from. --version tells the version."""
+Data goes to stdout, messages and progress to stderr. Exit status: 0 success, 1 some input failed, 2 usage error.
+An error is one line; --debug shows its traceback. --version prints the version."""
 
 
 def main() -> None:
     """Entry point of the command."""
     # Before torch is imported: while the model waits for decoder threads, or for other programs on the same
-    # cores, its idle threads must not spin (a training step took 20 times as long beside a busy process).
+    # cores, its idle threads must not spin (a training step took 20 times as long next to a busy process).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold what an encoding cannot express
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # file names may hold characters that the encoding cannot express
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="openxclip: %(message)s")  # warnings, to stderr
     if sys.argv[1:] == ["--version"]:
@@ -87,7 +89,7 @@ def run(arguments: list[str], debug: bool = False) -> int:
         from openxclip.processes import run_as_one
 
         return run_as_one(lambda tell: _run(arguments, debug, tell))
-    except KeyboardInterrupt:  # while torch is imported, or the processes find each other
+    except KeyboardInterrupt:  # while torch is imported, or while processes connect
         if os.environ["RANK"] == "0":
             _tell("openxclip: interrupted")
         os._exit(130)
@@ -100,15 +102,15 @@ def _tell(text: str) -> None:
 def _run(arguments: list[str], debug: bool, tell: Callable[[str], None]) -> int:
     try:
         status = _status(arguments)
-        sys.stdout.flush()  # a closed pipe shows here, where it is handled, and not at exit
+        sys.stdout.flush()  # a closed pipe raises here, where it is handled, not at exit
         return status
     except KeyboardInterrupt:
         tell("openxclip: interrupted")
         return 130
-    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+    except BrokenPipeError:  # the reader of our output, e.g. `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (OpenXCLIPError, OSError) as error:  # the latter where the file system refuses a folder or a file
+    except (OpenXCLIPError, OSError) as error:  # OSError if the file system refuses a folder or a file
         if debug:
             tell(traceback.format_exc())
         tell(f"openxclip: {error}")

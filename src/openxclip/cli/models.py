@@ -1,4 +1,4 @@
-"""`openxclip models`: what can be loaded by name."""
+"""`openxclip models`: list the models that can be loaded by name."""
 
 import json
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ COLUMNS = ("model", "family", "parameters, M", "GMACs a view", "frames x px", "l
 
 
 def models(print_json: Json = False) -> int:
-    """Models that can be loaded by name: parameters, multiply-adds, input, licence and paper. Downloads nothing."""
+    """List models that can be loaded by name: parameters, multiply-adds, input, licence, paper. Downloads nothing."""
     rows = model_rows()
     print(json.dumps(rows) if print_json else models_table(rows).text())
     return 0
@@ -66,17 +66,17 @@ def models_table(rows: list[dict[str, Any]]) -> "Table":
             for row in rows
         ),
         notes=(
-            "Parameters are those of the whole model, the text tower included. GMACs are 10⁹ multiply-adds of one "
-            f"view compared with {rows[0]['num_labels_counted']} texts whose features are there already, as we count "
-            "them. An image model has no frame count of its own: 8 frames are counted.",
-            "The licence is the one that the models' pages on the hub name; read it there before you use weights. "
-            "OpenAI's pages name none; the licence of its code is MIT.",
+            "Parameters are those of the whole model, including the text tower. GMACs are 10⁹ multiply-adds of one "
+            f"view compared with {rows[0]['num_labels_counted']} texts whose features are precomputed, by our own "
+            "count. An image model has no frame count of its own: 8 frames are counted.",
+            "The licence is the one named on the models' hub pages; read it there before you use the weights. "
+            "OpenAI's pages name none; its code has the MIT licence.",
         ),
     )
 
 
 def count_costs(configs: "Iterable[XCLIPConfig]") -> "dict[XCLIPConfig, Cost]":
-    """What each configuration costs; one that comes several times is counted once."""
+    """The cost of each configuration; repeated ones are counted once."""
     from openxclip.models.flops import count_cost
     from openxclip.progress import progress_bar
 

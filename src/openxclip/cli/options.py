@@ -1,4 +1,4 @@
-"""Options that several commands share: bundles of options, and single ones as annotated types."""
+"""Options shared by several commands: groups of options, and single ones as annotated types."""
 
 import math
 from collections.abc import Sequence
@@ -34,36 +34,36 @@ DescriptionsFile = Annotated[
     tyro.conf.arg(
         name="descriptions",
         help="text prompts used instead of label names: a JSON file of label -> text or list of texts, or "
-        "moving-shapes for that world's own",
+        "moving-shapes for the built-in ones",
     ),
 ]
 ViewsText = Annotated[
     str,
     tyro.conf.arg(
-        help="temporal clips x spatial crops, e.g. 1x1 or 4x3; 3x1@16: each clip every 16th frame of a window"
+        help="temporal clips x spatial crops, e.g. 1x1 or 4x3; 3x1@16: each clip takes every 16th frame of a window"
     ),
 ]
-Json = Annotated[bool, tyro.conf.arg(name="json", help="print JSON for machines")]
+Json = Annotated[bool, tyro.conf.arg(name="json", help="print JSON")]
 LabelNames = Annotated[
     str,
     tyro.conf.arg(
-        help='"a, b, c", a file (one a line, CSV, JSON or YAML), or kinetics400, kinetics600, ucf101, hmdb51'
+        help='"a, b, c", a file (one per line, CSV, JSON or YAML), or kinetics400, kinetics600, ucf101, hmdb51'
     ),
 ]
 Labels = Annotated[
     str | None,
     tyro.conf.arg(
-        help='label set used instead of the labels.csv beside the list: a file, "a, b, c", or a built-in name'
+        help='label set used instead of the labels.csv next to the list: a file, "a, b, c", or a built-in name'
     ),
 ]
 MediaRoot = Annotated[
-    Path | None, tyro.conf.arg(help="folder or .tar that holds the videos, if they are not beside the list")
+    Path | None, tyro.conf.arg(help="folder or .tar with the videos, if they are not next to the list")
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """How a model is loaded."""
+    """Options for loading a model."""
 
     device: Device = "auto"
     dtype: Annotated[
@@ -72,37 +72,37 @@ class LoadOptions:
     num_frames: Annotated[
         int | None,
         tyro.conf.arg(
-            name="frames", help="frames of a clip, if other than in training (positions are interpolated)"
+            name="frames", help="frames of a clip, if different from training (positions are interpolated)"
         ),
     ] = None
     tokenizer: TokenizerSource = None
     interpolate: Annotated[
         float | None,
         tyro.conf.arg(
-            help="share of the fine-tuned weights, 0 to 1; the rest is those of the image model they started from "
+            help="share of the fine-tuned weights, 0 to 1; the rest comes from the image model they started from "
             "(WiSE-FT)",
         ),
     ] = None
     image_model: Annotated[
         str | None,
         tyro.conf.arg(
-            help="the image model for --interpolate; for a training run, by default the one it started from"
+            help="image model for --interpolate; for a training run, by default the one it started from"
         ),
     ] = None
 
     def source(self, model: str) -> ModelSource:
-        """A model, loaded this way."""
+        """A model and the options for loading it."""
         return ModelSource(source=model, **vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptOptions:
-    """How labels become sentences."""
+    """Options for turning labels into sentences."""
 
     templates: Annotated[
         str,
         tyro.conf.arg(
-            help="prompt templates: name, video, photo, clip-video or clip-80, or a file with one a line"
+            help="prompt templates: name, video, photo, clip-video or clip-80, or a file with one per line"
         ),
     ] = "name"
     descriptions: DescriptionsFile = None
@@ -133,19 +133,19 @@ class PromptOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitOptions:
-    """Which videos are refused."""
+    """Limits beyond which videos are refused."""
 
     max_seconds: Annotated[float | None, tyro.conf.arg(help="refuse longer videos")] = None
     max_frame_px: Annotated[int | None, tyro.conf.arg(help="refuse frames of more pixels")] = None
 
     def limits(self) -> "VideoLimits":
-        """With the defaults for those not given."""
+        """The limits, with defaults for those not given."""
         from openxclip.video.source import VideoLimits
 
         return VideoLimits.given(max_seconds=self.max_seconds, max_frame_px=self.max_frame_px)
 
     def limits_of_any_length(self) -> "VideoLimits":
-        """The same for what is played once: without --max-seconds a video may last as long as it likes."""
+        """The same for playback in one pass: without --max-seconds the length is unlimited."""
         from openxclip.video.source import VideoLimits
 
         seconds = math.inf if self.max_seconds is None else self.max_seconds

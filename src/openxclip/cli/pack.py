@@ -1,4 +1,4 @@
-"""`openxclip pack`: a data set into training shards."""
+"""`openxclip pack`: pack a dataset into training shards."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -19,40 +19,45 @@ class PackArguments:
 
     data: Annotated[
         tyro.conf.Positional[Path],
-        tyro.conf.arg(help="what train takes: class folders, lists with labels.csv, a data set's own files"),
+        tyro.conf.arg(help="what train takes: class folders, lists with labels.csv, a dataset's own files"),
     ]
     output: Annotated[
-        Path | None, tyro.conf.arg(help="folder of the shards; an unfinished packing there goes on")
+        Path | None, tyro.conf.arg(help="folder of the shards; an unfinished packing there is resumed")
     ] = None
     lists: Annotated[
         tuple[str, ...],
         tyro.conf.UseAppendAction,
-        tyro.conf.arg(name="list", help="pack only this list; may be given again; by default all lists"),
+        tyro.conf.arg(name="list", help="pack only this list; can be repeated; by default all lists"),
     ] = ()
     labels: Labels = None
     media_root: MediaRoot = None
     short_side: Annotated[
-        int, tyro.conf.arg(help="pixels; larger frames are scaled down to it, smaller ones stay")
+        int,
+        tyro.conf.arg(
+            help="short side in pixels; larger frames are scaled down to it, smaller ones are kept"
+        ),
     ] = 256
     group_of_pictures: Annotated[
-        int, tyro.conf.arg(help="a key frame every so many frames: fewer read faster and take more space")
+        int, tyro.conf.arg(help="frames between key frames: smaller values read faster and take more space")
     ] = 1
-    quality: Annotated[int, tyro.conf.arg(help="of libx264 (crf): 0 is lossless, 51 the worst")] = 20
-    shard_size: Annotated[str, tyro.conf.arg(help="largest size of a shard, e.g. 1GB")] = "256MB"
-    processes: Annotated[int | None, tyro.conf.arg(help="that encode; by default one for each core")] = None
-    seed: Annotated[int, tyro.conf.arg(help="of the order of the videos")] = 0
+    quality: Annotated[int, tyro.conf.arg(help="libx264's crf: 0 is lossless, 51 the worst")] = 20
+    shard_size: Annotated[str, tyro.conf.arg(help="maximum size of a shard, e.g. 1GB")] = "256MB"
+    processes: Annotated[
+        int | None, tyro.conf.arg(help="number of encoding processes; by default one per core")
+    ] = None
+    seed: Annotated[int, tyro.conf.arg(help="random seed of the video order")] = 0
     verify: Annotated[
-        bool, tyro.conf.arg(help="compare all checksums of a packed folder, given as PATH, and pack nothing")
+        bool, tyro.conf.arg(help="verify all checksums of a packed folder, given as PATH, and pack nothing")
     ] = False
     print_json: Json = False
     limits: LimitOptions = field(default_factory=LimitOptions)
 
 
 def pack(options: Annotated[PackArguments, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
-    """Pack videos into training shards: small frames, quick to read at random, in tar files with an index.
+    """Pack videos into training shards: small frames with fast random access, in tar files with an index.
 
-    The folder is read like any data set: `openxclip train --data DIR`. Interrupted at any moment, the same command
-    goes on and ends in the same bytes. Videos that cannot be read are left out and listed with the reason; the exit
+    The folder is read like any dataset: `openxclip train --data DIR`. If interrupted, run the same command again: it
+    resumes and ends in the same bytes. Videos that cannot be read are left out and listed with the reason; the exit
     status is then 1. A summary goes to stdout (--json).
     """
     from openxclip.errors import InputError
@@ -60,7 +65,7 @@ def pack(options: Annotated[PackArguments, tyro.conf.OmitArgPrefixes, tyro.conf.
     if options.verify:
         return _verify(options.data, options.print_json)
     if options.output is None:
-        raise InputError("say where the shards go: --output DIR")
+        raise InputError("give a folder for the shards: --output DIR")
     if options.processes is not None and options.processes < 1:
         raise InputError(f"--processes must be 1 or more, got {options.processes}")
     from openxclip.data.packing import read_data_set

@@ -1,4 +1,4 @@
-"""`openxclip predict`: name what happens in videos."""
+"""`openxclip predict`: recognise what happens in videos."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ class PredictOptions:
     labels: LabelNames
     model: Model = "microsoft/xclip-base-patch32"
     views: ViewsText = "1x1"
-    top_k: Annotated[int, tyro.conf.arg(help="labels to show for each video")] = 5
+    top_k: Annotated[int, tyro.conf.arg(help="number of labels to show for each video")] = 5
     any_order: Annotated[
         bool, tyro.conf.arg(help="print each video as soon as it is recognised, not in the given order")
     ] = False
@@ -76,7 +76,7 @@ def _check(top_k: int, views: str) -> None:
 def _find_videos(paths: Sequence[Path]) -> list[Path]:
     """The files given, and the videos inside the folders given, sorted by name.
 
-    A missing file and a folder without videos stay in the list: their row says so.
+    Missing files and folders without videos stay in the list: their rows report the error.
     """
     from openxclip.data.manifest import VIDEO_SUFFIXES
     from openxclip.errors import InputError
@@ -86,7 +86,7 @@ def _find_videos(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        visible = path.rglob("[!.]*")  # some systems put a hidden "._clip.mp4" beside clip.mp4
+        visible = path.rglob("[!.]*")  # some systems put a hidden "._clip.mp4" next to clip.mp4
         inside = sorted(file for file in visible if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
         found += inside or [path]
     if not found:

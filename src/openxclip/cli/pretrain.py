@@ -10,7 +10,7 @@ from openxclip.cli.options import Device
 
 
 def pretrain(
-    output: Annotated[Path, tyro.conf.arg(help="folder of the run; an unfinished run there goes on")],
+    output: Annotated[Path, tyro.conf.arg(help="folder of the run; an unfinished run there is resumed")],
     recipe: Annotated[
         str, tyro.conf.arg(help="shapes_clip, shapes_clip_small, shapes_clip_large")
     ] = "shapes_clip",
@@ -21,9 +21,9 @@ def pretrain(
     ] = (),
     device: Device = "auto",
 ) -> int:
-    """Train image and text tower together (symmetric InfoNCE); `--set init=FOLDER` of `train` starts from the result.
+    """Train image and text tower together (symmetric InfoNCE); `train --set init=FOLDER` starts from the result.
 
-    Interrupted? The same command goes on after the last checkpoint and ends in the same weights.
+    If interrupted, run the same command again: it resumes from the last checkpoint and ends in the same weights.
     """
     from openxclip.configuration import with_overrides
     from openxclip.recipes import pretrain_recipe
@@ -35,7 +35,9 @@ def pretrain(
     try:
         state = run(config, output, device)
     except KeyboardInterrupt:
-        print("openxclip: interrupted; the same command goes on after the last checkpoint", file=sys.stderr)
+        print(
+            "openxclip: interrupted; run the same command to resume from the last checkpoint", file=sys.stderr
+        )
         return 130
     print(f"trained {state.step} steps: {output}", file=sys.stderr)
     return 0

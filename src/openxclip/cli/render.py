@@ -1,4 +1,4 @@
-"""`openxclip render`: moving shapes as video files."""
+"""`openxclip render`: write moving shapes as video files."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ def render(
     ],
     output: Annotated[Path, tyro.conf.arg(help="folder to write; must not exist")],
 ) -> int:
-    """Write a list of the rendered world as .mp4 files with clips.txt and labels.csv, for any command or program."""
+    """Write a list of moving shapes as .mp4 files with clips.txt and labels.csv, for any command or program."""
     from openxclip.data.moving_shapes import shapes_manifest, write_shapes
     from openxclip.errors import InputError
     from openxclip.progress import progress_bar

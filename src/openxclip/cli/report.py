@@ -1,4 +1,4 @@
-"""`openxclip report`: a folder of results becomes one HTML page."""
+"""`openxclip report`: write an HTML page from a folder of results."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +12,13 @@ def report(
         tyro.conf.Positional,
         tyro.conf.arg(help="folder of a training run, or the --output folder of evaluate or ablate"),
     ],
-    output: Annotated[Path | None, tyro.conf.arg(help="where to write; DIR/report.html if left out")] = None,
+    output: Annotated[
+        Path | None, tyro.conf.arg(help="HTML file to write; by default DIR/report.html")
+    ] = None,
 ) -> int:
-    """Curves, tables, confusion and example clips of a run, an evaluation or an ablation in one HTML file.
+    """Write curves, tables, confusion and example clips of a run, an evaluation or an ablation as one HTML file.
 
-    The page holds everything that it shows, its pictures too, and fetches nothing. Prints its path.
+    The page is self-contained, including its pictures, and fetches nothing. Prints its path.
     """
     from openxclip.errors import InputError
 

@@ -1,4 +1,4 @@
-"""Shared by the protocols of `openxclip evaluate`: options, a score for each model, output."""
+"""Code shared by the protocols of `openxclip evaluate`: options, scoring with each model, output."""
 
 import json
 import shlex
@@ -33,7 +33,7 @@ Data = Annotated[
 Output = Annotated[
     Path | None,
     tyro.conf.arg(
-        help="folder for the table and a folder for each evaluation: evaluation.json and confusion.png"
+        help="output folder: the table, and a folder for each evaluation with evaluation.json and confusion.png"
     ),
 ]
 
@@ -45,7 +45,7 @@ class Options:
     model: Annotated[
         tuple[str, ...],
         tyro.conf.UseAppendAction,
-        tyro.conf.arg(help="as for predict; several, each with --model, give mean and std over the models"),
+        tyro.conf.arg(help="as for predict; repeat --model for mean and std over several models"),
     ]
     data: Data
     labels: Labels = None
@@ -54,17 +54,17 @@ class Options:
     print_json: Json = False
     media_root: MediaRoot = None
     prompts: PromptOptions = field(default_factory=PromptOptions)
-    # A figure must not depend on the processor.
+    # Results must not depend on the processor.
     load: LoadOptions = field(default_factory=lambda: LoadOptions(dtype="float32"))
     limits: LimitOptions = field(default_factory=LimitOptions)
     batch_size: Annotated[
         int | None,
-        tyro.conf.arg(help="views that pass through the model at once; by default as many as pay off"),
+        tyro.conf.arg(help="views per forward pass; by default as many as pay off"),
     ] = None
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
 
     def manifest(self, list_name: str | None) -> "Manifest":
-        """A list of the data; a folder's test.txt where none is named."""
+        """A list of the data; a folder's test.txt if none is named."""
         from openxclip.data.manifest import read_manifest
 
         if list_name is None and (self.data / "test.txt").is_file():
@@ -103,7 +103,7 @@ def measure(
 
 
 def _result(source: str, options: Options, protocol: Callable[["Score"], "Result"]) -> "Result":
-    """Load a model and run the protocol with it, under a bar for each list."""
+    """Load a model and run the protocol with it, with a progress bar for each list."""
     from openxclip.evaluation.protocols import scorer
     from openxclip.inference.engine import Engine
     from openxclip.inference.views import Views
@@ -175,7 +175,7 @@ def prepare(output: Path) -> None:
 
 
 def _write(name: str, output: Path, table: "Table", results: Sequence["Result"]) -> None:
-    """Write the table, and a folder for each evaluation; replaces the files of an earlier call of this protocol."""
+    """Write the table, and a folder for each evaluation; replaces the files of an earlier run of this protocol."""
     for folder in output.glob(f"evaluation-{name}-*/"):
         for file in EVALUATION_FILES:
             (folder / file).unlink(missing_ok=True)
@@ -189,7 +189,7 @@ def _write(name: str, output: Path, table: "Table", results: Sequence["Result"])
 
 
 def write_evaluation(evaluation: "Evaluation", folder: Path) -> None:
-    """Write an evaluation as JSON, and its confusion matrix as a picture."""
+    """Write an evaluation as JSON, and its confusion matrix as an image."""
     from openxclip.reports.plots import plot_confusion
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +214,9 @@ def missing_notes(lists: Iterable["Manifest"]) -> list[str]:
     from openxclip.data.subsets import missing_text
 
     missing = [(clips, clips.missing()) for clips in lists]
-    return [f"{missing_text(clips, paths)}; they were not trained on" for clips, paths in missing if paths]
+    return [
+        f"{missing_text(clips, paths)}; they were not used for training" for clips, paths in missing if paths
+    ]
 
 
 def unreadable_notes(evaluations: Iterable["Evaluation"]) -> list[str]:

@@ -25,11 +25,11 @@ class SearchOptions:
     ] = ""
     index: Annotated[str, tyro.conf.arg(help="folder of the index")]
     video: Annotated[
-        str | None, tyro.conf.arg(help="find videos that look like this one, and near duplicates")
+        str | None, tyro.conf.arg(help="find videos similar to this one, and near duplicates")
     ] = None
-    top_k: Annotated[int, tyro.conf.arg(help="results to show")] = 10
+    top_k: Annotated[int, tyro.conf.arg(help="number of results to show")] = 10
     rerank: Annotated[
-        int, tyro.conf.arg(help="candidates that are scored with video-specific prompts; 0 for none")
+        int, tyro.conf.arg(help="number of candidates to score with video-specific prompts; 0 for none")
     ] = 100
     filter: Annotated[
         str | None,
@@ -38,10 +38,10 @@ class SearchOptions:
         ),
     ] = None
     html: Annotated[
-        Path | None, tyro.conf.arg(help="also write the results as one HTML page with pictures")
+        Path | None, tyro.conf.arg(help="also write the results as an HTML page with pictures")
     ] = None
     model: Annotated[
-        str | None, tyro.conf.arg(help="where the model of the index lies by now, if it was moved")
+        str | None, tyro.conf.arg(help="current location of the index's model, if it was moved")
     ] = None
     print_json: Json = False
     load: LoadOptions = field(default_factory=LoadOptions)
@@ -49,16 +49,16 @@ class SearchOptions:
 
 
 def search(options: Annotated[SearchOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
-    """Find the windows of an index that show what a text says, or that look like a video.
+    """Find the windows of an index that match a text or look like a video.
 
-    The nearest embeddings come first, then the best --rerank of them are scored with video-specific prompts. The model
-    is that of the index. Scores are comparable within a search, not across searches. Without kept context candidates
-    are decoded again; those that cannot be read rank behind the others, by the text alone, and their number is named.
+    The nearest embeddings are found first; then the best --rerank of them are scored with video-specific prompts. The
+    model is the index's. Scores are comparable within a search, not across searches. Without stored context, candidates
+    are decoded again; those that cannot be read are counted and rank behind the others, by the text alone.
     """
     from openxclip.errors import InputError
 
     if bool(options.text) == (options.video is not None):
-        raise InputError("give a text, or --video with a file, and not both")
+        raise InputError("give either a text, or --video with a file")
     for name in ("top_k", "rerank"):
         if getattr(options, name) < (name == "top_k"):
             raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it is too small")
@@ -67,7 +67,7 @@ def search(options: Annotated[SearchOptions, tyro.conf.OmitArgPrefixes, tyro.con
 
     settings = index.read_settings(options.index)
     if settings is None:
-        raise InputError(f"there is no index at {options.index}; make one with openxclip index")
+        raise InputError(f"there is no index at {options.index}; create one with openxclip index")
     source = options.load.source(options.model or settings.model)
     source = replace(source, num_frames=source.num_frames or settings.num_frames)
     if source.dtype == "auto":

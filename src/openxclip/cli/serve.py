@@ -1,4 +1,4 @@
-"""`openxclip serve`: an HTTP API and a web page."""
+"""`openxclip serve`: serve a model as an HTTP API and a web page."""
 
 import sys
 from dataclasses import dataclass, field
@@ -23,16 +23,16 @@ class ServeCommandOptions:
 
 
 def serve(options: Annotated[ServeCommandOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
-    """Serve a model: a web page at /, an HTTP API below /v1, its description at /docs.
+    """Serve a model: a web page at /, an HTTP API under /v1, its documentation at /docs.
 
-    Requests share the batches of the model. One JSON line for each request goes to stderr. SIGTERM and Ctrl-C stop the
-    server once it has answered what it took. The default model needs no download, and knows moving shapes only.
+    Requests are batched together. One JSON line per request goes to stderr. SIGTERM and Ctrl-C stop the server once it
+    has answered the requests it accepted. The default model needs no download, and knows moving shapes only.
     """
     options.serve.check()
     if options.inference.runtime.may_compile:
         keep_compiled_code()
     try:
-        import fastapi_offline  # noqa: F401  before a model is loaded
+        import fastapi_offline  # noqa: F401  fail before a model is loaded
         import prometheus_client  # noqa: F401
         import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401

@@ -1,4 +1,4 @@
-"""`openxclip tag`: many videos into a Parquet data set."""
+"""`openxclip tag`: label many videos into a Parquet dataset."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -22,12 +22,12 @@ class TagOptions:
     inputs: Annotated[
         tyro.conf.Positional[str],
         tyro.conf.arg(
-            help="a folder, a manifest (CSV, TSV, JSON lines, Parquet) or tar shards; a path, or an address such as "
+            help="a folder, a manifest (CSV, TSV, JSON lines, Parquet) or tar shards; a path, or a URL such as "
             "s3://bucket/videos"
         ),
     ]
     labels: LabelNames
-    output: Annotated[str, tyro.conf.arg(help="folder of the data set; a path or an address")]
+    output: Annotated[str, tyro.conf.arg(help="folder of the dataset; a path or a URL")]
     model: Model = "microsoft/xclip-base-patch32"
     print_json: Json = False
     rows: RowOptions = field(default_factory=RowOptions)
@@ -39,10 +39,10 @@ class TagOptions:
 
 
 def tag(options: Annotated[TagOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
-    """Rank your labels for each of many videos, and write a Parquet data set in parts.
+    """Rank your labels for each of many videos, and write a Parquet dataset in parts.
 
-    Interrupted at any moment, the same command goes on; every input ends exactly once in the output. A video that
-    cannot be read is a row with its error, and the exit status is then 1. A summary goes to stdout (--json).
+    If interrupted, run the same command again to resume; every input appears exactly once in the output. A video that
+    cannot be read gets a row with its error, and the exit status is then 1. A summary goes to stdout (--json).
     """
     from openxclip.text.labels import parse_labels
 
@@ -85,7 +85,7 @@ def _show_progress(job: "Job", sources: list) -> None:
         task = bar.add_task("tagging", total=len(sources), note="")
         for state in job.run(sources):
             note = (
-                f"{state.videos_per_second:.1f} videos/s, {state.video_hours_per_hour:.0f} hours of video an hour, "
+                f"{state.videos_per_second:.1f} videos/s, {state.video_hours_per_hour:.0f} hours of video per hour, "
                 f"{state.num_errors} errors"
             )
             bar.update(task, total=state.num_inputs, completed=state.num_done, note=note)
@@ -95,7 +95,7 @@ def _text(summary: "Summary") -> str:
     lines = [
         f"{summary.output}: {summary.num_rows} rows of {summary.num_inputs} inputs, {summary.num_errors} errors",
         f"  this run: {summary.num_computed} inputs in {summary.seconds:.1f} s, {summary.videos_per_second:.1f} videos "
-        f"a second, {summary.video_hours_per_hour:.0f} hours of video an hour",
+        f"per second, {summary.video_hours_per_hour:.0f} hours of video per hour",
     ]
     lines += [f"  {count} {kind}" for kind, count in sorted(summary.errors.items())]
     return "\n".join(lines)

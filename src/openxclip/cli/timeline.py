@@ -1,4 +1,4 @@
-"""`openxclip timeline`: what happens when, in long videos and live streams."""
+"""`openxclip timeline`: find what happens when, in long videos and live streams."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from openxclip.timelines.watcher import Watcher
 
 
-FORMATS = "json,html"  # that are written if none are named
+FORMATS = "json,html"  # written if none are named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +37,11 @@ class LiveOptions:
         tyro.conf.arg(metavar="LABEL=SCORE", help="print an event when a label reaches this score"),
     ] = ()
     webhook: Annotated[
-        str | None, tyro.conf.arg(metavar="URL", help="post each alert to this address, as JSON")
+        str | None, tyro.conf.arg(metavar="URL", help="post each alert to this URL, as JSON")
     ] = None
     once: Annotated[
         bool,
-        tyro.conf.arg(
-            help="end with the stream's first end: for a video that an address sends from its start"
-        ),
+        tyro.conf.arg(help="stop when the stream first ends: for a URL that sends a video from its start"),
     ] = False
 
 
@@ -54,7 +52,7 @@ class TimelineOptions:
     videos: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(
-            help="video files; or one stream: - for standard input, a pipe, a camera such as /dev/video0, an address "
+            help="video files; or one stream: - for standard input, a pipe, a camera such as /dev/video0, a URL "
             "such as rtsp://camera/stream"
         ),
     ]
@@ -62,20 +60,22 @@ class TimelineOptions:
     model: Model = "microsoft/xclip-base-patch32"
     threshold: Annotated[
         float | None,
-        tyro.conf.arg(help="score that a label must reach, as --enter; --leave is then 0.6 times as much"),
+        tyro.conf.arg(
+            help="score that a label must reach: sets --enter to it and --leave to 0.6 times as much"
+        ),
     ] = None
     background: Annotated[
         tuple[str, ...],
         tyro.conf.UseAppendAction,
         tyro.conf.arg(
             metavar="FILE",
-            help='footage in which none of the labels happens, to calibrate "none of these" with; or the .json of an '
-            "earlier timeline; or self: each video is quiet for the most part",
+            help='footage in which none of the labels happens, to calibrate "none of these"; or the .json of an '
+            "earlier timeline; or self: each video is mostly quiet",
         ),
     ] = ()
     output: Annotated[Path | None, tyro.conf.arg(help="folder to write results into")] = None
     formats: Annotated[
-        str, tyro.conf.arg(help="what to write there: some of json, csv, vtt, srt, html, png")
+        str, tyro.conf.arg(help="formats to write there: any of json, csv, vtt, srt, html, png")
     ] = FORMATS
     print_json: Json = False
     windows: WindowOptions = field(default_factory=WindowOptions)
@@ -88,10 +88,10 @@ class TimelineOptions:
 
 
 def timeline(options: Annotated[TimelineOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]) -> int:
-    """Find what happens when in videos: windows over the whole length, and the segments in which a label is to be seen.
+    """Find what happens when in videos: scores of windows over the whole length, and the segments of each label.
 
-    Of a stream, each window, segment, alert and loss is a line of JSON on stdout as it happens, until the stream ends
-    or Ctrl-C. A video that cannot be read is named on stderr, the others go on, and the exit status is then 1.
+    For a stream, each window, segment, alert and loss is printed as a line of JSON as it happens, until the stream ends
+    or Ctrl-C. A video that cannot be read is named on stderr, the others continue, and the exit status is then 1.
     """
     from openxclip.errors import InputError
     from openxclip.text.labels import parse_labels
@@ -104,13 +104,13 @@ def timeline(options: Annotated[TimelineOptions, tyro.conf.OmitArgPrefixes, tyro
     alerts = _alerts(options.live)
     streams = [video for video in options.videos if is_live(video)]
     if streams and len(options.videos) > 1:
-        raise InputError(f"{streams[0]} is a stream; give it alone, each stream a command of its own")
+        raise InputError(f"{streams[0]} is a stream; give it alone, and run one command per stream")
     if streams and _is_for_files(options):
         raise InputError(
-            "--output, --formats, --shots and --suppress are for files; of a stream keep the lines of stdout"
+            "--output, --formats, --shots and --suppress are for files; for a stream, save the lines of stdout"
         )
     if not streams and (alerts or options.live.webhook or options.live.once):
-        raise InputError("--alert, --webhook and --once are for streams; of files read the segments")
+        raise InputError("--alert, --webhook and --once are for streams; for files, read the segments")
     formats = _formats(options)
     if options.inference.runtime.may_compile:
         keep_compiled_code()
@@ -124,7 +124,7 @@ def timeline(options: Annotated[TimelineOptions, tyro.conf.OmitArgPrefixes, tyro
 
 
 def _is_for_files(options: TimelineOptions) -> bool:
-    """Whether options were given that no stream can take."""
+    """Whether options were given that streams do not support."""
     has_output = options.output is not None or options.formats != FORMATS
     return has_output or options.windows.shots or options.rules.suppress is not None
 
@@ -138,7 +138,7 @@ def _rules(options: TimelineOptions) -> SegmentRules:
     if options.threshold is not None:
         usual = SegmentRules()
         if (rules.enter, rules.leave) != (usual.enter, usual.leave):
-            raise InputError("--threshold sets --enter and --leave; give it, or these")
+            raise InputError("--threshold sets --enter and --leave; give either it or these")
         rules = replace(rules, enter=options.threshold, leave=0.6 * options.threshold)
     rules.check()
     return rules
@@ -157,7 +157,7 @@ def _alerts(options: LiveOptions) -> dict[str, float]:
         if not sign or not label.strip():
             raise InputError(f"--alert {text}: write a label and a score, such as --alert 'falling=0.8'")
     if options.webhook is not None and not alerts:
-        raise InputError("--webhook posts alerts; say which with --alert LABEL=SCORE")
+        raise InputError("--webhook posts alerts; define them with --alert LABEL=SCORE")
     return alerts
 
 
@@ -168,17 +168,17 @@ def _formats(options: TimelineOptions) -> tuple[str, ...]:
     formats = tuple(name.strip() for name in options.formats.split(",") if name.strip())
     if options.output is None:
         if options.formats != FORMATS:
-            raise InputError("--formats says what --output writes; give --output FOLDER too")
+            raise InputError("--formats sets what --output writes; also give --output FOLDER")
         return ()
     if not formats:
-        raise InputError("--formats names none; write some, such as --formats json,html")
+        raise InputError("--formats is empty; give some, such as --formats json,html")
     check_formats(formats)
     _make(options.output)
     return formats
 
 
 def _make(folder: Path) -> None:
-    """Fail before a long video is watched."""
+    """Fail early, before a long video is watched."""
     import os
 
     from openxclip.errors import InputError
@@ -187,7 +187,7 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"--output {folder} cannot be made ({error.strerror}); give another folder"
+            f"--output {folder} cannot be created ({error.strerror}); give another folder"
         ) from error
     if not os.access(folder, os.W_OK):
         raise InputError(f"--output {folder} cannot be written; give another folder")
@@ -213,7 +213,7 @@ def _watcher(options: TimelineOptions, rules: SegmentRules, texts: "LabelTexts")
 
 
 def shown_by(bar: "Progress", what: str) -> "Callable[[tuple[float, float | None]], None]":
-    """A line of the bar for seconds seen of a video, and of how many if it tells, from the first step on."""
+    """A task of the bar for the seconds seen of a video, out of its length if known, from the first step on."""
     task: TaskID | None = None
 
     def show(step: tuple[float, float | None]) -> None:
@@ -295,7 +295,7 @@ def _time(seconds: float) -> str:
 def _check_stream(
     source: str, alerts: dict[str, float], texts: "LabelTexts", options: TimelineOptions
 ) -> None:
-    """Refuse what is wrong before a model is loaded and a background is calibrated."""
+    """Fail early, before a model is loaded and a background is calibrated."""
     from openxclip.timelines.live import check_live
     from openxclip.timelines.webhook import check_address
     from openxclip.video.live import check_kind

@@ -1,4 +1,4 @@
-"""`openxclip train`: fine-tune on your clips."""
+"""`openxclip train`: fine-tune a model on your clips."""
 
 import json
 import os
@@ -23,29 +23,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How the run is carried out; it may go on with others."""
+    """Options that do not change the result; a run can be resumed with others."""
 
     processes: Annotated[
-        int, tyro.conf.arg(help="processes on this machine that share each batch; torchrun starts more")
+        int,
+        tyro.conf.arg(
+            help="processes on this machine that share each batch; for more machines, use torchrun"
+        ),
     ] = 1
     shard: Annotated[
         Sharding,
-        tyro.conf.arg(help="blocks: each process keeps a part of the weights (FSDP2), for large models"),
+        tyro.conf.arg(help="blocks: each process keeps a shard of the weights (FSDP2), for large models"),
     ] = "none"
     tracker: Annotated[
         tuple[TrackerName, ...],
         tyro.conf.UseAppendAction,
         tyro.conf.arg(
-            help="show the run there as well; its log and the first clips of an epoch are in its folder"
+            help="also report the run there; its log and the first clips of each epoch are in its folder"
         ),
     ] = ()
-    profile: Annotated[bool, tyro.conf.arg(help="write where a step's time goes, and a trace")] = False
+    profile: Annotated[bool, tyro.conf.arg(help="write a profile of the step time, and a trace")] = False
     dry_run: Annotated[
         bool,
-        tyro.conf.arg(help="say what would be done: settings, steps, memory; read some clips; train nothing"),
+        tyro.conf.arg(
+            help="print what would be done (settings, steps, memory) and read some clips, but train nothing"
+        ),
     ] = False
     save_minutes: Annotated[
-        float, tyro.conf.arg(help="from one checkpoint to the next, beside that of each epoch")
+        float, tyro.conf.arg(help="minutes between checkpoints, in addition to those of each epoch")
     ] = 15.0
 
 
@@ -59,7 +64,7 @@ def train(
     data: Annotated[
         Path, tyro.conf.arg(help="list of `path label_id` lines, or a folder with labels.csv and lists")
     ],
-    output: Annotated[Path, tyro.conf.arg(help="folder of the run; an unfinished run there goes on")],
+    output: Annotated[Path, tyro.conf.arg(help="folder of the run; an unfinished run there is resumed")],
     settings: Annotated[
         tuple[str, ...],
         tyro.conf.UseAppendAction,
@@ -71,19 +76,19 @@ def train(
     device: Device = "auto",
     run: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = RunOptions(),
 ) -> int | Launch:
-    """Train a model with a recipe; the folder of the run can be given to predict and evaluate as --model.
+    """Train a model with a recipe; predict and evaluate take the run folder as --model.
 
-    Clips that cannot be read are left out and named; the exit status is then 1. Interrupted? It saves first, and the
-    same command goes on and ends in the same weights, with any number of processes.
+    Clips that cannot be read are left out and named; the exit status is then 1. If interrupted, it saves first; run
+    the same command to resume: it ends in the same weights, with any number of processes.
     """
     _check(run)
-    if run.profile:  # before torch is imported: its profiler says on stdout that it starts
+    if run.profile:  # before torch is imported: its profiler prints to stdout when it starts
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
     from openxclip.recipes import check_start
 
     config = _config(recipe, settings, tokenizer)
-    if run.dry_run or not (output / "last").exists():  # a run that goes on does not need its start
+    if run.dry_run or not (output / "last").exists():  # a resumed run does not need its initial weights
         check_start(config)
     if run.dry_run:
         return _show(config, data, labels, media_root, device, run)
@@ -107,9 +112,9 @@ def train(
 
 
 def _told(state: "TrainingState", config: "TrainConfig", output: Path, stop: "Stop") -> int:
-    """The exit status of a run that has ended; how it did is printed."""
+    """Print the result of a finished run -> exit status."""
     if state.epoch < config.optim.epochs:
-        told = f"openxclip: stopped after step {state.step}; the same command goes on from there"
+        told = f"openxclip: stopped after step {state.step}; run the same command to resume"
         print(told, file=sys.stderr)
         return 128 + (stop.number or signal.SIGTERM)
     best = "" if state.best_top1 is None else f", best validation top-1 {state.best_top1:.1%}"
@@ -145,7 +150,7 @@ def _show(
     device: str,
     run: RunOptions,
 ) -> int:
-    """What would be done: the settings as JSON on stdout, the rest for people."""
+    """Print what would be done: the settings as JSON to stdout, the rest to stderr."""
     from openxclip.training.dry_run import dry_run
 
     found = dry_run(

@@ -1,11 +1,11 @@
-"""When what happens in videos, as people annotated it: events with a label, a start and an end.
+"""Annotations of what happens when in videos: events with a label, a start and an end.
 
     ActivityNet  a .json: {"database": {id: {"subset", "duration", "annotations": [{"label", "segment": [s, e]}]}}}
     THUMOS'14    a folder of LABEL_test.txt and LABEL_val.txt, or one of them: lines of `video start end`
-    CSV          the columns video,label,start_seconds,end_seconds, also duration_seconds and subset if wanted
+    CSV          the columns video,label,start_seconds,end_seconds, optionally duration_seconds and subset
 
-Events labelled "Ambiguous", as THUMOS'14 has them, are stretches that an evaluation ignores. A row of a CSV that names
-a video without label, start and end is a video in which nothing happens.
+Events labelled "Ambiguous", as in THUMOS'14, are ignored by an evaluation. A CSV row with a video but without label,
+start and end means that nothing happens in that video.
 """
 
 import csv
@@ -50,21 +50,21 @@ class Annotated:
     """What happens in one video."""
 
     duration_seconds: float | None
-    """None where the annotations do not tell it."""
+    """None if the annotations do not give it."""
     events: tuple[Event, ...]
-    """In order of time."""
+    """Events by time."""
     ignored: tuple[Event, ...] = ()
     """Stretches that count neither for nor against a prediction."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matched:
-    """Which file is which annotated video."""
+    """The files of annotated videos."""
 
     files: dict[str, Path]
     """Video id -> its file."""
     unknown: tuple[Path, ...]
-    """Files that are not annotated."""
+    """Files without annotations."""
     missing: tuple[str, ...]
     """Ids of annotated videos without a file."""
 
@@ -73,11 +73,11 @@ def read_annotations(path: Path, subset: str | None = None) -> dict[str, Annotat
     """Video id -> what happens in it, from any of the three forms.
 
     Args:
-        path: a file or THUMOS'14's folder.
+        path: a file, or THUMOS'14's folder.
         subset: only videos of this one, such as "validation" (also "val"); None takes all.
 
     Raises:
-        InputError: it is none of these forms, something in it is wrong, or it has no event.
+        InputError: it has none of these forms, is malformed, or has no event.
     """
     found = _reader(path)(path, subset)
     if not any(video.events for video in found.values()):
@@ -89,7 +89,7 @@ def read_annotations(path: Path, subset: str | None = None) -> dict[str, Annotat
         if event.end_seconds == event.start_seconds
     ]
     if empty:
-        logger.warning("%d events of %s have no length, and no prediction can match them", len(empty), path)
+        logger.warning("%d events of %s have zero length; no prediction can match them", len(empty), path)
     return found
 
 
@@ -198,7 +198,7 @@ def read_csv(path: Path, subset: str | None = None) -> dict[str, Annotated]:
 
 @dataclass
 class _Collector:
-    """What is known of each video, in the order of the file."""
+    """Collects the facts about each video, in the order of the file."""
 
     durations: dict[str, float | None] = field(default_factory=dict)
     events: dict[str, list[Event]] = field(default_factory=dict)
@@ -228,7 +228,7 @@ class _Collector:
         self.events[name].append(Event(label.strip(), start, end))
 
     def annotated(self) -> dict[str, Annotated]:
-        """The videos; ambiguous stretches stand apart."""
+        """The videos; ambiguous stretches are kept separately."""
         return {name: self._annotated(name) for name in self.events}
 
     def _annotated(self, name: str) -> Annotated:
@@ -255,9 +255,7 @@ def _reader(path: Path) -> Reader:
         return read_activitynet
     if suffix == ".csv" or set(CSV_COLUMNS) <= set(_header(first.split(","))):
         return read_csv
-    raise InputError(
-        f"{path} is none of the known forms of annotations; it begins with {first[:60]!r}. {FORMS}."
-    )
+    raise InputError(f"{path} has no known annotation format; it begins with {first[:60]!r}. {FORMS}.")
 
 
 def _first_line(path: Path) -> str:
@@ -273,7 +271,7 @@ def _json(path: Path) -> dict[str, dict[str, Any]]:
     try:
         values = json.loads("\n".join(read_lines(path)))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON ({error}). Get it again.") from error
+        raise InputError(f"{path} is not valid JSON ({error}). Download it again.") from error
     database = values.get("database") if isinstance(values, dict) else None
     if not isinstance(database, dict):
         raise InputError(
@@ -301,7 +299,7 @@ def _list(value: object, name: str, place: str) -> list[Any]:
 
 
 def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
-    """Place and cells by column name, of each row of a CSV that is not blank."""
+    """Position, and cells by column name, of each non-blank row of a CSV."""
     reader = csv.reader((f"{line}\n" for line in read_lines(path)), strict=True)
     rows: list[tuple[str, dict[str, str]]] = []
     header: list[str] = []
@@ -321,7 +319,7 @@ def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
                 rows.append((place, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}))
     except csv.Error as error:
         raise InputError(
-            f"{path}, line {reader.line_num}: this is no CSV ({error}). Correct the row."
+            f"{path}, line {reader.line_num}: invalid CSV ({error}). Correct the row."
         ) from error
     return rows
 
@@ -364,14 +362,14 @@ def _of_subset(subset: str | None) -> str:
 
 
 def _check_subset(path: Path, subset: str | None, found: Iterable[str]) -> None:
-    """Refuse one that does not occur."""
+    """Refuse a subset that does not occur."""
     if subset is not None and _subset(subset) not in {_subset(name) for name in found}:
         names = ", ".join(sorted(found)) or "none; leave the subset out"
         raise InputError(f"{path} has no subset {subset!r}. Its subsets: {names}.")
 
 
 def _names(path: Path) -> list[str]:
-    """What a video of this file may be called in annotations, the longest first."""
+    """Names that annotations may use for a video file, the longest first."""
     tails = [path.as_posix(), *("/".join(path.parts[i:]) for i in range(1, len(path.parts)))]
     without_suffix = [tail.removesuffix(path.suffix) for tail in tails]
     return [*tails, *without_suffix, path.stem.removeprefix("v_"), f"v_{path.stem}"]

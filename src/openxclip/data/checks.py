@@ -1,4 +1,4 @@
-"""What is wrong with training clips, said before a training starts."""
+"""Checks of training clips before a training run starts."""
 
 import hashlib
 import logging
@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_training_clips(clips: Manifest) -> None:
-    """Warn of clips that stand under two labels.
+    """Warn about clips that appear under two labels.
 
     Raises:
-        InputError: all clips are of one class, from which nothing can be learned.
+        InputError: all clips are of one class, so nothing can be learned.
     """
     labels = {item.label for item in clips.items}
     if len(labels) == 1:
@@ -30,17 +30,17 @@ def check_training_clips(clips: Manifest) -> None:
     twice = sorted({_described(group, clips.labels) for group in _same_clips(clips.items) if _differ(group)})
     if twice:
         logger.warning(
-            "%d clips of %s stand under two labels: %s", len(twice), clips.name, shortened(twice, limit=3)
+            "%d clips of %s appear under two labels: %s", len(twice), clips.name, shortened(twice, limit=3)
         )
 
 
 def _same_clips(items: Collection[Item]) -> Iterator[list[Item]]:
-    """Items of the same video: of one place, or files of one content."""
-    # Media are frozen values, which the protocol cannot say.
+    """Groups of items with the same video: the same location, or files with the same content."""
+    # Media are frozen values, which the protocol cannot express.
     yield from _groups(items, lambda item: cast(Hashable, item.media))
     files = {item: file for item in items if (file := _file(item)) is not None}
     for group in _groups(files, lambda item: files[item].stat().st_size):
-        if _differ(group):  # few files have the same size to the byte, so few are read
+        if _differ(group):  # few files have exactly the same size, so few are read
             yield from _groups(group, lambda item: _digest(files[item]))
 
 
@@ -56,7 +56,7 @@ def _differ(group: list[Item]) -> bool:
 
 
 def _file(item: Item) -> Path | None:
-    """The file that holds this video alone, if there is one."""
+    """The file of this video, unless it is part of another file."""
     file = item.media.facts().get("file")
     return Path(file) if file is not None and Path(file).is_file() else None
 

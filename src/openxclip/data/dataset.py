@@ -1,6 +1,6 @@
-"""Training clips: every random draw is a function of the seed and its place in the run, of nothing else.
+"""Training clips: every random draw depends only on the seed and its position in the run.
 
-So a run gives the same clips with any number of worker processes, and after an interruption.
+So a run sees the same clips with any number of worker processes, and after an interruption.
 
 Shapes: T frames, H x W video, S input side.
 """
@@ -28,9 +28,9 @@ from openxclip.video.transforms import Augmentation, TrainTransform
 
 
 class Draw(IntEnum):
-    """What a generator is for: the purposes of one training never share their numbers.
+    """Purposes of random generators: those of one training run never share numbers.
 
-    Language-image pretraining, a run of its own, also draws the stills and captions of a step as CLIP, with key
+    Language-image pretraining, a separate run, also draws the stills and captions of a step as CLIP, with key
     (step,). numpy reads missing numbers of a key as 0, so it gets the numbers of a training's clip (step, 0).
     """
 
@@ -48,51 +48,51 @@ def generator(purpose: Draw, seed: int, *key: int) -> np.random.Generator:
 
 
 class SampleKey(NamedTuple):
-    """Which clip, and which of its random versions."""
+    """A clip and the random version of it."""
 
     epoch: int
     position: int
-    """Place within the epoch."""
+    """Position in the epoch."""
     item: int
-    """Place in the manifest."""
+    """Position in the manifest."""
 
 
 class Sample(NamedTuple):
-    """One training clip, or why there is none."""
+    """One training clip, or the error if it could not be read."""
 
     pixels: Tensor | None
     """uint8 (T, 3, S, S)."""
     label: int
     error: str | None
-    """Set where the video could not be read; then `pixels` is None."""
+    """Set if the video could not be read; then `pixels` is None."""
     name: str
-    """As the list names it."""
+    """Name of the video in the list."""
     augmentation: Augmentation | None = None
-    """What is still to be done to `pixels`, which then are cropped frames uint8 (T, 3, H, W)."""
+    """The remaining augmentation of `pixels`, which are then cropped frames uint8 (T, 3, H, W)."""
 
 
 class Batch(NamedTuple):
-    """Clips of a batch; each has its place in it, whether it could be read or not."""
+    """Clips of a batch; a clip that could not be read keeps its position."""
 
     pixels: Tensor
-    """uint8 (B, T, 3, S, S), black where a clip could not be read; empty where augmentation is still to be done."""
+    """uint8 (B, T, 3, S, S), black where a clip could not be read; empty if augmentation is still to be done."""
     labels: Tensor
     """int64 (B,)."""
     is_read: Tensor
     """bool (B,)."""
     errors: list[str]
-    """Of those that could not be read."""
+    """Errors of the clips that could not be read."""
     names: list[str]
-    """Of all."""
+    """Names of all clips."""
     frames: tuple[Tensor, ...] = ()
-    """Where augmentation is still to be done: the cropped clips that were read, uint8 (T, 3, H, W), each of its own
+    """If augmentation is still to be done: the cropped clips that were read, uint8 (T, 3, H, W), each with its own
     size."""
     augmentations: tuple[Augmentation, ...] = ()
     """What `augmented` does to each of them."""
 
 
 class FrameSource(Protocol):
-    """Where a dataset gets frames from: `choose` maps a video's length to the indices wanted."""
+    """A dataset's source of frames: `choose` maps a video's length to the wanted indices."""
 
     def __call__(self, item: Item, choose: Callable[[int], np.ndarray]) -> np.ndarray:
         """Frames uint8 (T, 3, H, W)."""
@@ -119,7 +119,7 @@ class CachedFrames:
         self._kept: dict[Item, np.ndarray] = {}
 
     def __call__(self, item: Item, choose: Callable[[int], np.ndarray]) -> np.ndarray:
-        """Frames uint8 (T, 3, H, W), chosen among those kept."""
+        """Frames uint8 (T, 3, H, W), chosen from those in memory."""
         if item not in self._kept:
             self._kept[item] = self.decode(item, lambda n: centred(n, min(n, self.max_frames)))
         frames = self._kept[item]
@@ -127,7 +127,7 @@ class CachedFrames:
 
 
 class TrainClips(Dataset[Sample]):
-    """Random frames of each video, augmented (section 4): sparse, or every `dense_stride`-th of a window."""
+    """Random frames of each video, augmented (section 4): sparse, or every `dense_stride`-th frame of a window."""
 
     def __init__(
         self,
@@ -175,14 +175,14 @@ class TrainClips(Dataset[Sample]):
 
 
 def cut(frames: np.ndarray, augmentation: Augmentation) -> tuple[np.ndarray, Augmentation]:
-    """The part of the frames that the augmentation looks at, half of them on average, and what is left to do to it."""
+    """The crop of the frames that the augmentation uses, half of them on average, and the remaining augmentation."""
     top, left, height, width = augmentation.crop
     cropped = np.ascontiguousarray(frames[..., top : top + height, left : left + width])
     return cropped, replace(augmentation, crop=(0, 0, height, width))
 
 
 def collate(samples: Sequence[Sample], clip_shape: tuple[int, int, int, int]) -> Batch:
-    """Stack clips uint8 of this shape; those that could not be read keep their places."""
+    """Stack uint8 clips of this shape; those that could not be read keep their positions."""
     read = [(place, sample) for place, sample in enumerate(samples) if sample.pixels is not None]
     augmentations = tuple(sample.augmentation for _, sample in read if sample.augmentation is not None)
     pixels = torch.zeros(0 if augmentations else len(samples), *clip_shape, dtype=torch.uint8)
@@ -218,10 +218,10 @@ def augmented(batch: Batch, transform: TrainTransform, device: torch.device) -> 
 def clip_loader(
     clips: TrainClips, batches: Sequence[list[SampleKey]], num_workers: int, pin_memory: bool = False
 ) -> DataLoader[Batch]:
-    """The batches in this order, made by at most so many processes of their own as there are cores; 0 is this one."""
-    # More workers than cores only wait for each other, and torch warns of them.
+    """The batches in this order, made by at most as many worker processes as cores; 0 uses this process."""
+    # More workers than cores only wait for each other, and torch warns about them.
     return DataLoader(
-        cast(Dataset[Batch], clips),  # torch's types know nothing of collate_fn
+        cast(Dataset[Batch], clips),  # torch's types ignore collate_fn
         batch_sampler=batches,
         num_workers=min(num_workers, os.cpu_count() or 1),
         collate_fn=partial(collate, clip_shape=clips.clip_shape),
@@ -231,14 +231,14 @@ def clip_loader(
 
 
 def _leave_signals_alone(worker: int) -> None:
-    """The training process ends its workers: a signal to all of a terminal must not end them before it has saved."""
+    """Ignore signals in workers: one sent to the whole terminal must not end them before the training has saved."""
     del worker
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 SHARDS_AT_ONCE = 4
-"""In the order by shards: clips are shuffled among those of so many."""
+"""In the order by shards, clips are shuffled among this many shards."""
 
 
 def epoch_batches(
@@ -250,7 +250,7 @@ def epoch_batches(
     epoch: int,
     shards: Sequence[int] | None = None,
 ) -> list[list[SampleKey]]:
-    """The batches of one epoch: shuffled rounds over all items until `num_samples` are drawn.
+    """The batches of one epoch: shuffled passes over all items until `num_samples` are drawn.
 
     The last incomplete batch is left out, as published; fewer samples than a batch make one smaller batch.
 
@@ -260,8 +260,8 @@ def epoch_batches(
         batch_size: samples of a batch.
         seed: of the run.
         epoch: which one.
-        shards: of each item, the shard that it is in: each round then goes through the shards in a random order, a few
-            at once. None shuffles all items.
+        shards: the shard of each item: each pass then goes through the shards in a random order, a few at once.
+            None shuffles all items.
     """
     rng = generator(Draw.ORDER, seed, epoch)
     num_rounds = -(-num_samples // num_items)
@@ -276,7 +276,7 @@ def epoch_batches(
 
 
 def _order_by_shards(shards: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Items in a random order that has done with a few shards before it goes on to others."""
+    """Items in a random order that finishes a few shards before it moves on to others."""
     numbers = rng.permutation(np.unique(shards))
     windows = [numbers[start : start + SHARDS_AT_ONCE] for start in range(0, len(numbers), SHARDS_AT_ONCE)]
     return np.concatenate([rng.permutation(np.flatnonzero(np.isin(shards, window))) for window in windows])

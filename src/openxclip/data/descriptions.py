@@ -1,4 +1,4 @@
-"""Class descriptions by name: a JSON file, or those of the rendered world."""
+"""Reads class descriptions by name: from a JSON file, or those of moving shapes."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from openxclip.text.descriptions import EXAMPLE, Descriptions, read_descriptions
 
 
 def parse_descriptions(text: str | None) -> Descriptions | None:
-    """Read a `--descriptions` argument: a JSON file, or "moving-shapes" for the rendered world; None is none.
+    """Read a `--descriptions` argument: a JSON file, or "moving-shapes"; None means no descriptions.
 
     Raises:
-        InputError: there is no such file, or it is not of this form.
+        InputError: there is no such file, or it is malformed.
     """
     if text is None:
         return None

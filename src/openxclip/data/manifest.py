@@ -1,12 +1,12 @@
-"""Manifests: which videos a data set has, and which label each of them carries.
+"""Manifests: the videos of a dataset and their labels.
 
-Three forms are read, packed folders (`packed.py`), and the data sets' own files (`official.py`):
+Three forms are read, as well as packed folders (`packed.py`) and the datasets' own files (`official.py`):
 
-    list file           lines of `relative/path label_id`; the labels stand in `labels.csv` beside it
-    folder with lists   the same, and `list_name` says which list
+    list file           lines of `relative/path label_id`; the labels are in `labels.csv` next to it
+    folder with lists   the same, and `list_name` selects the list
     class folders       `class name/clip.mp4`; the labels are the sorted folder names
 
-The media lie beside the list, in `videos/` if there is one, or below a media root, which may be a plain .tar.
+The media are next to the list, in `videos/` if it exists, or under a media root, which may be a plain .tar.
 """
 
 import logging
@@ -39,13 +39,13 @@ def read_manifest(
     labels: str | Path | None = None,
     media_root: Path | None = None,
 ) -> Manifest:
-    """Read any of the three forms, a packed folder, or a data set's own files.
+    """Read any of the three forms, a packed folder, or a dataset's own files.
 
     Args:
-        path: a list file, a folder, or "moving-shapes" for the rendered world.
-        list_name: which list of the folder, e.g. "test.txt", or of the data set, e.g. "test1".
-        labels: what `parse_labels` takes, in place of the `labels.csv` beside the list or the folder names.
-        media_root: folder or plain .tar below which the listed paths are.
+        path: a list file, a folder, or "moving-shapes" for the rendered dataset.
+        list_name: which list of the folder, e.g. "test.txt", or of the dataset, e.g. "test1".
+        labels: what `parse_labels` takes, instead of the `labels.csv` next to the list or the folder names.
+        media_root: folder or plain .tar that the listed paths are relative to.
     """
     if is_world(path):
         if labels is not None or media_root is not None:
@@ -64,7 +64,7 @@ def read_manifest(
 
 
 def list_names(path: Path) -> Sequence[str | None]:
-    """The lists that `read_manifest` finds there; None where one is read without a name."""
+    """Names of the lists that `read_manifest` finds there; None if one is read without a name."""
     if is_packed(path):
         return packed_lists(path)
     if (official := official_lists(path)) is not None:
@@ -85,7 +85,7 @@ def _find_list(path: Path, list_name: str | None) -> Path:
         )
     if path.is_file():
         if list_name is not None:
-            raise InputError(f"{path} is a list already; leave {list_name} out, or give the folder.")
+            raise InputError(f"{path} is already a list; leave {list_name} out, or give the folder.")
         return path
     problem = "Say which list" if list_name is None else f"There is no list {list_name}"
     found = ", ".join(sorted(file.name for file in path.glob("*.txt"))) or "none"
@@ -100,7 +100,7 @@ def _read_list(path: Path, labels: list[str] | None, media_root: Path | None) ->
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
-        fields = line.rsplit(maxsplit=1)  # from the right: a path may hold spaces
+        fields = line.rsplit(maxsplit=1)  # from the right: a path may contain spaces
         if len(fields) != 2 or not fields[1].isdecimal():
             raise InputError(f"{path}, line {number}: expected `relative/path label_id`, got {line!r}.")
         name = fields[0].strip()
@@ -114,7 +114,7 @@ def _labels_beside(path: Path) -> list[str]:
     beside = path.with_name("labels.csv")
     if not beside.is_file():
         raise InputError(
-            f"{path} needs class names: put labels.csv (id,name) beside it, or give a label set."
+            f"{path} needs class names: put labels.csv (id,name) next to it, or give a label set."
         )
     return read_label_file(beside)
 
@@ -122,7 +122,7 @@ def _labels_beside(path: Path) -> list[str]:
 def _read_class_folders(path: Path, labels: list[str] | None, media_root: Path | None) -> Manifest:
     root = find_media_root(path, media_root)
     if root.is_file():
-        raise InputError(f"Media root {root} is no folder; a .tar needs a list of its members. Give one.")
+        raise InputError(f"Media root {root} is not a folder; a .tar needs a list of its members. Give one.")
     folders = _visible(folder for folder in root.iterdir() if folder.is_dir())
     if not folders:
         raise InputError(
@@ -135,7 +135,7 @@ def _read_class_folders(path: Path, labels: list[str] | None, media_root: Path |
         labels = check_labels([folder.name for folder in folders], f"class folders of {root}")
     if unknown := [folder.name for folder in folders if folder.name not in labels]:
         raise InputError(
-            f"{root} has folders that are no label: {', '.join(unknown)}. Rename or remove them."
+            f"{root} has folders that are not labels: {', '.join(unknown)}. Rename or remove them."
         )
     items = [
         Item(path=f"{folder.name}/{file.name}", label=labels.index(folder.name), media=FileMedia(file))
@@ -147,7 +147,7 @@ def _read_class_folders(path: Path, labels: list[str] | None, media_root: Path |
 
 
 def _report_empty(folders: list[Path], root: Path, has_others: bool) -> None:
-    """Warn of class folders without a video, and say why.
+    """Warn about class folders without a video, and say why.
 
     Raises:
         InputError: no class folder has one.
@@ -157,7 +157,7 @@ def _report_empty(folders: list[Path], root: Path, has_others: bool) -> None:
     reasons = shortened([f"{folder.name} ({_why_empty(folder)})" for folder in folders], limit=3)
     if not has_others:
         raise InputError(
-            f"No class folder of {root} holds a video: {reasons}. Put the videos right into the class folders, in a "
+            f"No class folder of {root} holds a video: {reasons}. Put the videos directly into the class folders, in a "
             f"common format: {', '.join(sorted(VIDEO_SUFFIXES))}."
         )
     logger.warning("%d class folders of %s hold no video: %s", len(folders), root, reasons)
@@ -168,7 +168,7 @@ def _why_empty(folder: Path) -> str:
     if not files:
         return "empty"
     if any(file.suffix.lower() in VIDEO_SUFFIXES for file in files):
-        return "its videos lie in folders inside it"
+        return "its videos are in subfolders"
     return f"files that end in {shortened(sorted({file.suffix or file.name for file in files}), limit=3)}"
 
 

@@ -19,16 +19,16 @@ from openxclip.video.decode import read_frames
 from openxclip.video.source import VideoLimits, VideoSource
 
 Choose = Callable[[int], np.ndarray]
-"""The length of a video in frames -> the indices wanted."""
+"""The length of a video in frames -> the wanted indices."""
 
 
 class Media(Protocol):
-    """A video, wherever its frames come from. Equal values are the same video; safe in any thread and process."""
+    """A video, independent of its storage. Equal values are the same video; safe in any thread and process."""
 
     def read(
         self, choose: Choose, size: FrameSize, *, num_threads: int = 1, limits: VideoLimits | None = None
     ) -> np.ndarray:
-        """Frames uint8 (T, 3, H, W) of the asked size.
+        """Frames uint8 (T, 3, H, W) of the requested size.
 
         Raises:
             VideoError: the video cannot be read.
@@ -45,7 +45,7 @@ class Media(Protocol):
         """Whether there is no such file or tar member."""
 
     def facts(self) -> dict[str, Any]:
-        """Where it is, in plain values; `media_from` is the inverse."""
+        """Its location as plain values; `media_from` is the inverse."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class FileMedia:
 
 @dataclass(frozen=True, kw_only=True)
 class TarMember:
-    """A file inside a plain .tar, read by its place there: nothing is extracted and nothing stays open."""
+    """A file inside a plain .tar, read by its offset: nothing is extracted and nothing stays open."""
 
     name: str
     tar: Path
     offset_bytes: int
     size_bytes: int
     sha256: str | None = None
-    """Of the file, where it is known: then each read compares it."""
+    """Checksum of the file, if known; each read then verifies it."""
 
     def read(
         self, choose: Choose, size: FrameSize, *, num_threads: int = 1, limits: VideoLimits | None = None
@@ -94,7 +94,7 @@ class TarMember:
         """The bytes of the file.
 
         Raises:
-            VideoError: the .tar cannot be read, is cut short, or holds other bytes than it should.
+            VideoError: the .tar cannot be read, is cut short, or holds different bytes than expected.
         """
         try:
             with self.tar.open("rb") as file:
@@ -103,11 +103,11 @@ class TarMember:
         except OSError as error:
             raise VideoError(self.name, f"{self.tar} cannot be read ({error.strerror})") from error
         if len(data) < self.size_bytes:
-            raise VideoError(self.name, f"{self.tar} ends in the middle of it. Get the tar again")
+            raise VideoError(self.name, f"{self.tar} ends in the middle of it. Download the tar again")
         if self.sha256 not in (None, hashlib.sha256(data).hexdigest()):
             raise VideoError(
                 self.name,
-                f"its bytes in {self.tar} have another checksum than in the index. Get the tar again",
+                f"its bytes in {self.tar} do not match the checksum in the index. Download the tar again",
             )
         return data
 
@@ -120,7 +120,7 @@ class TarMember:
         return not self.tar.is_file()
 
     def facts(self) -> dict[str, Any]:
-        """It is not a file of its own."""
+        """None: it is not a separate file."""
         return {"file": None}
 
 
@@ -137,7 +137,7 @@ class MissingMedia:
         raise self._error()
 
     def _error(self) -> VideoError:
-        return VideoError(self.name, "the tar holds no such member. Correct the list or the media root")
+        return VideoError(self.name, "the tar has no such member. Correct the list or the media root")
 
     def source(self) -> VideoSource:
         """Always raises VideoError."""
@@ -156,7 +156,7 @@ def media_from(facts: Mapping[str, Any], name: str) -> Media:
     """The video that `Media.facts` describes; `name` is for error messages.
 
     Raises:
-        VideoError: the facts do not say where the video is.
+        VideoError: the facts do not give the location of the video.
     """
     if facts.get("clip") is not None:
         return from_dict(ShapesClip, facts["clip"])
@@ -170,7 +170,7 @@ class Item:
     """One video and its label."""
 
     path: str
-    """The video as the list names it."""
+    """The path as written in the list."""
     label: int
     """Index into the labels of the manifest."""
     media: Media
@@ -179,10 +179,10 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Videos with labels. Whether the files are there and can be decoded is not known yet."""
+    """Videos with labels. It is not yet known whether the files exist and can be decoded."""
 
     name: str
-    """What messages and reports call it."""
+    """Name in messages and reports."""
     labels: tuple[str, ...]
     """Class names in the order of their ids."""
     items: tuple[Item, ...]
@@ -196,17 +196,17 @@ class Manifest:
         for item in self.items:
             if not 0 <= item.label < len(self.labels):
                 raise InputError(
-                    f"{self.name}: {item.path} has label {item.label}, allowed are 0 to "
+                    f"{self.name}: {item.path} has label {item.label}; allowed are 0 to "
                     f"{len(self.labels) - 1}. Count ids from 0, and give the labels of this list."
                 )
 
     def fingerprint(self) -> str:
-        """Changes with any label, path or assignment; equal lists have equal ones."""
+        """A digest of all labels, paths and assignments; equal lists have equal ones."""
         rows = [[item.path, item.label] for item in self.items]
         return hashlib.sha256(json.dumps([self.labels, rows]).encode()).hexdigest()[:16]
 
     def missing(self) -> list[str]:
-        """Paths, as the list names them, of the videos that are not there. Looks at every file."""
+        """Paths, as written in the list, of the missing videos. Checks every file."""
         return [item.path for item in self.items if item.media.is_missing()]
 
 
@@ -217,29 +217,29 @@ class MediaRoot:
     root: Path
     """The folder, or the .tar."""
     members: dict[str, TarMember] | None
-    """What the .tar holds, by name; None for a folder."""
+    """The members of the .tar, by name; None for a folder."""
 
     def media(self, name: str) -> Media:
-        """A listed video; whether a folder really has it is not looked up here."""
+        """A listed video; this does not check whether a folder really has it."""
         if self.members is None:
             return FileMedia(self.root / name)
         return self.members.get(_member_key(name)) or MissingMedia(name)
 
     def folders(self) -> set[str]:
-        """Names of the folders directly below the root."""
+        """Names of the folders directly under the root."""
         if self.members is None:
             return {entry.name for entry in os.scandir(self.root) if entry.is_dir()}
         return {name.partition("/")[0] for name in self.members if "/" in name}
 
 
 def find_media(folder: Path, media_root: Path | None) -> MediaRoot:
-    """The videos of a list that lies in `folder`; reads the headers of a .tar once."""
+    """The videos of a list in `folder`; reads the headers of a .tar once."""
     root = find_media_root(folder, media_root)
     return MediaRoot(root=root, members=_tar_members(root) if root.is_file() else None)
 
 
 def find_media_root(folder: Path, media_root: Path | None) -> Path:
-    """The folder or .tar below which the videos of a list in `folder` are: `videos/` there, if none is given."""
+    """The folder or .tar with the videos of a list in `folder`; by default `videos/` there, if it exists."""
     if media_root is None:
         return folder / "videos" if (folder / "videos").is_dir() else folder
     if not media_root.exists():
@@ -254,7 +254,7 @@ def _member_key(name: str) -> str:
 
 
 def _tar_members(tar: Path) -> dict[str, TarMember]:
-    """Where each regular file of a tar lies. Reads the headers only, once per manifest."""
+    """Position of each regular file of a tar. Reads only the headers, once per manifest."""
     try:
         with tarfile.open(tar, "r:") as archive:
             return {

@@ -1,4 +1,4 @@
-"""Moving shapes as a data set: its lists as manifests, and as real .mp4 files."""
+"""Moving shapes as a dataset: its lists as manifests, and as real .mp4 files."""
 
 import csv
 from collections.abc import Callable
@@ -13,7 +13,7 @@ LIST_FILE = "clips.txt"
 
 
 def is_world(path: Path) -> bool:
-    """Whether a data path means the rendered world; a local file or folder of that name takes precedence."""
+    """Whether a data path means moving shapes; a local file or folder of that name takes precedence."""
     return str(path) == WORLD and not path.exists()
 
 
@@ -29,7 +29,7 @@ def shapes_manifest(list_name: str | None) -> Manifest:
 
 
 def write_shapes(manifest: Manifest, folder: Path, on_clip: Callable[[], None] = lambda: None) -> None:
-    """Write `videos/`, `clips.txt` and `labels.csv` of rendered clips into a new folder, whole or not at all.
+    """Write `videos/`, `clips.txt` and `labels.csv` of rendered clips into a new folder, atomically.
 
     `read_manifest(folder, list_name="clips.txt")` then gives the same list, from files.
     """

@@ -1,10 +1,10 @@
-"""The data sets' own files, read as they are published.
+"""Reads datasets' own files as published.
 
     UCF-101     a folder with classInd.txt, trainlist01.txt, testlist01.txt, ...; lists "train1", "test1", ...
     HMDB-51     a folder with brush_hair_test_split1.txt, ...; lists "train1", "test1", ...
     Kinetics    a .csv with the columns label, youtube_id, time_start, time_end, split; lists are values of `split`
 
-Videos lie as their downloads unpack them: `Archery/v_Archery_g01_c01.avi`, `brush_hair/name.avi`, and
+Videos are where their downloads unpack them: `Archery/v_Archery_g01_c01.avi`, `brush_hair/name.avi`, and
 `abseiling/id_000010_000020.mp4` or, without class folders, `id_000010_000020.mp4`.
 """
 
@@ -21,11 +21,11 @@ from openxclip.text.labels import built_in_labels, read_label_file
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 
 Reader = Callable[[Path, str | None, list[str] | None, Path | None], Manifest]
-"""Path, list name, labels in place of the data set's own, media root -> manifest."""
+"""Path, list name, labels instead of the dataset's own, media root -> manifest."""
 
 
 def recognise(path: Path) -> Reader | None:
-    """The reader of a data set's own files, if that is what a folder or file holds."""
+    """The reader for a folder or file with a dataset's own lists; None for others."""
     if (path / "classInd.txt").is_file():
         return read_ucf101
     if path.is_dir() and any(path.glob("*_test_split[0-9].txt")):
@@ -36,7 +36,7 @@ def recognise(path: Path) -> Reader | None:
 
 
 def official_lists(path: Path) -> list[str] | None:
-    """Names of all lists of a data set's own files, if that is what a folder or file holds."""
+    """Names of all lists, if a folder or file holds a dataset's own lists."""
     reader = recognise(path)
     if reader is read_ucf101:
         return sorted(_ucf101_lists(path))
@@ -67,7 +67,7 @@ def read_ucf101(
         name = line.split()[0]  # a train list also has the id, which the folder's name implies
         if (class_name := name.partition("/")[0]) not in classes:
             raise InputError(
-                f"{path}, line {number}: {class_name!r} is no class of classInd.txt. Get the lists again."
+                f"{path}, line {number}: {class_name!r} is not a class of classInd.txt. Download the lists again."
             )
         items.append(Item(path=name, label=classes.index(class_name), media=media.media(name)))
     own = [_words(name) for name in classes]
@@ -77,7 +77,7 @@ def read_ucf101(
 def read_hmdb51(
     folder: Path, list_name: str | None, labels: list[str] | None = None, media_root: Path | None = None
 ) -> Manifest:
-    """HMDB-51's lists. Labels are all 51 built-in names, whichever classes the folder has.
+    """HMDB-51's lists. Labels are all 51 built-in names, no matter which classes the folder has.
 
     Args:
         folder: with `<class>_test_split<n>.txt`, lines of `name.avi flag`: 1 train, 2 test, 0 unused.
@@ -94,7 +94,7 @@ def read_hmdb51(
         if class_name == file.name:  # of another split
             continue
         if (label := class_name.replace("_", " ")) not in own:
-            raise InputError(f"{file}: {label!r} is no class of HMDB-51. Remove the file.")
+            raise InputError(f"{file}: {label!r} is not a class of HMDB-51. Remove the file.")
         for name in _flagged(file, "1" if kind == "train" else "2"):
             path = f"{class_name}/{name}"
             items.append(Item(path=path, label=own.index(label), media=media.media(path)))
@@ -108,15 +108,15 @@ def read_kinetics(
 
     Args:
         path: the .csv.
-        list_name: a value of the column `split`; not needed where there is only one.
-        labels: names in another order, or more of them, e.g. those of a full set for a part of its list.
+        list_name: a value of the column `split`; not needed if there is only one.
+        labels: names in another order, or more of them, e.g. those of the full set for a part of its list.
         media_root: folder or .tar with the videos, in class folders or without.
     """
     rows = _kinetics_rows(path)
     splits = sorted({row["split"] for row in rows})
     if list_name is None and len(splits) != 1:
         raise InputError(f"Say which list of {path} to read: {', '.join(splits)}.")
-    # The validation split has been published under both names.
+    # The validation split was published under both names.
     wanted = {"val", "validate"} if list_name in ("val", "validate") else {list_name or splits[0]}
     if wanted.isdisjoint(splits):
         raise InputError(f"There is no list {list_name} in {path}. Its lists: {', '.join(splits)}.")
@@ -168,7 +168,7 @@ def _class_index(path: Path) -> list[str]:
     rows = [line.split() for line in read_lines(path) if line.strip()]
     if [row[0] for row in rows] != [str(i + 1) for i in range(len(rows))] or any(len(r) != 2 for r in rows):
         raise InputError(
-            f"{path}: expected lines of `id name`, the ids 1 to {len(rows)} in order. Get it again."
+            f"{path}: expected lines of `id name`, the ids 1 to {len(rows)} in order. Download it again."
         )
     return [name for _, name in rows]
 
@@ -192,7 +192,7 @@ def _kinetics_rows(path: Path) -> list[dict[str, str]]:
     if lacking := [column for column in KINETICS_COLUMNS if column not in (reader.fieldnames or ())]:
         raise InputError(
             f"{path} lacks the columns {', '.join(lacking)}; test lists were first published without labels. "
-            "Get a list with all of them."
+            "Download a list with all of them."
         )
     rows = []
     try:
@@ -207,14 +207,14 @@ def _kinetics_rows(path: Path) -> list[dict[str, str]]:
                 )
             rows.append(row)
     except csv.Error as error:
-        raise InputError(f"{path} is no CSV: {error}. Get the list again.") from error
+        raise InputError(f"{path} is not valid CSV: {error}. Download the list again.") from error
     if not rows:
-        raise InputError(f"{path} holds no videos. Get the list again.")
+        raise InputError(f"{path} holds no videos. Download the list again.")
     return rows
 
 
 def _kinetics_item(row: dict[str, str], label: int, media: MediaRoot, folders: set[str]) -> Item:
-    """One video; its path always names the class, so that a few-shot draw is the same for either layout."""
+    """One video; its path always contains the class, so that a few-shot draw is the same for both layouts."""
     file = f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4"
     path = f"{row['label']}/{file}"
     return Item(path=path, label=label, media=media.media(path if row["label"] in folders else file))
@@ -228,7 +228,7 @@ def _words(name: str) -> str:
 def _renamed(own: list[str], labels: list[str] | None, folder: Path) -> tuple[str, ...]:
     if labels is not None and len(labels) != len(own):
         raise InputError(
-            f"{folder} has {len(own)} classes, the given labels are {len(labels)}. Give as many."
+            f"{folder} has {len(own)} classes, but {len(labels)} labels are given. Give as many."
         )
     return tuple(labels or own)
 

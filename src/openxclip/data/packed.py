@@ -1,8 +1,8 @@
-"""Packed folders: training shards with an index, read without a look into the shards.
+"""Packed folders: training shards with an index, which is read without opening the shards.
 
     packing.json        what was packed and how
     labels.csv          class names
-    index.jsonl         one line a video, in the order of the shards; written last: its presence tells that all is there
+    index.jsonl         one line per video, in the order of the shards; written last: it exists only if all is complete
     left_out.csv        videos that could not be packed, and why
     shards/00000.tar    plain tar files of .mp4 files
 
@@ -35,18 +35,18 @@ class PackedVideo:
     member: str
     """Its name in the shard."""
     path: str
-    """As the lists name it."""
+    """Path as written in the lists."""
     shard: int
     offset_bytes: int
-    """Of the file in the shard."""
+    """Offset of the file in the shard."""
     size_bytes: int
     sha256: str
     num_frames: int
     lists: dict[str, list[list[int]]]
-    """Name of a list -> [place in it, label id], once or more."""
+    """Name of a list -> [position in it, label id], once or more."""
 
     def media(self, folder: Path) -> TarMember:
-        """Where it is."""
+        """The video in its shard."""
         return TarMember(
             name=self.path,
             tar=shard_path(folder, self.shard),
@@ -62,7 +62,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a folder is a packed one, finished or not."""
+    """Whether a folder is packed, finished or not."""
     return (path / PACKING).is_file()
 
 
@@ -77,11 +77,11 @@ def packed_lists(folder: Path) -> list[str]:
 def read_packed(
     folder: Path, list_name: str | None, labels: list[str] | None = None, media_root: Path | None = None
 ) -> Manifest:
-    """A list of a packed folder; what could not be packed is not in it.
+    """A list of a packed folder, without the videos that could not be packed.
 
     Args:
         folder: the packed folder.
-        list_name: which list, as it was called where it was packed from; not needed where there is only one.
+        list_name: which list, by its original name; not needed if there is only one.
         labels: other names of the classes.
         media_root: must be None: the videos are in the folder.
     """
@@ -110,17 +110,15 @@ def read_index(folder: Path) -> list[PackedVideo]:
     """All videos in the order of the shards.
 
     Raises:
-        InputError: the folder is no finished packing, or the index is damaged.
+        InputError: the folder is not a finished packing, or the index is damaged.
     """
     path = folder / INDEX
     if not is_packed(folder):
         raise InputError(
-            f"{folder} is no packed folder: it has no {PACKING}. Give one that `openxclip pack` wrote."
+            f"{folder} is not a packed folder: it has no {PACKING}. Give one that `openxclip pack` wrote."
         )
     if not path.is_file():
-        raise InputError(
-            f"The packing of {folder} is not finished. Run `openxclip pack` again to go on with it."
-        )
+        raise InputError(f"The packing of {folder} is not finished. Run `openxclip pack` again to resume it.")
     videos = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line:
@@ -139,7 +137,7 @@ def read_left_out(folder: Path) -> list[tuple[str, str]]:
 
 
 def damage(folder: Path, video: PackedVideo) -> str | None:
-    """What is wrong with the bytes of a video, if anything is; reads and compares all of them."""
+    """The problem with the bytes of a video, if any; reads and verifies all of them."""
     try:
         video.media(folder).open()
     except VideoError as error:

@@ -1,8 +1,8 @@
-"""Packs the videos of a data set into training shards (`packed.py` describes the folder).
+"""Packs the videos of a dataset into training shards (`packed.py` describes the folder).
 
-Work in progress lies in `unfinished/`: the shard that is being filled, and a journal with a line for each video that is
-done, written after its bytes. A packing that was killed goes on behind the last sound line, so that it ends in the same
-bytes as one that was not.
+Work in progress is in `unfinished/`: the shard that is being filled, and a journal with a line for each finished
+video, written after its bytes. A killed packing resumes after the last intact line, so it ends in the same bytes as
+one that was not interrupted.
 """
 
 import csv
@@ -51,23 +51,23 @@ CRASHED = "the process that encoded it died, twice"
 
 @dataclass(frozen=True, kw_only=True)
 class PackOptions:
-    """What a packing depends on besides its videos."""
+    """Settings that determine the bytes of a packing, besides its videos."""
 
     encode: EncodeOptions = field(default_factory=EncodeOptions)
-    """How videos are encoded."""
+    """Encoder settings."""
     shard_bytes: int = 256_000_000
-    """A shard is no larger, unless a single video is."""
+    """Maximum size of a shard; only a single larger video may exceed it."""
     seed: int = 0
-    """Of the order of the videos in the shards."""
+    """Seed of the order of the videos in the shards."""
     limits: VideoLimits = field(default_factory=VideoLimits)
-    """Videos beyond them are left out."""
+    """Videos beyond these limits are left out."""
 
     def __post_init__(self) -> None:
         require(self.shard_bytes >= 1, f"the size of a shard must be 1 byte or more, got {self.shard_bytes}")
         require(self.seed >= 0, f"the seed must be 0 or more, got {self.seed}")
 
     def values(self) -> dict[str, Any]:
-        """As packing.json has them."""
+        """The settings as in packing.json."""
         limits = {"max_seconds": self.limits.max_seconds, "max_frame_px": self.limits.max_frame_px}
         return {**asdict(self.encode), "shard_bytes": self.shard_bytes, "seed": self.seed, **limits}
 
@@ -77,22 +77,22 @@ class DataSet:
     """Lists of videos with the same labels."""
 
     path: str
-    """Where they come from."""
+    """Origin of the lists."""
     lists: dict[str, Manifest]
-    """By name."""
+    """Lists by name."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Of all lists."""
+        """Labels of all lists."""
         return next(iter(self.lists.values())).labels
 
     def videos(self) -> list[Item]:
-        """Each video of any list once."""
+        """Each video of all lists, once."""
         items = (item for manifest in self.lists.values() for item in manifest.items)
         return list({(item.path, item.media): item for item in items}.values())
 
     def places(self) -> dict[Any, dict[str, list[list[int]]]]:
-        """Of each video: name of a list -> [place in it, label id]."""
+        """For each video: name of a list -> [position in it, label id]."""
         places: dict[Any, dict[str, list[list[int]]]] = {}
         for name, manifest in self.lists.items():
             for place, item in enumerate(manifest.items):
@@ -104,11 +104,11 @@ class DataSet:
 def read_data_set(
     path: Path, names: Sequence[str] = (), labels: str | None = None, media_root: Path | None = None
 ) -> DataSet:
-    """Some or all lists of a data set.
+    """Some or all lists of a dataset.
 
     Args:
         path: what `read_manifest` takes.
-        names: of the lists; none means all that there are.
+        names: of the lists; empty means all.
         labels: as `read_manifest` takes them.
         media_root: as `read_manifest` takes it.
 
@@ -129,28 +129,28 @@ def read_data_set(
 
 @dataclass(frozen=True, kw_only=True)
 class PackSummary:
-    """What a packing came to."""
+    """Summary of a packing."""
 
     output: str
     num_videos: int
-    """That are in the shards."""
+    """Videos in the shards."""
     num_left_out: int
-    """Listed in left_out.csv."""
+    """Videos listed in left_out.csv."""
     num_frames: int
     num_shards: int
     num_bytes: int
-    """Of all packed videos."""
+    """Total size of all packed videos."""
     lists: dict[str, int]
-    """Name of a list -> videos of it that are in the shards."""
+    """Name of a list -> number of its videos in the shards."""
     num_encoded: int
-    """Videos of this run, those left out among them."""
+    """Videos of this run, including those left out."""
     seconds: float
-    """Of this run."""
+    """Duration of this run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackStep:
-    """Where a packing stands, after each video."""
+    """Progress of a packing, after each video."""
 
     num_done: int
     num_videos: int
@@ -160,15 +160,15 @@ class PackStep:
 def pack(
     data: DataSet, output: Path, options: PackOptions | None = None, num_processes: int | None = None
 ) -> Generator[PackStep, None, PackSummary]:
-    """Pack a data set, or go on with it; work in steps (`steps.finished` takes them all).
+    """Pack a dataset, or resume packing it; works in steps (`steps.finished` takes them all).
 
-    Processes import the main module: call this below `if __name__ == "__main__":`.
+    Processes import the main module: call this under `if __name__ == "__main__":`.
 
     Args:
         data: what to pack.
         output: the folder.
-        options: how.
-        num_processes: that encode; None takes one for each core. It changes nothing in the output.
+        options: how to pack.
+        num_processes: number of encoding processes; None takes one per core. It does not affect the output.
 
     Raises:
         InputError: the folder holds something else, or another process packs into it.
@@ -205,11 +205,11 @@ def _summary(output: Path, data: DataSet, num_encoded: int, seconds: float) -> P
 
 
 def _check_free(output: Path) -> None:
-    """Refuse a folder of something else."""
+    """Refuse a folder that holds something else."""
     if not output.exists() or is_packed(output):
         return
     if not output.is_dir():
-        raise InputError(f"{output} is no folder; give another output")
+        raise InputError(f"{output} is not a folder; give another output")
     foreign = sorted(entry.name for entry in output.iterdir() if entry.name not in (LOCK, UNFINISHED))
     if foreign:
         raise InputError(f"{output} holds no packing, but {foreign[0]}; give another output")
@@ -217,7 +217,7 @@ def _check_free(output: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Done:
-    """A line of the journal: where a video is, or why it was left out."""
+    """A line of the journal: the position of a video, or why it was left out."""
 
     path: str
     reason: str | None = None
@@ -239,10 +239,10 @@ class _Job:
         self.unfinished = output / UNFINISHED
 
     def begin(self) -> None:
-        """Write down what is packed, or compare with what was.
+        """Record the settings of the packing, or compare them with the recorded ones.
 
         Raises:
-            InputError: it is another packing.
+            InputError: the folder holds another packing.
         """
         question = self._question()
         if is_packed(self.output):
@@ -269,7 +269,7 @@ class _Job:
         return {"format": FORMAT, **about, **self.options.values()}
 
     def run(self, num_processes: int) -> Iterator[PackStep]:
-        """Encode and write what is not done."""
+        """Encode and write the remaining videos."""
         journal = _read_journal(self.unfinished / JOURNAL)
         with _Shards(self.output, self.options.shard_bytes) as shards:
             journal = journal[: shards.resume(journal)]
@@ -304,7 +304,7 @@ class _Job:
         )
 
     def finish(self) -> None:
-        """Write the labels, what was left out, and last the index."""
+        """Write the labels, the list of left-out videos, and finally the index."""
         journal, places = _read_journal(self.unfinished / JOURNAL), self.data.places()
         left_out = [(done.path, done.reason) for done in journal if done.reason is not None]
         self._put(LABELS, _csv([("id", "name"), *enumerate(self.data.labels)]))
@@ -318,7 +318,7 @@ class _Job:
         self._put(INDEX, "".join(lines))
 
     def _put(self, name: str, text: str) -> None:
-        """A file under its final name, whole or not at all."""
+        """Write a file atomically."""
         with (self.unfinished / name).open(
             "w", encoding="utf-8", errors="surrogateescape", newline=""
         ) as file:
@@ -327,7 +327,7 @@ class _Job:
 
 
 class _Shards:
-    """Appends files to the shards of a folder; the bytes depend on the files and their order alone."""
+    """Appends files to the shards of a folder; the bytes depend only on the files and their order."""
 
     def __init__(self, output: Path, max_bytes: int) -> None:
         self.output, self.max_bytes = output, max_bytes
@@ -344,10 +344,10 @@ class _Shards:
             self._file.close()
 
     def resume(self, journal: Sequence[_Done]) -> int:
-        """Go on behind the last sound line -> how many lines are sound.
+        """Resume after the last intact line -> number of intact lines.
 
         Raises:
-            InputError: a finished shard is gone.
+            InputError: a finished shard is missing.
         """
         packed = [(number, done) for number, done in enumerate(journal) if done.reason is None]
         if not packed:
@@ -356,7 +356,7 @@ class _Shards:
         for number in range(self.number):
             if not shard_path(self.output, number).is_file():
                 raise InputError(
-                    f"{shard_path(self.output, number)} is gone; delete {self.output} and pack again"
+                    f"{shard_path(self.output, number)} is missing; delete {self.output} and pack again"
                 )
         if shard_path(self.output, self.number).is_file():
             self.number += 1
@@ -385,7 +385,7 @@ class _Shards:
         )
 
     def add(self, name: str, data: bytes) -> tuple[int, int]:
-        """Append a file -> its shard, and the offset of its bytes there."""
+        """Append a file -> its shard, and the offset of its bytes in it."""
         info = tarfile.TarInfo(name)
         info.size = len(data)
         header = info.tobuf(tarfile.USTAR_FORMAT)
@@ -401,7 +401,7 @@ class _Shards:
         return self.number, start + len(header)
 
     def close_shard(self) -> None:
-        """Give the shard its end and its final name."""
+        """Finish the shard and give it its final name."""
         if self._file is None:
             return
         self._file.write(bytes(2 * BLOCK_BYTES))
@@ -418,7 +418,7 @@ class _Shards:
 
 
 def _encoded(item: Item, options: PackOptions) -> EncodedVideo | str:
-    """What a process does: a video -> the encoded one, or why there is none."""
+    """The job of a worker process: a video -> its encoded form, or an error."""
     try:
         return encode(item.media.source(), options.encode, options.limits)
     except VideoError as error:
@@ -428,7 +428,7 @@ def _encoded(item: Item, options: PackOptions) -> EncodedVideo | str:
 
 
 def _read_journal(path: Path) -> list[_Done]:
-    """The lines that were written whole."""
+    """The lines that were written completely."""
     if not path.is_file():
         return []
     journal = []
@@ -463,15 +463,15 @@ def _member(number: int) -> str:
 
 
 def _padded(size_bytes: int) -> int:
-    """The room that so many bytes take in a tar."""
+    """The space that this many bytes take in a tar."""
     return -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def parse_bytes(option: str, text: str) -> int:
-    """From "256MB", "1GB", "1GiB" or "1000".
+    """Parse a size such as "256MB", "1GB", "1GiB" or "1000".
 
     Raises:
-        InputError: it is something else.
+        InputError: the text has another form.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(i?)B?", text.strip(), re.IGNORECASE)
     if not match or (match[3] and not match[2]):

@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 def without_missing(manifest: Manifest, skip_missing: bool) -> tuple[Manifest, list[str]]:
-    """The videos that are there, and the paths of the missing ones. Looks at every file.
+    """The existing videos, and the paths of the missing ones. Checks every file.
 
     Raises:
-        InputError: all are missing, or some are and they are not to be skipped.
+        InputError: all are missing, or some are and skipping is off.
     """
     missing = manifest.missing()
     if not missing:
@@ -37,18 +37,18 @@ def without_missing(manifest: Manifest, skip_missing: bool) -> tuple[Manifest, l
 
 
 def missing_text(manifest: Manifest, missing: Sequence[str]) -> str:
-    """How many videos of a list are missing, and which is the first."""
+    """A message with the number of missing videos and the first of them."""
     total = len(manifest.items)
     return f"{manifest.name}: {len(missing)} of {total} videos are missing, the first is {missing[0]}"
 
 
 def few_shot(manifest: Manifest, num_shots: int, seed: int) -> Manifest:
-    """The same `num_shots` videos of each class for the same seed, whatever the other classes are.
+    """The same `num_shots` videos of each class for the same seed, independent of the other classes.
 
-    The draw of one class follows from the seed, its name and its paths alone; fewer shots are a part of more.
+    The draw of a class depends only on the seed, its name and its paths; fewer shots are a subset of more.
     """
     if num_shots < 1:
-        raise InputError(f"{manifest.name}: {num_shots} shots asked for; at least 1 of each class is needed.")
+        raise InputError(f"{manifest.name}: {num_shots} shots requested; at least 1 per class is needed.")
     ranked: list[list[tuple[bytes, int]]] = [[] for _ in manifest.labels]
     for place, item in enumerate(manifest.items):
         ranked[item.label].append((_rank(seed, manifest.labels[item.label], item.path), place))
@@ -56,8 +56,8 @@ def few_shot(manifest: Manifest, num_shots: int, seed: int) -> Manifest:
     for name, candidates in zip(manifest.labels, ranked, strict=True):
         if len(candidates) < num_shots:
             raise InputError(
-                f"{manifest.name}: {name!r} has {len(candidates)} videos, {num_shots} shots are asked for. "
-                "Ask for fewer, or take the class off the list."
+                f"{manifest.name}: {name!r} has {len(candidates)} videos, but {num_shots} shots are requested. "
+                "Request fewer, or remove the class from the list."
             )
         drawn += [place for _, place in sorted(candidates)[:num_shots]]
     return replace(
@@ -68,7 +68,7 @@ def few_shot(manifest: Manifest, num_shots: int, seed: int) -> Manifest:
 
 
 def restrict(manifest: Manifest, labels: Sequence[str]) -> Manifest:
-    """Only the videos of these classes; ids are those of `labels`, in its order and spelling."""
+    """Only the videos of these classes; ids and spelling are those of `labels`."""
     labels = check_labels(labels, f"classes of {manifest.name}")
     known = _ids(manifest.labels)
     for label in labels:
@@ -85,7 +85,7 @@ def restrict(manifest: Manifest, labels: Sequence[str]) -> Manifest:
 
 
 def with_labels(manifest: Manifest, labels: Sequence[str]) -> Manifest:
-    """The same videos under a list of labels that has all of theirs, and may have more."""
+    """The same videos under a list of labels that contains all of theirs, and possibly more."""
     labels = check_labels(labels, f"labels for {manifest.name}")
     ids = _ids(labels)
     old_to_new = [_find(ids, label, "the given labels") for label in manifest.labels]
@@ -97,13 +97,13 @@ def with_labels(manifest: Manifest, labels: Sequence[str]) -> Manifest:
 
 
 def union(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
-    """The labels of both, the first list's before the second's; what both have stands as in the first."""
+    """The labels of both, the first list's before the second's; shared labels are spelt as in the first."""
     known = _ids(first)
     return (*first, *(label for label in second if label.casefold() not in known))
 
 
 def _rank(seed: int, label: str, path: str) -> bytes:
-    """A random rank of a video: the lowest of a class are drawn, in whatever order the list is."""
+    """A random rank of a video: the lowest of a class are drawn, independent of the list's order."""
     return hashlib.sha256(f"{seed}\n{label.casefold()}\n{path}".encode()).digest()
 
 

@@ -26,28 +26,28 @@ from openxclip.processes import current
 
 @dataclass(frozen=True, kw_only=True)
 class ClassResult:
-    """One row of the table by class."""
+    """One row of the per-class table."""
 
     label: str
     """Class name."""
     num_videos: int
     """Videos of this class that were scored."""
     accuracy: float | None
-    """Share of them whose best label is right; None where there are none."""
+    """Share of them whose best label is correct; None if there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoResult:
-    """One video of an evaluation: what it was recognised as, or why it could not be read."""
+    """One video of an evaluation: its predicted label, or why it could not be read."""
 
     path: str
-    """As the list names it."""
+    """Path as written in the list."""
     label: str
     """Its true class."""
     file: str | None = None
-    """The video file, where it is one."""
+    """The video file, if it is one."""
     clip: dict[str, Any] | None = None
-    """The clip of the rendered world, where it is one."""
+    """The clip of moving shapes, if it is one."""
     predicted: str | None = None
     """The best label."""
     probability: float | None = None
@@ -56,14 +56,14 @@ class VideoResult:
     """Why the video could not be read."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; those that do not apply are left out, but for `file`."""
+        """Plain values for JSON; those that do not apply are left out, except `file`."""
         values = asdict(self)
         return {name: value for name, value in values.items() if value is not None or name == "file"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an evaluation found. Accuracies are over the videos that could be read; the others are counted."""
+    """Result of an evaluation. Accuracies are over the videos that could be read; the others are counted."""
 
     data: str
     """Name of the list."""
@@ -74,19 +74,19 @@ class Evaluation:
     num_unreadable: int
     """Videos that could not be read."""
     top1: float
-    """Share whose best label is right."""
+    """Share whose best label is correct."""
     top5: float
     """Share whose label is among the five best."""
     classes: list[ClassResult]
-    """By class."""
+    """Results by class."""
     confusion: list[list[int]]
     """Row: true class, column: predicted."""
     videos: list[VideoResult]
     """A result for each video, in the order of the list."""
     fingerprint: str
-    """Of the list: its labels, paths and assignments."""
+    """Digest of the list: its labels, paths and assignments."""
     altered: str = ""
-    """What was scored of each video in place of the whole; empty: the videos as they are."""
+    """What was scored instead of the original video; empty for unaltered videos."""
 
     def save(self, path: Path) -> None:
         """Write everything as one JSON file."""
@@ -99,7 +99,7 @@ class Evaluation:
 
     @classmethod
     def read(cls, path: Path) -> "Evaluation":
-        """What `save` wrote."""
+        """Read a file that `save` wrote."""
         values = json.loads(path.read_text())
         classes = [ClassResult(**row) for row in values["classes"]]
         videos = [VideoResult(**row) for row in values["videos"]]
@@ -110,7 +110,7 @@ Read = Callable[[Item], Tensor]
 """A video of a manifest -> its views uint8 (V, T, 3, S, S)."""
 
 Alter = Callable[[Item, Read], Tensor]
-"""A video and the way to read any -> the views to score in place of its own."""
+"""A video and a function that reads any video -> the views to score instead of its own."""
 
 
 def evaluate(
@@ -121,18 +121,18 @@ def evaluate(
     alter: Alter | None = None,
     read: Read | None = None,
 ) -> Evaluation:
-    """Score every video of a manifest, in batches; the processes of a run share them, and all get the whole result.
+    """Score every video of a manifest, in batches; the processes of a run share the work, and all get the whole result.
 
     Args:
         recognizer: the model and the manifest's labels.
         manifest: the videos.
-        views: of every video.
-        on_video: is called after each.
-        alter: changes the pixels of a video before they are scored.
+        views: of each video.
+        on_video: called after each video.
+        alter: changes the pixels of a video before scoring.
         read: reads a video's views; None decodes them.
 
     Raises:
-        InputError: the recognizer's labels are not the manifest's.
+        InputError: the recognizer's labels differ from the manifest's.
         VideoError: no video can be read.
     """
     if recognizer.labels != manifest.labels:
@@ -151,19 +151,19 @@ def evaluate(
     num_together = max(1, recognizer.engine.flow.batch_size // (views.num_clips * views.num_crops))
     own = processes.share_of(len(manifest.items), num_together)
     outcomes: dict[int, Tensor | str] = {}
-    """Place of a video -> its scores (K,), or why there are none."""
+    """Position of a video -> its scores (K,), or an error."""
     items = [manifest.items[place] for place in own]
     scored = recognizer.engine.score(items, altered, recognizer.label_set)
     for place, outcome in zip(own, scored, strict=True):
         outcomes[place] = outcome.reason if isinstance(outcome, Failure) else outcome.scores
-        for _ in range(processes.count):  # the others have come as far
+        for _ in range(processes.count):  # the other processes are equally far
             on_video()
     everything = {place: found for part in processes.gathered(outcomes) for place, found in part.items()}
     return _evaluation(manifest, views, [everything[place] for place in range(len(manifest.items))])
 
 
 def _evaluation(manifest: Manifest, views: Views, outcomes: Sequence[Tensor | str]) -> Evaluation:
-    """The scores (K,) of each video, or why there are none, become the result."""
+    """The result from the scores (K,) of each video, or its error."""
     results: list[VideoResult] = []
     scores: list[Tensor] = []
     truth: list[int] = []
@@ -179,27 +179,27 @@ def _evaluation(manifest: Manifest, views: Views, outcomes: Sequence[Tensor | st
     if not scores:
         raise VideoError(
             manifest.name,
-            f"none of its {len(results)} videos can be read, they are missing or damaged; the first, "
+            f"none of its {len(results)} videos can be read; they are missing or damaged; the first, "
             f"{results[0].path}: {results[0].error}",
         )
     return _summarise(manifest, views, torch.stack(scores), torch.tensor(truth), results)
 
 
 def views_text(views: Views) -> str:
-    """As `--views` takes it: clips x crops, and the stride of dense ones."""
+    """Views as `--views` takes them: clips x crops, and the stride of dense ones."""
     stride = "" if views.dense_stride is None else f"@{views.dense_stride}"
     return f"{views.num_clips}x{views.num_crops}{stride}"
 
 
 def _unscored(item: Item, labels: Sequence[str]) -> VideoResult:
-    """What is known of a video before it is scored."""
+    """The facts about a video that are known before scoring."""
     return VideoResult(path=item.path, label=labels[item.label], **item.media.facts())
 
 
 def _summarise(
     manifest: Manifest, views: Views, scores: Tensor, truth: Tensor, videos: list[VideoResult]
 ) -> Evaluation:
-    """Probabilities (V, K) and true labels (V,) of the readable videos become the result."""
+    """The result from probabilities (V, K) and true labels (V,) of the readable videos."""
     confusion = confusion_matrix(scores.argmax(dim=1), truth, len(manifest.labels))
     accuracies = per_class_accuracy(confusion).tolist()
     return Evaluation(

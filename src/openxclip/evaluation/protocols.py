@@ -1,6 +1,6 @@
-"""The protocols: what is scored against which class names, and the figures that are reported.
+"""Evaluation protocols: what is scored against which class names, and the figures that are reported.
 
-A protocol knows nothing of models: it is given a `Score`, which scores a manifest against the manifest's labels.
+A protocol is independent of models: it takes a `Score`, which scores a manifest against the manifest's labels.
 Every figure is a share in 0..1.
 """
 
@@ -31,12 +31,12 @@ class Score(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a protocol found for one model."""
+    """Result of a protocol for one model."""
 
     figures: Mapping[str, float]
     """Name of each reported figure -> share in 0..1."""
     evaluations: Mapping[str, Evaluation]
-    """Name -> the evaluation behind it."""
+    """Name -> the underlying evaluation."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -45,7 +45,7 @@ class Result:
 
 
 Texts = Callable[[Sequence[str]], LabelTexts]
-"""Labels -> the sentences that stand for them."""
+"""Labels -> the sentences that represent them."""
 
 
 def bare_names(labels: Sequence[str]) -> LabelTexts:
@@ -66,7 +66,7 @@ def scorer(
     Args:
         engine: the model.
         views: of every video.
-        texts: the sentences that stand for a manifest's labels.
+        texts: the sentences that represent a manifest's labels.
         progress: gives, for a manifest, a function to call after each of its videos.
         read: reads a video's views; None decodes them.
         limits: videos beyond them are refused.
@@ -80,7 +80,7 @@ def scorer(
 
 
 def supervised(score: Score, test: Manifest) -> Result:
-    """Accuracy on videos of the classes that were trained."""
+    """Accuracy on videos of the training classes."""
     evaluation = score(test)
     return Result(
         figures={"top-1": evaluation.top1, "top-5": evaluation.top5}, evaluations={"test": evaluation}
@@ -88,7 +88,7 @@ def supervised(score: Score, test: Manifest) -> Result:
 
 
 def zero_shot(score: Score, splits: Mapping[str, Manifest]) -> Result:
-    """Accuracy on classes that were never trained, in each of several splits; see `check_disjoint`.
+    """Accuracy on classes outside the training set, in each of several splits; see `check_disjoint`.
 
     The std over splits is the sample standard deviation.
     """
@@ -103,20 +103,20 @@ def zero_shot(score: Score, splits: Mapping[str, Manifest]) -> Result:
 
 
 def check_disjoint(training_labels: Sequence[str], test: Manifest) -> None:
-    """Refuse classes that were trained.
+    """Refuse test classes that are training classes.
 
     Raises:
-        InputError: the test has some; the message names them.
+        InputError: the test has some; the message lists them.
     """
     if found := overlap(training_labels, test):
         raise InputError(
-            f"{len(found)} of {len(test.labels)} classes of {test.name} are training classes, and not new: "
-            f"{shortened(found)}. Take them off the labels; `openxclip evaluate` keeps them with --allow-overlap"
+            f"{len(found)} of {len(test.labels)} classes of {test.name} are training classes, not new ones: "
+            f"{shortened(found)}. Remove them from the labels; `openxclip evaluate` keeps them with --allow-overlap"
         )
 
 
 def overlap(training_labels: Sequence[str], test: Manifest) -> list[str]:
-    """The classes of a test that were trained, by name."""
+    """The training classes of a test, by name."""
     trained = {label.casefold() for label in training_labels}
     return [label for label in test.labels if label.casefold() in trained]
 
@@ -124,7 +124,7 @@ def overlap(training_labels: Sequence[str], test: Manifest) -> list[str]:
 def base_to_novel(score: Score, base: Manifest, novel: Manifest) -> Result:
     """Accuracy on trained classes among their names, on new classes among theirs, and the harmonic mean.
 
-    The classes of a list are those of its videos: the two lists may share one file of labels.
+    The classes of a list are those of its videos: the two lists may share one label file.
 
     Raises:
         InputError: a class is in both lists.
@@ -149,16 +149,16 @@ def occurring(manifest: Manifest) -> Manifest:
 
 
 def of_trained_classes(train: Manifest, test: Manifest) -> tuple[Manifest, Manifest]:
-    """Both lists under the classes of the training videos: a part of a data set may come with the names of all."""
+    """Both lists under the classes of the training videos: a part of a dataset may come with the names of all."""
     train = occurring(train)
     return train, test if test.labels == train.labels else restrict(test, train.labels)
 
 
 def label_union(score: Score, test: Manifest, training_labels: Sequence[str]) -> Result:
-    """The same videos with the test's class names as candidates, and with the training's among them."""
+    """The same videos with the test's class names as candidates, and with the training classes added."""
     among = score(
         with_labels(test, union(test.labels, training_labels))
-    )  # first: it asks most of descriptions
+    )  # first: it needs the most descriptions
     alone = score(test)
     own = set(test.labels)
     predicted = list(_predictions(among).values())
@@ -171,10 +171,10 @@ def label_union(score: Score, test: Manifest, training_labels: Sequence[str]) ->
 
 
 def static_bias(score: Score, test: Manifest, swapped: Manifest | None = None) -> Result:
-    """The same motion over another background, and no motion at all.
+    """Accuracy with the background replaced, and without any motion.
 
-    `swapped` lists the same scenes, in the same order, over other backgrounds. Without it, each video that can be
-    read is put over the background of one of another class (see `evaluation/backgrounds.py`).
+    `swapped` lists the same scenes, in the same order, over other backgrounds. Without it, each readable video is
+    put over the background of a video of another class (see `evaluation/backgrounds.py`).
     """
     if swapped is not None:
         _check_same_scenes(test, swapped)
@@ -213,6 +213,6 @@ def _check_same_scenes(test: Manifest, swapped: Manifest) -> None:
 
 
 def _predictions(evaluation: Evaluation) -> dict[int, str]:
-    """Place in the list -> best label, of the videos that could be read."""
+    """Position in the list -> best label, for the videos that could be read."""
     predicted = enumerate(video.predicted for video in evaluation.videos)
     return {place: label for place, label in predicted if label is not None}

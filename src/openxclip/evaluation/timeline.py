@@ -1,4 +1,4 @@
-"""Timelines of annotated videos: watch each, and compare the segments with what is true."""
+"""Evaluates timelines of annotated videos: watches each video and compares segments with annotations."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ from openxclip.steps import finished
 from openxclip.timelines.timeline import Timeline
 from openxclip.timelines.watcher import OnSeconds, Playable, Watcher, ignore_seconds
 
-LEAST_SECONDS = 60.0  # of the rendered world
-CAMERA_SECONDS = 3600.0  # of the rendered world: each camera looks at a stage of its own
-FOOTAGE_SECONDS = 1200.0  # of the rendered world: quiet footage of each camera
+LEAST_SECONDS = 60.0  # of moving shapes
+CAMERA_SECONDS = 3600.0  # of moving shapes: each camera has its own stage
+FOOTAGE_SECONDS = 1200.0  # of moving shapes: quiet footage of each camera
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,21 @@ class Case:
     video: Path | Playable
     truth: Annotated
     footage: Playable | None = None
-    """Quiet footage of the same camera, to calibrate "none of these" with before; None leaves it as it is."""
+    """Quiet footage of the same camera, to calibrate "none of these" first; None leaves it as it is."""
 
 
 @dataclass(frozen=True)
 class TimelineEvaluation:
-    """What was measured."""
+    """Results of an evaluation."""
 
     metrics: TimelineMetrics
     timelines: dict[str, Timeline]
     unreadable: dict[str, str]
-    """Videos that were left out, and why."""
+    """Unreadable videos, and why."""
 
 
 def annotated_cases(annotations: Path, videos: Path | None = None, subset: str | None = None) -> list[Case]:
-    """The videos of a folder that are annotated; see `read_annotations` for the forms.
+    """The annotated videos of a folder; see `read_annotations` for the formats.
 
     Raises:
         InputError: annotations cannot be read, or no video of the folder is annotated.
@@ -51,17 +51,17 @@ def annotated_cases(annotations: Path, videos: Path | None = None, subset: str |
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
     matched = match_files(truth, files)
     found = [Case(name, path, truth[name]) for name, path in matched.files.items()]
-    # Those that are not there are named as such when they are watched.
+    # Missing ones are reported when they are watched.
     return [*found, *(Case(name, folder / name, truth[name]) for name in matched.missing)]
 
 
 def shapes_cases(hours: float, seed: int, *, only_events: bool = False) -> list[Case]:
-    """Long videos of moving shapes, an hour or less of each camera.
+    """Long videos of moving shapes, at most an hour per camera.
 
     Args:
         hours: of all cameras together.
         seed: which cameras.
-        only_events: nothing but events on a quiet stage: none overlap, and nothing passes by that is no label.
+        only_events: only events on a quiet stage: none overlap, and no unlabelled object passes by.
     """
     if not LEAST_SECONDS <= hours * 3600 < math.inf:
         raise InputError(f"--hours must be {LEAST_SECONDS / 3600:g} (a minute) or more, got {hours:g}")
@@ -87,12 +87,12 @@ def evaluate_timelines(
     cases: Sequence[Case],
     progress: Callable[[str], OnSeconds] = lambda what: ignore_seconds,
 ) -> TimelineEvaluation:
-    """Measure. A video that cannot be read is left out.
+    """Watch each video and compute metrics. A video that cannot be read is left out.
 
     Args:
         watcher: the model, the labels and the rules.
-        cases: what is watched.
-        progress: what is watched now -> what is called with its seconds.
+        cases: the videos to watch.
+        progress: description of the current video -> callback for its seconds.
 
     Raises:
         InputError: no video can be read.

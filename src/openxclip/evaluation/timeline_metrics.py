@@ -1,9 +1,9 @@
-"""How well segments tell what happens when: average precision, F1, boundary errors, false alarms.
+"""Metrics of segments: average precision, F1, boundary errors, false alarms.
 
 A prediction matches an event of its label and video whose intersection over union (IoU) with it reaches a threshold.
-As in the evaluation of ActivityNet, predictions choose one after the other, the best score first; each takes the event
-of greatest IoU that is still free. As in that of THUMOS'14, a prediction that matches none and touches an ignored
-stretch counts as neither right nor wrong. Labels are compared without regard to case.
+As in ActivityNet's evaluation, predictions are matched greedily, the best score first; each takes the free event of
+greatest IoU. As in THUMOS'14's, a prediction that matches none and touches an ignored stretch counts as neither right
+nor wrong. Labels are compared without regard to case.
 
 Shapes: P predictions, E events, N spans; a span is (start, end) in seconds.
 """
@@ -23,8 +23,8 @@ from openxclip.wording import shortened
 
 IOU_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 BOUNDARY_IOU = 0.5
-"""Boundary errors are those of pairs that reach it."""
-ROUNDING = 1e-9  # times on a grid often reach a threshold exactly, but for rounding
+"""Boundary errors are measured on pairs that reach this IoU."""
+ROUNDING = 1e-9  # times on a grid often reach a threshold exactly, up to rounding
 SECONDS_PER_HOUR = 3600
 
 THRESHOLD_COLUMNS = ("IoU", "mAP", "F1", "precision", "recall")
@@ -46,18 +46,18 @@ class ScoredSegment(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class AtThreshold:
-    """What holds at one threshold of IoU. Shares in 0..1; None where it is a share of zero."""
+    """Metrics at one IoU threshold. Shares in 0..1; None for a share of zero."""
 
     iou: float
     mean_average_precision: float | None
     """Over the labels that have events."""
     f1: float | None
     precision: float | None
-    """Over all labels and videos together, as are F1 and recall."""
+    """Over all labels and videos together, like F1 and recall."""
     recall: float | None
     num_matched: int
     num_predictions: int
-    """Without those that are ignored."""
+    """Without ignored ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class ClassPrecision:
 
 @dataclass(frozen=True, kw_only=True)
 class BoundaryErrors:
-    """How far the start and end of matched predictions are from those of their events; None without a match."""
+    """Start and end errors of matched predictions; None without a match."""
 
     num_pairs: int
     start_mean_seconds: float | None
@@ -80,28 +80,28 @@ class BoundaryErrors:
     end_mean_seconds: float | None
     end_median_seconds: float | None
     share_within_stride: float | None
-    """Of starts and ends together; None if the stride is not known."""
+    """Share of starts and ends together; None if the stride is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FalseAlarms:
-    """Predictions where there is no event of their label."""
+    """Predictions outside events of their label."""
 
     num: int
     hours: float | None
-    """In which they could occur; None if the length of a video is not known."""
+    """Time in which they could occur; None if the length of a video is unknown."""
     per_hour: float | None
 
     @classmethod
     def over(cls, num: int, seconds: float | None) -> "FalseAlarms":
-        """So many in this time."""
+        """False alarms per hour."""
         hours = None if seconds is None else seconds / SECONDS_PER_HOUR
         return cls(num=num, hours=hours, per_hour=num / hours if hours else None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimelineMetrics:
-    """The result of all videos. `dataclasses.asdict` gives plain values for JSON."""
+    """The results over all videos. `dataclasses.asdict` gives plain values for JSON."""
 
     num_videos: int
     num_events: int
@@ -118,7 +118,7 @@ class TimelineMetrics:
     """At IoU 0.5."""
     false_alarms: FalseAlarms
     quiet_false_alarms: FalseAlarms
-    """Those that lie for the most part where no event of any label is, per hour of such time."""
+    """False alarms that are mostly outside events of any label, per hour of such time."""
     quiet_share_labelled: float | None
     """Share of the time without any event that a prediction covers."""
 
@@ -138,7 +138,7 @@ class TimelineMetrics:
         )
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences below the table: what is counted, boundary errors and false alarms."""
+        """Notes below the table: counts, boundary errors and false alarms."""
         counted = (
             f"{self.num_events} events and {self.num_predictions} predictions in {self.num_videos} videos."
         )
@@ -168,7 +168,7 @@ class TimelineMetrics:
         share = self.quiet_share_labelled
         covered = "" if share is None else f"; {share:.1%} of the quiet time is labelled"
         unknown = (
-            " The length of some videos is not known, so there is no rate."
+            " The length of some videos is unknown, so there is no rate."
             if self.false_alarms.hours is None
             else ""
         )
@@ -188,14 +188,14 @@ def timeline_metrics(
     """Compare predictions with annotations.
 
     Args:
-        predictions: video id -> its segments in any order. A video without any counts: its events are missed.
+        predictions: video id -> its segments in any order. A video without segments counts: its events are missed.
         truth: video id -> what happens in it.
-        stride_seconds: of the windows, to tell which boundary errors are within it.
-        durations_seconds: video id -> measured length; those of the annotations are used for the others.
+        stride_seconds: stride of the windows, for the share of boundary errors within it.
+        durations_seconds: video id -> measured length; the annotations' lengths are used for other videos.
         thresholds: of IoU, above 0.
 
     Raises:
-        InputError: predictions of a video that is not annotated, or without a finite time or score; no threshold, or
+        InputError: predictions for a video without annotations, or without a finite time or score; no threshold, or
             one outside 0..1.
     """
     _check(predictions, truth, thresholds)
@@ -233,7 +233,7 @@ def timeline_metrics(
 
 
 def average_precision(hits: np.ndarray, num_events: int) -> float:
-    """Area under the interpolated precision-recall curve, as ActivityNet and VOC 2011 take it.
+    """Area under the interpolated precision-recall curve, as in ActivityNet and VOC 2011.
 
     Args:
         hits: bool (P,): whether each prediction, the best score first, matches an event.
@@ -249,7 +249,7 @@ class _Group:
     """The predictions and events of one label in one video."""
 
     label: str
-    """As the annotations write it, if the event occurs."""
+    """Label as written in the annotations, if the event occurs."""
     spans: np.ndarray
     """(P, 2), the best score first."""
     scores: np.ndarray
@@ -280,7 +280,7 @@ class _Group:
 def _groups(
     predictions: Mapping[str, Sequence[ScoredSegment]], truth: Mapping[str, Annotated]
 ) -> list[_Group]:
-    """Of each video and each label that is predicted or occurs there, in order of the videos' names."""
+    """A group for each video and each label predicted or annotated in it, ordered by video name."""
     groups = []
     for name in sorted(truth):
         segments: dict[str, list[ScoredSegment]] = defaultdict(list)
@@ -331,7 +331,7 @@ def _without_events(groups: Sequence[_Group]) -> tuple[str, ...]:
 
 
 def _by_label(groups: Iterable[_Group]) -> list[list[_Group]]:
-    """Those of one label together, in order of the labels."""
+    """Groups by label, in order of the labels."""
     by_label: dict[str, list[_Group]] = defaultdict(list)
     for group in groups:
         by_label[group.label.casefold()].append(group)
@@ -344,7 +344,7 @@ def _ranked_hits(groups: Sequence[_Group], iou: float) -> np.ndarray:
     counts = hits | ~np.concatenate([group.is_ignored for group in groups])
     spans = np.concatenate([group.spans for group in groups])
     scores = np.concatenate([group.scores for group in groups])
-    order = np.lexsort((spans[:, 1], spans[:, 0], -scores))  # of equal scores, the first in time
+    order = np.lexsort((spans[:, 1], spans[:, 0], -scores))  # for equal scores, the earliest first
     return hits[order][counts[order]]
 
 
@@ -411,22 +411,22 @@ class _Video:
 
     @property
     def is_quiet(self) -> np.ndarray:
-        """(P,) whether most of it lies where there is no event of any label."""
+        """(P,) whether most of each prediction is outside events of any label."""
         return _overlaps(self._spans, self._busy).sum(axis=1) < _lengths(self._spans) / 2
 
     @property
     def counted_seconds(self) -> float | None:
-        """Without ignored stretches; None if the length is not known."""
+        """The length without ignored stretches; None if unknown."""
         return self._without(self._ignored)
 
     @property
     def quiet_seconds(self) -> float | None:
-        """Without any event."""
+        """Time without any event."""
         return self._without(self._busy)
 
     @property
     def labelled_quiet_seconds(self) -> float | None:
-        """Covered by a prediction, and without any event."""
+        """Time without any event that a prediction covers."""
         if self._duration is None:
             return None
         covered, busy = (np.clip(spans, 0, self._duration) for spans in (_merged(self._spans), self._busy))
@@ -451,17 +451,17 @@ def _check(
 ) -> None:
     if not thresholds or not all(0 < iou <= 1 for iou in thresholds):
         raise InputError(
-            f"thresholds of IoU must lie above 0 and not above 1, got {list(thresholds)}; give one or more"
+            f"thresholds of IoU must be above 0 and at most 1, got {list(thresholds)}; give one or more"
         )
     if unknown := [name for name in predictions if name not in truth]:
-        raise InputError(f"there are no annotations of {shortened(unknown)}; leave these predictions out")
+        raise InputError(f"there are no annotations for {shortened(unknown)}; leave these predictions out")
     for name, segments in predictions.items():
         for one in segments:
             times = (one.start_seconds, one.end_seconds, one.score)
             if not all(map(math.isfinite, times)) or one.end_seconds < one.start_seconds:
                 raise InputError(
                     f"{name}: {one.label!r} from {one.start_seconds:g} s to {one.end_seconds:g} s with the score "
-                    f"{one.score:g} is no segment; times and score must be finite, and the end not before the start"
+                    f"{one.score:g} is not a segment; times and score must be finite, and the end not before the start"
                 )
 
 
@@ -480,7 +480,7 @@ def _lengths(spans: np.ndarray) -> np.ndarray:
 
 
 def _overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spans (P, 2) and (E, 2) -> seconds that they share (P, E)."""
+    """Spans (P, 2) and (E, 2) -> seconds of overlap (P, E)."""
     ends, starts = np.minimum(first[:, None, 1], second[:, 1]), np.maximum(first[:, None, 0], second[:, 0])
     return (ends - starts).clip(min=0)
 
@@ -505,7 +505,7 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _total(values: Iterable[float | None]) -> float | None:
-    """None if one is not known."""
+    """The sum; None if a value is unknown."""
     known = list(values)
     return None if None in known else float(sum(value for value in known if value is not None))
 

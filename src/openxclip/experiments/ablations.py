@@ -1,8 +1,7 @@
 """The paper's ablations, and more: what each choice is worth, in each regime.
 
 An ablation is a list of variants of one training; `paper` holds the published numbers of the same rows (section 4.4
-and its tables; ViT-B/16, 8 frames, full on Kinetics-400, few on two clips a class of HMDB-51, zero by its values on
-UCF-101).
+and its tables; ViT-B/16, 8 frames, full on Kinetics-400, few on two clips per class of HMDB-51, zero on UCF-101).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,7 +51,7 @@ class Ablation:
     notes: tuple[str, ...] = ()
     """What a reader has to know beside the numbers."""
     is_trade_off: bool = False
-    """Whether the picture sets zero-shot against supervised, in place of a line for each regime."""
+    """Whether the picture sets zero-shot against supervised, instead of a line for each regime."""
 
 
 def _expansion(config: TrainConfig) -> ExpansionConfig:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from filelock import FileLock
+
 from openxclip.configuration import with_overrides
 from openxclip.data.manifest import read_manifest
 from openxclip.data.media import Manifest
@@ -84,6 +86,12 @@ def _from_files(list_name: str, lists: Path) -> Manifest:
 
 
 def _written(list_name: str, lists: Path) -> Manifest:
+    lists.mkdir(parents=True, exist_ok=True)
+    with FileLock(lists / f"{list_name}.lock", mode=0o666):  # other commands may share the folder
+        return _found_or_rendered(list_name, lists)
+
+
+def _found_or_rendered(list_name: str, lists: Path) -> Manifest:
     folder, clips = lists / list_name, shapes_manifest(list_name)
     if folder.exists():
         found = read_manifest(folder, list_name=LIST_FILE)

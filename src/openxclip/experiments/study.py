@@ -57,7 +57,7 @@ class Variant:
     interpolate: float | None = None
     """Share of the fine-tuned weights beside the image model's (WiSE-FT)."""
     described: bool = False
-    """Whether the study's descriptions stand in place of the class names, in training and in scoring."""
+    """Whether the study's descriptions stand instead of the class names, in training and in scoring."""
 
 
 @dataclass(frozen=True, kw_only=True)

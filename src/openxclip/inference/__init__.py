@@ -1,1 +1,1 @@
-"""Labels and a model become predictions."""
+"""Predictions from a model and labels."""

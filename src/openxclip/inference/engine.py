@@ -32,24 +32,24 @@ from openxclip.text.label_texts import LabelTexts
 
 Item = TypeVar("Item")
 
-NUM_CPU_DECODERS = 2  # beside a model that computes on the same cores
+NUM_CPU_DECODERS = 2  # next to a model that computes on the same cores
 GPU_BATCH_SIZE = 32
 CPU_BATCH_GMACS = 4.0
-CPU_BATCH_GMACS_BFLOAT16 = 240.0  # matrix units want many tokens: docs/performance.md
+CPU_BATCH_GMACS_BFLOAT16 = 240.0  # matrix units need many tokens: docs/performance.md
 MAX_CPU_BATCH_SIZE = 16
 
 
 class Engine:
-    """Runtime, scorer and flow around one model."""
+    """Runtime, scorer and flow for one model."""
 
     def __init__(self, loaded: Loaded, options: InferenceOptions | None = None) -> None:
         """
         Args:
-            loaded: the three values that `openxclip.load` gives.
+            loaded: the three values that `openxclip.load` returns.
             options: how to run and score; None for the defaults.
 
         Raises:
-            InputError: the model's device cannot run as asked.
+            InputError: the model's device does not support the options.
         """
         self.options = options or InferenceOptions()
         self.options.check()
@@ -75,7 +75,7 @@ class Engine:
         return encode_label_set(self.model, self.tokenizer, texts, self.options.text_cache, check)
 
     def read_views(self, read: Read, views: Views) -> Tensor:
-        """A video's views as this model wants them -> uint8 (V, T, 3, S, S)."""
+        """Read a video's views for this model -> uint8 (V, T, 3, S, S)."""
         return read_views(read, self.preprocess, self.model.config.num_frames, views)
 
     def score(
@@ -86,16 +86,16 @@ class Engine:
         *,
         ordered: bool = True,
     ) -> Iterator[Scored[Item] | Failure[Item]]:
-        """Probabilities (K,) of every item, as `Scored.scores`; the next videos are decoded meanwhile.
+        """Probabilities (K,) of every item, as `Scored.scores`; the next videos are decoded in the meantime.
 
         Args:
-            items: any values that stand for videos.
+            items: any values that represent videos.
             read: an item -> its views uint8 (V, T, 3, S, S); a VideoError makes the item a `Failure`.
             labels: from `label_set`.
             ordered: False gives results as soon as their batch is computed, and failures at once.
 
         Raises:
-            CheckpointError: the model's scores are not numbers.
+            CheckpointError: the model's scores are NaN.
         """
         flow = replace(self.flow, ordered=ordered)
         for outcome in pipeline.run(items, read, lambda pixels: self.logits(pixels, labels), flow):
@@ -119,7 +119,7 @@ class Engine:
     @torch.inference_mode()
     def compare(self, video: VideoFeatures, labels: LabelSet) -> Tensor:
         """Features of B views from `encode` -> logits (B, K), on the model's device."""
-        # A runtime may compute in another type than the model that scores its features.
+        # A runtime may compute in another dtype than the model that scores its features.
         dtype = labels.features.dtype
         patches = None if video.patches is None else video.patches.to(dtype)
         return self.scorer(VideoFeatures(video.video.to(dtype), patches), labels.features)
@@ -134,9 +134,11 @@ def _flow(model: XCLIP, batch_size: int | None) -> Flow:
 
 
 def cpu_batch_size(config: XCLIPConfig, dtype: torch.dtype) -> int:
-    """Views at once on a CPU: one of a large tower keeps all cores busy, small ones share the overhead of a call."""
+    """Batch size on a CPU: one view of a large tower keeps all cores busy, small ones share the overhead of a call."""
     budget = CPU_BATCH_GMACS_BFLOAT16 if dtype == torch.bfloat16 else CPU_BATCH_GMACS
     vision = config.vision
-    num_tokens = config.num_frames * (vision.num_patches + 2)  # class and message token beside the patches
+    num_tokens = config.num_frames * (
+        vision.num_patches + 2
+    )  # class and message token in addition to the patches
     gmacs = 12 * vision.num_layers * vision.width**2 * num_tokens / 1e9  # of a transformer's linear layers
     return max(1, min(MAX_CPU_BATCH_SIZE, round(budget / gmacs)))

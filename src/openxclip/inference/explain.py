@@ -1,4 +1,4 @@
-"""Why a model gives a label to a video: where it looks, which frames and which words the score depends on.
+"""Explains the score of a label for a video: where the model looks, and which frames and words matter.
 
 The score of a label is its log-odds: its logit against those of all other labels together. Unlike a probability it does
 not saturate. Nothing here is drawn at random: the same video gives the same explanation.
@@ -24,36 +24,36 @@ from openxclip.text.label_texts import LabelTexts
 from openxclip.text.templates import fill
 from openxclip.wording import nearest
 
-SENTENCES_AT_ONCE = 64  # of shortened labels: longer work would keep others waiting
+SENTENCES_AT_ONCE = 64  # shortened labels per batch: a longer one would keep others waiting
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelExplanation:
-    """Why one label got its score."""
+    """Explanation of one label's score."""
 
     label: str
     """Its name."""
     probability: float
-    """Of this label among all, for one view of the video."""
+    """Probability of this label among all, for one view of the video."""
     prompt_attention: Tensor | None
     """(h, w), sums to 1: what its video-specific prompt reads (section 3.3). The prompt reads the mean over frames, so
     this is one map for all of them. None in a model without prompting."""
     sensitivity: Tensor
     """(T, h, w), sums to 1: how strongly the score changes with the pixels of each patch of each frame (gradient)."""
     frame_relevance: Tensor
-    """(T,): what the score loses where a frame is replaced by its neighbour, in log-odds; negative: it gains."""
+    """(T,): loss of the score, in log-odds, when a frame is replaced by its neighbour; negative: a gain."""
     words: tuple[tuple[str, float], ...]
-    """(word, what the score loses without it, in log-odds); empty for a single word and for discrete labels."""
+    """(word, loss of the score without it, in log-odds); empty for a single word and for discrete labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What a model saw in a video, and why it gave it its labels."""
+    """What a model saw in a video, and explanations of its labels."""
 
     path: str
     """The video."""
     frames: Tensor
-    """uint8 (T, 3, H, W): the sampled frames, cropped as the model sees them, in a size for people."""
+    """uint8 (T, 3, H, W): the sampled frames, cropped as the model sees them, at a viewable size."""
     message_attention: Tensor | None
     """(T, T), rows sum to 1: from which frames (columns) each frame (rows) takes its message (section 3.2). The same
     for all labels. None in a model without message tokens."""
@@ -101,7 +101,7 @@ def explain_clip(
     Args:
         engine: the model.
         texts: the labels as text.
-        label_set: the same, encoded.
+        label_set: the same labels, encoded.
         clip: uint8 (T, 3, S, S).
         chosen: ids of the labels to explain; None for the best.
         top_k: how many of the best.
@@ -117,7 +117,7 @@ def explain_in_steps(
     chosen: Sequence[int] | None,
     top_k: int,
 ) -> Generator[int, None, Explained]:
-    """`explain_clip` with pauses after a batch or so, in which others can use the model; yields their number."""
+    """`explain_clip` as a generator that lets others use the model between batches; yields the number of steps."""
     ids = best_labels(engine, label_set, clip, top_k) if chosen is None else chosen
     sentences = {k: _sentences_without_words(engine, texts, k) for k in ids}
     num_steps = 2 + -(-(len(clip) + 1) // engine.flow.batch_size)
@@ -170,7 +170,7 @@ def best_labels(engine: Engine, label_set: LabelSet, clip: Tensor, top_k: int) -
 
 
 def ids_of(labels: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Places of the wanted labels.
+    """Indices of the wanted labels.
 
     Raises:
         InputError: one of them is not among the labels.
@@ -180,12 +180,14 @@ def ids_of(labels: Sequence[str], wanted: Sequence[str]) -> list[int]:
         if label.strip().casefold() not in known:
             close = nearest(label, labels)
             hint = f"; the nearest is {close!r}" if close else ""
-            raise InputError(f"{label!r} is none of the labels{hint}. Explain a label that is in the list.")
+            raise InputError(
+                f"{label!r} is not one of the labels{hint}. Explain a label that is in the list."
+            )
     return [known[label.strip().casefold()] for label in wanted]
 
 
 def log_odds(logits: Tensor, k: int) -> Tensor:
-    """Logits (..., K) -> the log-odds (...) of label k; its logit where it is the only one."""
+    """Logits (..., K) -> the log-odds (...) of label k; its logit if it is the only one."""
     others = torch.cat([logits[..., :k], logits[..., k + 1 :]], dim=-1)
     return logits[..., k] - others.logsumexp(dim=-1) if others.shape[-1] else logits[..., k]
 
@@ -199,7 +201,7 @@ def _pixels(engine: Engine, clip: Tensor) -> Tensor:
 def without_each_frame(clip: Tensor) -> Tensor:
     """The clip (T, ...) and, for each of its frames, the clip with that frame replaced -> (T + 1, T, ...).
 
-    A frame gives way to the one before it, the first to the second. The only frame of a clip stays.
+    A frame is replaced by the one before it, the first by the second. The only frame of a clip stays.
     """
     num_frames = len(clip)
     order = torch.arange(num_frames).repeat(num_frames + 1, 1)
@@ -216,7 +218,7 @@ def _logits(engine: Engine, label_set: LabelSet, clips: Tensor) -> Tensor:
 
 
 def _as_model(engine: Engine, video: VideoFeatures) -> VideoFeatures:
-    """Features in the type of the model, which a runtime need not have."""
+    """Features in the model's dtype, from which a runtime's may differ."""
     dtype = engine.model.logit_scale.dtype
     return VideoFeatures(video.video.to(dtype), None if video.patches is None else video.patches.to(dtype))
 
@@ -274,14 +276,14 @@ def _sentences_without_words(engine: Engine, texts: LabelTexts, k: int) -> list[
 
 
 def _variants_at_once(variants: Sequence[Variant]) -> int:
-    """As many as have about `SENTENCES_AT_ONCE` sentences, at least one."""
+    """Groups of words with about `SENTENCES_AT_ONCE` sentences in total, at least one word each."""
     return max(1, SENTENCES_AT_ONCE // len(variants[0][1])) if variants else 1
 
 
 def _words(
     engine: Engine, variants: Sequence[Variant], features: Tensor, video: VideoFeatures, k: int
 ) -> list[tuple[str, float]]:
-    """What the score of label k loses without each of some words, the labels around it unchanged."""
+    """Loss of label k's score without each of some words, with the other labels unchanged."""
     tokens = engine.tokenizer([sentence for _, sentences in variants for sentence in sentences])
     counts = [len(sentences) for _, sentences in variants]
     with torch.no_grad():
@@ -296,7 +298,7 @@ def _words(
 
 
 def without_each_word(texts: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Each word of texts, and the texts without it. A text of one word is kept: nothing would be left of it."""
+    """Each word of texts, and the texts without it. A text of one word is kept, since nothing would be left of it."""
     variants = []
     for i, text in enumerate(texts):
         words = text.split()

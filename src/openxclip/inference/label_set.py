@@ -1,4 +1,4 @@
-"""Class names become text features, once per label set. One model can hold any number of them.
+"""Encodes class names into text features, once per label set. One model can serve any number of them.
 
 Shapes: K labels, N sentences of all of them, C tokens of a sentence, E joint embedding.
 """
@@ -19,7 +19,7 @@ from openxclip.models.text import ends
 from openxclip.text.label_texts import LabelTexts
 from openxclip.text.tokenizer import MissingTokenizer, Tokenizer
 
-MIN_CACHED_SENTENCES = 200  # encoding fewer is as fast as looking them up
+MIN_CACHED_SENTENCES = 200  # encoding fewer is as fast as a cache lookup
 BATCH_SIZE = 256  # sentences encoded at once
 
 
@@ -40,12 +40,12 @@ def encode_label_set(
     cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> LabelSet:
-    """Encode labels; the features of many labels are kept below the folder `cache`, if given.
+    """Encode labels; the features of many labels are cached in the folder `cache`, if given.
 
     `check` is called between batches of sentences, and may raise.
 
     Raises:
-        InputError: the model has discrete labels, and these are not exactly its own.
+        InputError: the model has discrete labels, and these differ from them.
     """
     if model.discrete is not None:
         return LabelSet(tuple(texts.labels), label_encoder(model, tokenizer, texts)())
@@ -62,7 +62,7 @@ def encode_label_set(
 
 @torch.inference_mode()
 def embed_texts(model: XCLIP, tokenizer: Tokenizer | MissingTokenizer, texts: Sequence[str]) -> Tensor:
-    """Texts as they are, repetitions and all -> their features (K, E), of unit length, in float32 on the CPU.
+    """Texts as they are, including repetitions -> their features (K, E), of unit length, in float32 on the CPU.
 
     Raises:
         InputError: a text is empty, or the model has discrete labels.
@@ -74,19 +74,19 @@ def embed_texts(model: XCLIP, tokenizer: Tokenizer | MissingTokenizer, texts: Se
 def label_encoder(
     model: XCLIP, tokenizer: Tokenizer | MissingTokenizer, texts: LabelTexts
 ) -> Callable[[], Tensor]:
-    """A function that computes the features (K, E) with the model's present weights, with gradients.
+    """A function that computes the features (K, E) with the model's current weights, with gradients.
 
-    A model of discrete labels gives its table.
+    For a model of discrete labels it returns their table.
 
     Raises:
-        InputError: the model has discrete labels, and these are not exactly its own.
+        InputError: the model has discrete labels, and these differ from them.
     """
     discrete = model.discrete
     if discrete is None:
         tokens, counts = _tokens(model, tokenizer, texts)
         return lambda: label_features(model, tokens, counts)
     if texts.descriptions is not None:
-        raise InputError("this model's labels are discrete and it reads no texts; leave the descriptions out")
+        raise InputError("this model has discrete labels and no text tower; leave the descriptions out")
     _check_discrete(discrete, texts.labels)
     return lambda: discrete.table
 
@@ -109,8 +109,8 @@ def label_features(
 ) -> Tensor:
     """Text features (K, E) of labels from tokens (N, C), where label k has `num_sentences[k]` rows.
 
-    One sentence per label gives the model's own features. Several give the mean of their directions, as CLIP's prompt
-    ensembles do, scaled to the mean length of the features: video-specific prompting depends on lengths.
+    One sentence per label gives the model's own features. Several give the mean of their directions, as in CLIP's
+    prompt ensembles, scaled to the mean length of the features: video-specific prompting depends on lengths.
     """
     features = _encode(model, tokens, batch_size, check)
     if len(features) == len(num_sentences):
@@ -142,7 +142,7 @@ def _mean_direction(features: Tensor) -> Tensor:
 
 
 def _check_discrete(discrete: DiscreteLabels, labels: Sequence[str]) -> None:
-    """Refuse labels that differ from the table's rows, in number or, where it has names, in name."""
+    """Refuse labels that differ from the table's rows in number or, if it has names, in name."""
     problem = None
     if len(labels) != len(discrete.table):
         problem = f"{len(labels)} labels are given, but this model was trained on {len(discrete.table)}"
@@ -158,6 +158,6 @@ def _check_discrete(discrete: DiscreteLabels, labels: Sequence[str]) -> None:
         )
     if problem is not None:
         raise InputError(
-            f"{problem}: its labels are discrete, one learned vector each, and it reads no texts; give exactly the "
-            "labels of its training, in their order, or load a model trained with texts"
+            f"{problem}: its labels are discrete, one learned vector each, and it has no text tower; give exactly the "
+            "training labels, in the same order, or load a model trained with texts"
         )

@@ -1,7 +1,7 @@
-"""One engine for many callers at once: videos that arrive together share the batches of the model.
+"""One engine for many concurrent callers: videos that arrive together are batched together.
 
-Unlike `pipeline.run`, which is given all videos and fills its batches, this waits for nobody: whenever the model is
-free it takes what is decoded by then, up to a batch.
+Unlike `pipeline.run`, which gets all videos and fills its batches, this never waits for a full batch: whenever the
+model is free, it takes the decoded videos, up to a batch.
 
 Shapes: V views, T frames, S input side, K labels, E joint embedding.
 """
@@ -35,22 +35,22 @@ class _Video:
     pixels: Tensor
     """uint8 (V, T, 3, S, S)."""
     labels: LabelSet | None
-    """What it is compared with; None: its embedding is wanted."""
+    """Labels to compare with; None to get the embedding."""
     future: Future[Tensor]
 
 
 @dataclass(frozen=True)
 class _Work(Generic[Result]):
-    """Something else that needs the model, step by step; between its steps others have their turn."""
+    """Other work for the model, step by step; other callers get their turn between steps."""
 
     steps: Generator[Any, None, Result]
     future: Future[Result]
 
 
 class Online:
-    """Decoders, one thread that runs the model, and the line of decoded videos between them.
+    """Decoders, one thread that runs the model, and the queue of decoded videos between them.
 
-    A caller that no longer wants its result cancels the future. What has not begun is then not done.
+    A caller that no longer wants its result cancels the future. Work that has not started is then skipped.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Online:
         """
         Args:
             engine: the model.
-            num_decoders: videos that are decoded at the same time; None for as many as the engine's own.
+            num_decoders: videos that are decoded at the same time; None for the engine's default.
             on_batch: called with the number of views and the seconds of each batch.
         """
         self.engine = engine
@@ -97,7 +97,7 @@ class Online:
     def after(
         self, read: Callable[[], Value], work: Callable[[Value], Generator[Any, None, Result]]
     ) -> Future[Result]:
-        """Read in a decoder's thread, then work on the model's thread; at each `yield` others have their turn."""
+        """Read in a decoder's thread, then work on the model's thread; at each `yield` other callers get their turn."""
         future: Future[Result] = Future()
         self._decode(read, future, lambda value: _Work(work(value), future))
         return future
@@ -108,7 +108,7 @@ class Online:
         return self._model.is_alive()
 
     def close(self) -> None:
-        """Finish what was taken, then stop. Nothing may be asked for any more."""
+        """Finish accepted work, then stop. No new requests are allowed."""
         self._decoders.shutdown(wait=True)
         with self._changed:
             self._is_closing = True
@@ -139,24 +139,24 @@ class Online:
             self._changed.notify()
 
     def _run_model(self) -> None:
-        """A batch, a step of other work, a batch, a step, ... as long as there is either."""
+        """Alternate between a batch and a step of other work, as long as there is either."""
         while self._wait():
             batch = [video for video in self._batch() if video.future.set_running_or_notify_cancel()]
             if batch:
                 _finish([video.future for video in batch], partial(self._results, batch))
-            # One work is finished before the next begins: what it holds in memory is held once.
+            # One piece of work is finished before the next begins, to bound memory.
             if self._works and self._step(self._works[0]):
                 self._works.popleft()
 
     def _wait(self) -> bool:
-        """Wait for something to do -> False at the end."""
+        """Wait for work -> False at the end."""
         with self._changed:
             while not (self._videos or self._works or self._is_closing):
                 self._changed.wait()
             return bool(self._videos or self._works)
 
     def _batch(self) -> list[_Video]:
-        """What is decoded by now, up to a batch."""
+        """The decoded videos that wait, up to a batch."""
         batch: list[_Video] = []
         num_views = 0
         with self._changed:
@@ -177,7 +177,7 @@ class Online:
         except StopIteration as end:
             if work.future.set_running_or_notify_cancel():
                 work.future.set_result(end.value)
-        except BaseException as error:  # noqa: BLE001 the model's thread goes on, and the caller gets it
+        except BaseException as error:  # noqa: BLE001 the model's thread continues, and the caller gets it
             _fail(work.future, error)
         else:
             return False
@@ -215,7 +215,7 @@ def _in_one_step(work: Callable[[], Result]) -> Generator[Any, None, Result]:
 
 
 def _places(batch: Sequence[_Video]) -> list[tuple[int, int]]:
-    """The rows of each video's views among those of all: from, to."""
+    """The row range of each video's views among those of all."""
     places, start = [], 0
     for video in batch:
         places.append((start, start + len(video.pixels)))
@@ -224,7 +224,7 @@ def _places(batch: Sequence[_Video]) -> list[tuple[int, int]]:
 
 
 def _by_labels(batch: Sequence[_Video]) -> list[tuple[LabelSet | None, list[int]]]:
-    """Each label set with the places of the videos that are compared with it."""
+    """Each label set with the indices of the videos that are compared with it."""
     groups: dict[int, tuple[LabelSet | None, list[int]]] = {}
     for i, video in enumerate(batch):
         groups.setdefault(id(video.labels), (video.labels, []))[1].append(i)
@@ -240,7 +240,7 @@ def _finish(futures: Sequence[Future[Any]], compute: Callable[[], Sequence[Any]]
     """Give each future its result, or all of them the error."""
     try:
         results = compute()
-    except BaseException as error:  # noqa: BLE001 the model's thread goes on, and the callers get it
+    except BaseException as error:  # noqa: BLE001 the model's thread continues, and the callers get it
         for future in futures:
             future.set_exception(error)
     else:

@@ -1,4 +1,4 @@
-"""How videos are scored, as settings. Imports nothing heavy, so that a command can offer them as options."""
+"""Settings for scoring videos. Imports nothing heavy, so that a command can offer them as options."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,19 +9,19 @@ from openxclip.runtimes.options import RuntimeOptions
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceOptions:
-    """Settings of an engine. None of them changes which label is best, apart from rounding and the shortlist."""
+    """Settings of an engine. None of them changes the best label, apart from rounding and the shortlist."""
 
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
-    """How the image tower runs."""
+    """Options of the image tower's runtime."""
     batch_size: int | None = None
-    """views that pass through the model at once; by default as many as pay off on the device"""
+    """views per forward pass; by default as many as pay off on the device"""
     shortlist: int | None = None
     """adapt only this many labels to each video, the best by plain cosine; the others get probability 0"""
     text_cache: Path | None = None
-    """folder that keeps the text features of many labels for the next run"""
+    """folder that caches the text features of large label sets for the next run"""
 
     def check(self) -> None:
-        """Refuse values that mean nothing. Not on construction: a command line reports its own errors.
+        """Refuse invalid values. Not done on construction: a command line reports its own errors.
 
         Raises:
             InputError: a number is below 1.

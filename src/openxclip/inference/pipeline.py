@@ -1,7 +1,7 @@
-"""From many videos to their scores: decoders ahead of the model, batches across videos, results in any order.
+"""Scores many videos: decoders ahead of the model, batches across videos, results in any order.
 
-Memory is bounded: beside the batch that is computed, no more views are decoded than the next one and the decoders need.
-Closing the iterator of results cancels what has not begun. The stages know nothing of models, labels or files.
+Memory is bounded: besides the current batch, only the views that the next one and the decoders need are decoded.
+Closing the iterator of results cancels pending work. The stages are independent of models, labels and files.
 """
 
 from collections import deque
@@ -19,7 +19,7 @@ from openxclip.errors import InputError, VideoError
 Item = TypeVar("Item")
 
 _END: Any = object()
-"""Stands behind the last item."""
+"""Marks the end of the items."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,19 @@ class Failure(Generic[Item]):
     item: Item
     reason: str
     kind: str = "unreadable"
-    """That of the VideoError."""
+    """The VideoError's kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
-    """How much happens at once."""
+    """Limits on concurrent work."""
 
     batch_size: int
-    """Views that go through the model together. A video's views stay together, unless they are more than this."""
+    """Views per forward pass. A video's views stay together, unless there are more than this."""
     num_decoders: int
     """Videos that are decoded at the same time."""
     num_in_flight: int = 0
-    """Batches that an asynchronous device may still compute while the next one is prepared."""
+    """Batches that an asynchronous device may still be computing while the next one is prepared."""
     ordered: bool = True
     """Whether results come in the order of the items, or as soon as their batch is computed."""
 
@@ -78,7 +78,7 @@ def run(
     """Score every item; one that cannot be read becomes a `Failure`.
 
     Args:
-        items: what to score; taken one by one, as room becomes free.
+        items: what to score; taken one by one as capacity becomes free.
         read: an item -> its views uint8 (V, T, 3, S, S), or a VideoError; called in threads.
         compute: views uint8 (B, T, 3, S, S) -> a row of scores for each (B, K), on any device.
         flow: batch size, decoders, order.
@@ -105,8 +105,8 @@ def decode(
 ) -> Generator[Decoded[Item] | Failure[Item]]:
     """Read items in threads, ahead of the consumer. Decoding releases the interpreter lock, so threads suffice.
 
-    Beside one for each decoder, as many items are read or wait to be taken as fill a batch, going by the views of the
-    last one; before the first is read, one. While a result is ready, one item is taken for each that is handed out.
+    Besides one item per decoder, as many items are read ahead as fill a batch, judging by the views of the last one;
+    before the first is read, one. While a result is ready, one item is taken for each result handed out.
     """
     remaining = iter(items)
     batch_items = 1
@@ -120,7 +120,7 @@ def decode(
                     if item is _END:
                         break
                     waiting[pool.submit(read, item)] = item
-                    if was_ready:  # enough that a decoder works while the consumer does
+                    if was_ready:  # enough to keep a decoder busy while the consumer works
                         break
                 if not waiting:
                     return
@@ -134,12 +134,12 @@ def decode(
 
 
 def _is_ready(waiting: dict[Future[Tensor], Item], ordered: bool) -> bool:
-    """Whether `_next` need not wait."""
+    """Whether `_next` would return without waiting."""
     return any(future.done() for future in islice(waiting, 1 if ordered else None))
 
 
 def _next(waiting: dict[Future[Tensor], Item], ordered: bool) -> Future[Tensor]:
-    """The first item's future, or the one that is ready first."""
+    """The first item's future, or the first one that is ready."""
     if ordered:
         return next(iter(waiting))
     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -158,8 +158,8 @@ def batches(
 ) -> Iterator[list[Decoded[Item] | Failure[Item]]]:
     """Groups of items with as many views as fit into `batch_size`, and no more items; at least one item in each.
 
-    Failures wait for nothing: they come at once, or, in order, with the batch that began before them. Which items share
-    a batch depends on the order of the outcomes alone, not on time: in order, results repeat exactly.
+    Failures do not wait: they come at once or, in order, with the batch that began before them. Which items share a
+    batch depends only on the order of the outcomes, not on timing: in order, results are exactly reproducible.
     """
     batch: list[Decoded[Item] | Failure[Item]] = []
     num_views = 0
@@ -183,7 +183,7 @@ def batches(
 def _computed(
     batch: list[Decoded[Item] | Failure[Item]], compute: Callable[[Tensor], Tensor], batch_size: int
 ) -> Tensor | None:
-    """Scores of all views of a batch, at most `batch_size` views at a time; None where nothing could be read."""
+    """Scores of all views of a batch, at most `batch_size` views at a time; None if nothing could be read."""
     pixels = [outcome.pixels for outcome in batch if isinstance(outcome, Decoded)]
     if not pixels:
         return None
@@ -195,7 +195,7 @@ def _computed(
 def _results(
     batch: list[Decoded[Item] | Failure[Item]], scores: Tensor | None
 ) -> Iterator[Scored[Item] | Failure[Item]]:
-    """The scores of a batch handed back to its items; waits for the device."""
+    """Assign a batch's scores to its items; waits for the device."""
     rows = None if scores is None else scores.cpu()
     start = 0
     for outcome in batch:

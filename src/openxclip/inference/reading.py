@@ -1,4 +1,4 @@
-"""A video file becomes what a model looks at, and what people look at beside it.
+"""Reads a video file for a model, and frames of it for people.
 
 Shapes: V views, T frames, S input side, H x W pixels of a frame for people.
 """
@@ -16,13 +16,13 @@ from openxclip.video.decode import read_frames
 from openxclip.video.source import VideoLimits, VideoSource
 from openxclip.video.transforms import Preprocessor
 
-SHOWN_PX = 256  # side of a frame that is shown to people, about
+SHOWN_PX = 256  # approximate side of a frame shown to people
 
 
 def read_video(
     engine: Engine, video: VideoSource, views: Views, limits: VideoLimits | None = None, num_threads: int = 1
 ) -> Tensor:
-    """Decode a video's views as the engine's model wants them -> uint8 (V, T, 3, S, S).
+    """Decode a video's views for the engine's model -> uint8 (V, T, 3, S, S).
 
     Raises:
         VideoError: the video cannot be decoded.
@@ -33,7 +33,7 @@ def read_video(
 def read_shown(
     engine: Engine, video: VideoSource, limits: VideoLimits | None = None, num_threads: int = 1
 ) -> Tensor:
-    """The frames of one clip, cropped as the model sees them, large enough for people -> uint8 (T, 3, H, W).
+    """The frames of one clip, cropped as the model sees them, at a viewable size -> uint8 (T, 3, H, W).
 
     Raises:
         VideoError: the video cannot be decoded.
@@ -44,7 +44,7 @@ def read_shown(
 
 
 def enlarged(preprocess: Preprocessor) -> Preprocessor:
-    """The same crop in a size for people: the input of a small model has too few pixels to recognise anything."""
+    """The same crop at a viewable size: the input of a small model has too few pixels for people."""
     factor = max(1, round(SHOWN_PX / preprocess.input_size_px))
     return replace(
         preprocess,

@@ -57,10 +57,10 @@ class Recognizer:
         """Load a model and recognise labels with it.
 
         Args:
-            source: what `openxclip.load` takes; a `ModelSource` says device, precision, frames and so on as well.
+            source: what `openxclip.load` takes; a `ModelSource` also sets device, precision, frames and so on.
             labels: class names.
             templates: sentences with {} for the class name; None for the bare name.
-            descriptions: texts used instead of the names; every label needs one or more.
+            descriptions: texts used instead of the names; every label needs at least one.
             options: how to run and score.
             limits: videos beyond them are refused.
         """
@@ -88,7 +88,7 @@ class Recognizer:
     def predict(
         self, videos: str | Path | Sequence[str | Path], *, top_k: int = 5, views: str = "1x1"
     ) -> Prediction | list[Prediction]:
-        """The best labels of one video, or of each of several; a bad one among several has its `error` set.
+        """The best labels of one video, or of each of several; an unreadable one among several has its `error` set.
 
         Raises:
             InputError: `top_k` or `views` is not allowed.
@@ -103,13 +103,13 @@ class Recognizer:
     def predict_each(
         self, videos: Iterable[str | Path], *, top_k: int = 5, views: str = "1x1", ordered: bool = True
     ) -> Iterator[Prediction]:
-        """Predictions one by one; the next videos are decoded while the model works.
+        """Predictions one by one; the next videos are decoded while the model runs.
 
         Args:
-            videos: paths; taken as they are needed.
-            top_k: labels for each video.
+            videos: paths; consumed as needed.
+            top_k: number of labels per video.
             views: clips x crops, such as "4x3".
-            ordered: False gives predictions as soon as they are there.
+            ordered: False yields predictions as soon as they are ready.
 
         Raises:
             InputError: `top_k` or `views` is not allowed.
@@ -129,12 +129,12 @@ class Recognizer:
     def explain(
         self, video: VideoSource, labels: Sequence[str] | None = None, *, top_k: int = 3
     ) -> Explanation:
-        """Why labels got their scores in one view of a video; see `Explanation`.
+        """Explain the scores of labels for one view of a video; see `Explanation`.
 
         Args:
             video: a path, bytes, or a file.
             labels: which of this recognizer's labels to explain; None for the best ones.
-            top_k: how many of the best.
+            top_k: number of best labels to explain.
 
         Raises:
             InputError: `top_k` is below 1, or a label is not among the recognizer's.
@@ -145,7 +145,7 @@ class Recognizer:
     def explain_in_steps(
         self, video: VideoSource, labels: Sequence[str] | None = None, *, top_k: int = 3
     ) -> Generator[int, None, Explanation]:
-        """`explain` as a generator that yields the number of its steps after each of them, for a progress bar."""
+        """`explain` as a generator that yields the number of steps after each one, for a progress bar."""
         _check_top_k(top_k)
         chosen = None if labels is None else ids_of(self.labels, labels)
         clip = self.read(video, Views(), num_threads=0)[0]
@@ -157,7 +157,7 @@ class Recognizer:
         )
 
     def read(self, video: VideoSource, views: Views, num_threads: int = 1) -> Tensor:
-        """Decode a video's views as this model wants them -> uint8 (V, T, 3, S, S).
+        """Decode a video's views for this model -> uint8 (V, T, 3, S, S).
 
         Raises:
             VideoError: the video cannot be decoded.
@@ -168,7 +168,7 @@ class Recognizer:
         """Views uint8 (V, T, 3, S, S) of one video -> probabilities (K,): the mean over views of softmax(logits).
 
         Raises:
-            CheckpointError: the model's output is not a number.
+            CheckpointError: the model's output is NaN.
         """
         return self.engine.probabilities(pixels, self.label_set)
 

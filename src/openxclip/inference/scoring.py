@@ -1,4 +1,4 @@
-"""Video features meet text features: the model's own logits, or those of a shortlist of labels; then probabilities.
+"""Compares video and text features: logits for all labels or for a shortlist, and probabilities.
 
 Shapes: B views, K labels, M of them on the shortlist, E joint embedding.
 """
@@ -25,7 +25,7 @@ def build_scorer(model: XCLIP, shortlist: int | None = None) -> Scorer:
 def shortlist_logits(model: XCLIP, video: VideoFeatures, text: Tensor, num_prompted: int) -> Tensor:
     """Logits (B, K) of text features (K, E): the model's for the M = `num_prompted` best by cosine, -inf for others.
 
-    Prompting (section 3.3) attends from every label to every patch, for each video anew; the cosine is one product.
+    Prompting (section 3.3) attends from every label to every patch, for each video; the cosine is one product.
     Without prompting, or with no more labels than M, these are the model's own logits.
     """
     if model.prompting is None or num_prompted >= len(text):
@@ -49,12 +49,12 @@ def mean_over_views(logits: Tensor) -> Tensor:
     """Logits of the views of one video (V, K) -> probabilities (K,): the mean of softmax(logits).
 
     Raises:
-        CheckpointError: the logits are not numbers.
+        CheckpointError: the logits are NaN.
     """
     probabilities = logits.float().softmax(dim=-1).mean(dim=0)
     if probabilities.isnan().any():
         raise CheckpointError(
-            "the model's scores are not numbers: its weights are damaged, or too large for its precision; try "
-            "float32, or get the weights again"
+            "the model's scores are NaN: its weights are damaged, or too large for its precision; try "
+            "float32, or download the weights again"
         )
     return probabilities

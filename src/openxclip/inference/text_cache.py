@@ -1,4 +1,4 @@
-"""Text features kept on disk, one file for each (text tower, sentences): the next run need not encode them again."""
+"""Disk cache of text features, one file for each (text tower, sentences)."""
 
 import hashlib
 import logging
@@ -15,16 +15,16 @@ from openxclip.models import XCLIP
 
 logger = logging.getLogger(__name__)
 
-VERSION = b"1"  # of what is computed from the same weights and tokens
+VERSION = b"1"  # version of the computation from weights and tokens
 
 
 def cached(folder: Path, key: str, compute: Callable[[], Tensor]) -> Tensor:
-    """The tensor kept under a key, computed and kept if it is not there; a file that cannot be read is written anew."""
+    """The tensor cached under a key, computed and cached if missing; an unreadable file is rewritten."""
     path = folder / "text" / f"{key}.safetensors"
     try:
         return load_file(path)["features"]
     except (OSError, SafetensorError, KeyError):
-        pass  # not there yet, or damaged: both are mended by what follows
+        pass  # missing or damaged: written below
     features = compute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def cached(folder: Path, key: str, compute: Callable[[], Tensor]) -> Tensor:
             save_file({"features": features.contiguous().cpu()}, temporary)
     except (OSError, SafetensorError) as error:
         logger.warning(
-            "text features cannot be kept for the next time in %s (%s); give another folder",
+            "text features cannot be cached in %s (%s); give another folder",
             path.parent,
             error,
         )
@@ -40,7 +40,7 @@ def cached(folder: Path, key: str, compute: Callable[[], Tensor]) -> Tensor:
 
 
 def text_key(model: XCLIP, tokens: Tensor, num_sentences: tuple[int, ...]) -> str:
-    """Names the features of sentences by all that they depend on: weights, configuration, ids, type and device."""
+    """A cache key from everything that features depend on: weights, configuration, ids, dtype and device."""
     digest = hashlib.blake2b(VERSION, digest_size=16)
     digest.update(repr((model.config.text, model.logit_scale.dtype, model.logit_scale.device.type)).encode())
     digest.update(repr((tuple(tokens.shape), num_sentences)).encode())

@@ -27,7 +27,7 @@ class Views:
     num_crops: int = 1
     """Spatial crops of each: 1 (centre) or 3 (along the long side). A model that squashes whole frames has one."""
     dense_stride: int | None = None
-    """None spreads each clip over the whole video; a number n takes every n-th frame of windows spread over it."""
+    """None spreads each clip over the whole video; n takes every n-th frame of windows spread over it."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_clips <= MAX_CLIPS or self.num_crops not in (1, 3):
@@ -37,14 +37,14 @@ class Views:
             )
 
     def indices(self, length: int, num_frames: int) -> np.ndarray:
-        """The frames (num_clips, T) to look at in a video of `length` frames."""
+        """The frame indices (num_clips, T) to sample from a video of `length` frames."""
         if self.dense_stride is not None:
             return dense_views(length, num_frames, self.dense_stride, self.num_clips)
         return multi_view(length, num_frames, self.num_clips)
 
     @classmethod
     def parse(cls, text: str) -> "Views":
-        """From "4x3": 4 clips of 3 crops; "3x1@16": each clip every 16th frame of a window.
+        """Parse "4x3" (4 clips of 3 crops) or "3x1@16" (each clip takes every 16th frame of a window).
 
         Raises:
             InputError: the text has another form.
@@ -59,7 +59,7 @@ class Views:
 
 
 Read = Callable[[Callable[[int], np.ndarray], FrameSize], np.ndarray]
-"""Reads a video: `choose` maps its length to the indices wanted; frames uint8 (T, 3, H, W) of the asked size."""
+"""Reads a video: `choose` maps its length to the wanted indices; frames uint8 (T, 3, H, W) of the requested size."""
 
 
 def read_views(read: Read, preprocess: Preprocessor, num_frames: int, views: Views) -> Tensor:

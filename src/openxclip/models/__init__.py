@@ -1,4 +1,4 @@
-"""The model, one paper concept a file."""
+"""The model, one file per concept of the paper."""
 
 from openxclip.models.config import PRESETS, XCLIPConfig, preset
 from openxclip.models.xclip import XCLIP, VideoFeatures

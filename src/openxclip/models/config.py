@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from openxclip.configuration import check_types, from_dict, require
 
-MLP_RATIO = 4  # what an MLP widens by where nothing else is said, as in CLIP and X-CLIP
+MLP_RATIO = 4  # default expansion of an MLP, as in CLIP and X-CLIP
 HEAD_WIDTH = 64  # of every attention in X-CLIP and most language-image models as published
 
 FrameMean = Literal["features", "logits"]
@@ -15,14 +15,14 @@ FrameMean = Literal["features", "logits"]
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 """QuickGELU is OpenAI's, MetaCLIP's and X-CLIP's; GELU LAION's and Perception Encoder's; its tanh form SigLIP's."""
 
-# Far above any model, and low enough that a config.json from anywhere neither keeps the loader busy for ever nor asks
-# for tensors whose sizes no 64 bits hold.
+# Far above any model, and low enough that an untrusted config.json can neither keep the loader busy for long nor
+# request tensors whose sizes overflow 64 bits.
 MAX_SIZE = 2**20
 LOWER_MAX_SIZES = {"num_layers": 1000, "image_size_px": 2**14, "patch_size_px": 2**14}
 
 
 def _check_sizes(config: Any, where: str) -> None:
-    """Every whole number of a config counts something there must be at least one of, and not too many."""
+    """Check that every whole number of a config is at least 1 and not too large."""
     check_types(config, where)
     for name, value in vars(config).items():
         if isinstance(value, int) and not isinstance(value, bool):
@@ -31,7 +31,7 @@ def _check_sizes(config: Any, where: str) -> None:
 
 
 def _leave_out(config: Any, name: str, usual: int) -> None:
-    """Replace a setting that equals the meaning of None by None: configurations of one model must be equal."""
+    """Replace a setting that equals its default by None: configurations of one model must be equal."""
     if getattr(config, name) == usual:
         object.__setattr__(config, name, None)
 
@@ -56,12 +56,12 @@ def _check_norm(norm_eps: float, where: str) -> None:
 class VisionConfig:
     """The image tower, with or without cross-frame communication (section 3.2, CCT).
 
-    The defaults are OpenAI CLIP's, from which X-CLIP starts; what other language-image models do otherwise is a
-    setting here.
+    The defaults are OpenAI CLIP's, from which X-CLIP starts; differences of other language-image models are
+    settings.
     """
 
     image_size_px: int = 224
-    """Side of the square input. What is beyond a whole number of patches at its right and bottom is not looked at."""
+    """Side of the square input. Pixels at the right and bottom beyond a whole number of patches are ignored."""
     patch_size_px: int = 32
     """Side of one patch."""
     width: int = 768
@@ -75,28 +75,28 @@ class VisionConfig:
     drop_path: float = 0.0
     """Stochastic depth of the last block; grows linearly from 0 at the first (a lone block has none)."""
     activation: Activation = "quick_gelu"
-    """Of the MLPs."""
+    """Activation of the MLPs."""
     mlp_width: int | None = None
     """Hidden width of the MLPs, or None for four times the token width."""
     norm_eps: float = 1e-5
-    """Of the layer norms."""
+    """Epsilon of the layer norms."""
     class_token: bool = True
-    """Whether a class token stands before the patches."""
+    """Whether there is a class token before the patches."""
     pooling: Literal["class", "attention", "mean"] = "class"
     """What a frame's feature is: the class token, what a learned probe finds by attention to all tokens, or the mean of
     the patches."""
     pooling_heads: int | None = None
-    """Attention heads of the pooling, or None for as many as the tower's."""
+    """Attention heads of the pooling, or None for the tower's number."""
     pooling_mlp_width: int | None = None
-    """Hidden width of the pooling's MLP, or None for that of the tower's."""
+    """Hidden width of the pooling's MLP, or None for that of the tower's MLPs."""
     rotary: bool = False
-    """Whether attention rotates queries and keys by their patch's place, beside the learned positions."""
+    """Whether attention rotates queries and keys by their patch's position, in addition to the learned positions."""
     patch_bias: bool = False
     """Whether the patch projection adds a bias."""
     pre_norm: bool = True
     """Whether tokens are normalised before the first block."""
     projection: bool = True
-    """Whether a frame's feature is projected into the joint embedding, or is of its width already."""
+    """Whether a frame's feature is projected into the joint embedding, or already has its width."""
     projection_bias: bool = False
     """Whether that projection adds a bias."""
 
@@ -136,7 +136,7 @@ class TextConfig:
     vocab_size: int = 49408
     """Number of token ids."""
     context_length: int = 77
-    """C, the longest text in tokens, start and end included."""
+    """C, the maximum text length in tokens, including start and end."""
     width: int = 512
     """Token width."""
     num_layers: int = 12
@@ -144,18 +144,18 @@ class TextConfig:
     num_heads: int = 8
     """Attention heads."""
     num_context_vectors: int | None = None
-    """M learnable vectors between the start token and each class name (CoOp), or None for none."""
+    """M learnable vectors between the start token and each class name (CoOp), or None."""
     causal: bool = True
     """True: a token sees those before it, and a text's feature is its end token.
     False: all tokens of a full context see each other, and the feature is the last (SigLIP)."""
     end_id: int | None = None
     """Id of the end token of a causal tower; None is the highest id, as CLIP's."""
     activation: Activation = "quick_gelu"
-    """Of the MLPs."""
+    """Activation of the MLPs."""
     mlp_width: int | None = None
     """Hidden width of the MLPs, or None for four times the token width."""
     norm_eps: float = 1e-5
-    """Of the layer norms."""
+    """Epsilon of the layer norms."""
     projection_bias: bool = False
     """Whether the projection into the joint embedding adds a bias."""
 
@@ -210,7 +210,7 @@ class PromptingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class XCLIPConfig:
-    """A whole model. `integration=None` is the frame mean, `prompting=None` the bare class name."""
+    """A whole model. `integration=None` means the frame mean, `prompting=None` the bare class name."""
 
     embed_dim: int = 512
     """E, the width that video and text share."""
@@ -228,9 +228,9 @@ class XCLIPConfig:
     """Without integration: a video is the mean of its frames' features, or its logits are the mean of its frames'
     logits (Open-VCLIP)."""
     num_discrete_labels: int | None = None
-    """Free vectors in place of the text tower, one a class (the baseline "without text"), or None for texts."""
+    """Free vectors instead of the text tower, one per class (the baseline "without text"), or None for texts."""
     logit_bias: bool = False
-    """Whether a learned number is added to all logits (SigLIP); it moves sigmoids, and no ranking."""
+    """Whether a learned number is added to all logits (SigLIP); it changes sigmoids but no ranking."""
 
     def __post_init__(self) -> None:
         _check_sizes(self, "model")
@@ -240,12 +240,12 @@ class XCLIPConfig:
         )
         require(
             self.frame_mean == "features" or self.integration is None,
-            "frame_mean says what is averaged over frames where nothing integrates them: set integration to null",
+            "frame_mean only applies without an integration transformer: set integration to null",
         )
         for name in ("integration", "prompting"):
             part = getattr(self, name)
             if part is not None:
-                # Written down, so that a saved configuration says how many there are.
+                # Resolved here, so that a saved configuration states the number of heads.
                 part = dataclasses.replace(part, num_heads=heads(part.num_heads, self.embed_dim))
                 object.__setattr__(self, name, part)
                 _check_heads(self.embed_dim, part.num_heads, name)
@@ -258,7 +258,7 @@ class XCLIPConfig:
 
     @property
     def is_image_model(self) -> bool:
-        """Whether nothing in it looks across frames: a language-image model that recognises by the frame mean."""
+        """Whether no part looks across frames: a language-image model that recognises by the frame mean."""
         return not self.vision.message_tokens and self.integration is None and self.prompting is None
 
     def to_dict(self) -> dict[str, Any]:
@@ -275,7 +275,7 @@ class XCLIPConfig:
         return from_dict(cls, values)
 
 
-NUM_IMAGE_MODEL_FRAMES = 8  # of a clip, for weights that have never seen a video
+NUM_IMAGE_MODEL_FRAMES = 8  # per clip, for weights that were not trained on video
 
 
 def image_model(

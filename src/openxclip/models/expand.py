@@ -1,6 +1,6 @@
-"""From one variant of a model to another: shared weights are kept, new parts initialised, others dropped.
+"""Converts a model to another variant: shared weights are kept, new parts initialised, others dropped.
 
-So an image model becomes any X-CLIP, which is the paper's story: CLIP first, then a few parts for video around it.
+This turns an image model into any X-CLIP, as in the paper: CLIP first, then a few parts for video around it.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ from openxclip.models.parts import part_of
 def expand(
     model: XCLIP, config: XCLIPConfig, seed: int, redraw: Callable[[XCLIP], None] | None = None
 ) -> tuple[XCLIP, tuple[str, ...]]:
-    """A model of `config` with every parameter that `model` has too, and its new parts with their parameter counts.
+    """A model of `config` with every parameter it shares with `model`, and its new parts with their parameter counts.
 
     Parts that `model` lacks are initialised from `seed`, and changed by `redraw` if given (see
-    `models/initialisation.py`); parts that `config` switches off are dropped. Time positions are interpolated where
+    `models/initialisation.py`); parts that `config` switches off are dropped. Time positions are interpolated if
     the number of frames differs.
 
     Raises:
-        CheckpointError: the towers, which both must share, are not the same, or a kept part has other heads.
+        CheckpointError: the towers, which must be the same, differ, or a kept part has another number of heads.
     """
     _check_same_towers(model.config, config)
     if config.num_frames != model.config.num_frames:
@@ -41,13 +41,13 @@ def expand(
         for name, tensor in model.state_dict().items()
         if name in wanted and wanted[name].shape == tensor.shape
     }
-    expanded.load_state_dict(kept, strict=False)  # what is missing is new
+    expanded.load_state_dict(kept, strict=False)  # missing parameters are new
     scale = model.logit_scale
     return expanded.to(scale.device, scale.dtype).train(model.training), _new_parts(expanded, kept)
 
 
 def clip_only(config: XCLIPConfig) -> XCLIPConfig:
-    """The same model without what X-CLIP, and what it is compared with, add to CLIP."""
+    """The same model without the parts that X-CLIP, and the methods it is compared with, add to CLIP."""
     return dataclasses.replace(
         config,
         vision=dataclasses.replace(config.vision, message_tokens=False, drop_path=0.0),
@@ -59,7 +59,7 @@ def clip_only(config: XCLIPConfig) -> XCLIPConfig:
 
 
 def shared_parts_differ(first: XCLIPConfig, second: XCLIPConfig) -> str:
-    """What keeps two models from sharing their towers' weights, in words; empty where nothing does."""
+    """Why two models cannot share their towers' weights, as text; empty if they can."""
     ours, theirs = _shared_settings(first), _shared_settings(second)
     return "; ".join(
         f"{name} is {ours[name]!r}, not {theirs[name]!r}" for name in ours if ours[name] != theirs[name]
@@ -67,7 +67,7 @@ def shared_parts_differ(first: XCLIPConfig, second: XCLIPConfig) -> str:
 
 
 def _shared_settings(config: XCLIPConfig) -> dict[str, Any]:
-    """Settings of what an image model has too, by their dotted names."""
+    """Settings of the parts that an image model also has, by dotted name."""
     settings: dict[str, Any] = {}
     alike = dataclasses.replace(clip_only(config), num_frames=1, frame_mean="features")
     for name, value in alike.to_dict().items():
@@ -86,8 +86,8 @@ def _check_same_towers(have: XCLIPConfig, want: XCLIPConfig) -> None:
         problems.append("it has discrete labels and no text tower")
     if problem := "; ".join(filter(None, problems)):
         raise CheckpointError(
-            f"the model cannot be expanded as asked: {problem}. The towers stay as they are; ask for a model around "
-            "the same ones, or start from other weights"
+            f"the model cannot be expanded as requested: {problem}. The towers must stay the same; request a model "
+            "with the same ones, or start from other weights"
         )
 
 

@@ -1,4 +1,4 @@
-"""Cost of a model, counted on the meta device: no weights, no arithmetic."""
+"""Cost of a model, counted on the meta device without weights or arithmetic."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from openxclip.models.xclip import XCLIP
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one view costs."""
+    """Cost of one view."""
 
     num_parameters: int
-    """Of the whole model, the text tower included."""
+    """Parameters of the whole model, including the text tower."""
     macs: int
-    """Multiply-adds of one view against `num_labels` texts whose features are there already."""
+    """Multiply-adds of one view against `num_labels` texts with precomputed features."""
     num_labels: int
-    """Texts the view is compared with."""
+    """Number of texts the view is compared with."""
 
 
 def count_cost(config: XCLIPConfig, num_labels: int = 400) -> Cost:

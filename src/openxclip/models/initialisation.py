@@ -1,8 +1,8 @@
-"""Where every parameter starts from: one table, each parameter matched by exactly one row.
+"""Initial values of all parameters: one table, with exactly one matching row per parameter.
 
 The towers follow CLIP (normal, scaled by fan-in and depth); the parts that X-CLIP adds start small beside pretrained
-towers (truncated normal of 0.02, alpha 0.1). X-CLIP's released code means that too, but some parameters keep what
-torch gave them: a second table.
+towers (truncated normal of 0.02, alpha 0.1). X-CLIP's released code intends that as well, but some parameters keep
+torch's defaults: a second table.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from openxclip.models.parts import ADDED, is_added
 
 Rule = Callable[[Tensor, int], object]
-"""Fills a parameter in place; the second argument is the depth of the tower it stands in."""
+"""Fills a parameter in place; the second argument is the depth of its tower."""
 
 
 def _fan_in(gain: float, by_depth: bool = False) -> Rule:
@@ -77,7 +77,7 @@ TABLE: tuple[tuple[str, Rule], ...] = (
 
 
 def _uniform_by_width(parameter: Tensor, _: int) -> None:
-    """What `nn.Linear` starts with; a bias has the width of its input here."""
+    """The default initialisation of `nn.Linear`; a bias has the width of its input here."""
     bound = parameter.shape[-1] ** -0.5
     nn.init.uniform_(parameter, -bound, bound)
 
@@ -93,18 +93,18 @@ RELEASED: tuple[tuple[str, Rule], ...] = (
     (r"integration\.blocks\.\d+\.attn\.qkv\.weight", _xavier),
     (r"prompting\.patch_proj\.weight", _normal(1.0)),
 )
-"""What X-CLIP's released code fills otherwise: `nn.MultiheadAttention` and `nn.Linear` as torch leaves them, and a
-projection of patches, whose scale the layer norm behind it takes away again, from a plain `torch.randn`."""
+"""Where X-CLIP's released code differs: `nn.MultiheadAttention` and `nn.Linear` keep torch's defaults, and a projection
+of patches, whose scale the following layer norm removes, is a plain `torch.randn`."""
 
 
 def rules_for(name: str) -> list[Rule]:
-    """The rows whose pattern matches this parameter's full name; the table is right when it is always one."""
+    """The rows whose pattern matches this parameter's full name; the table is correct if it is always one."""
     return [rule for pattern, rule in TABLE if re.fullmatch(pattern, name)]
 
 
 @torch.no_grad()
 def draw_as_released(model: nn.Module) -> None:
-    """Fill again, in place, the parameters of the new parts that X-CLIP's released code starts otherwise."""
+    """Refill, in place, the parameters of new parts that X-CLIP's released code initialises differently."""
     for name, parameter in model.named_parameters():
         for pattern, rule in RELEASED:
             if re.fullmatch(pattern, name):
@@ -120,7 +120,7 @@ def enlarge_new_parts(model: nn.Module, gain: float) -> None:
     """
     for name, parameter in model.named_parameters():
         if not is_added(name) or parameter.ndim < 2 or name.startswith("text."):
-            continue  # context vectors are words among words: as small as those
+            continue  # context vectors are like word embeddings, and as small
         is_position = name == "integration.position_embedding"
         parameter.mul_((gain / 2 if is_position else gain / math.sqrt(parameter.shape[-1])) / NEW_STD)
 

@@ -1,4 +1,4 @@
-"""The multi-frame integration transformer (section 3.2, MIT): frame features become one video feature.
+"""The multi-frame integration transformer (section 3.2, MIT): combines frame features into one video feature.
 
 Shapes: B videos, T frames, E joint embedding.
 """

@@ -1,4 +1,4 @@
-"""Layers that every tower shares.
+"""Layers shared by all towers.
 
 Shapes: ... any leading dims, L tokens, D width.
 """
@@ -68,12 +68,12 @@ class Attention(nn.Module):
         return self.proj(out.reshape(x.shape))
 
     def weights(self, x: Tensor) -> Tensor:
-        """What each token of x (..., L, D) attends to, for explanations -> (..., H, L, L); each row sums to 1."""
+        """Attention weights of each token of x (..., L, D), for explanations -> (..., H, L, L); each row sums to 1."""
         q, k, _ = self.qkv(x).flatten(0, -3).chunk(3, dim=-1)
         return attention_weights(q, k, self.num_heads).unflatten(0, x.shape[:-2])
 
     def one_query(self, query: Tensor, x: Tensor) -> Tensor:
-        """One query (D,), not taken from the tokens, attends to x (..., L, D) -> what it finds (..., D)."""
+        """One query (D,), not taken from the tokens, attends to x (..., L, D) -> (..., D)."""
         width = len(query)
         q = F.linear(query, self.qkv.weight[:width], self.qkv.bias[:width])
         key_value = F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:])
@@ -109,7 +109,7 @@ def attend(
 
 
 def attention_weights(query: Tensor, key: Tensor, num_heads: int) -> Tensor:
-    """The weights of `attend`, which forms none: (B, Lq, D), (B, Lk, D) -> (B, H, Lq, Lk), in float32."""
+    """The attention weights, which `attend` does not compute: (B, Lq, D), (B, Lk, D) -> (B, H, Lq, Lk), in float32."""
     q, k = (x.float().unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key))
     return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
 
@@ -152,8 +152,8 @@ class TransformerBlock(nn.Module):
 class DropPath(nn.Module):
     """Stochastic depth: in training a clip's whole branch is dropped with `rate`, the others scaled up.
 
-    Which ones are dropped is drawn here, from torch's own generator, unless the caller has drawn: then a clip loses the
-    same branches whatever other clips it shares a batch with.
+    The draw comes from torch's generator, unless the caller passes one: then a clip loses the same branches, no matter
+    which clips share its batch.
     """
 
     def __init__(self, rate: float) -> None:

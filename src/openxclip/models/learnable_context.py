@@ -1,4 +1,4 @@
-"""Learnable context (CoOp, Zhou et al. 2022): free vectors stand where a template would have words.
+"""Learnable context (CoOp, Zhou et al. 2022): free vectors replace the words of a template.
 
 Shapes: K texts, C tokens of a text, M context vectors, D text width.
 """

@@ -1,11 +1,11 @@
-"""Token merging (ToMe, Bolya et al. 2023): in each block the patches of a frame that are most alike become one.
+"""Token merging (ToMe, Bolya et al. 2023): each block merges the most similar patches of a frame.
 
-An option of inference, for the image tower alone. A merged token stands for all its patches: attention counts it as
-often (section 3, "proportional attention"), and so does all that follows the tower, as every patch gets the value of
-the token that stands for it. Class tokens and message tokens are never merged. Rotary angles are merged as tokens are:
-an angle grows with the place, so that their mean is the angle of the mean place.
+An inference option for the image tower only. A merged token represents all its patches: attention counts it as often
+(section 3, "proportional attention"), and so does everything after the tower, since every patch gets the value of the
+token that represents it. Class tokens and message tokens are never merged. Rotary angles are merged like tokens:
+an angle is proportional to the position, so their mean is the angle of the mean position.
 
-Shapes: B videos, T frames, N patches of a frame, P patch tokens that are left, C class tokens (0 or 1), D width, R
+Shapes: B videos, T frames, N patches of a frame, P patch tokens that remain, C class tokens (0 or 1), D width, R
 tokens merged in a block.
 """
 
@@ -22,23 +22,23 @@ from openxclip.models.rotary import rotate
 
 
 class Merged(NamedTuple):
-    """Tokens of frames, some of which stand for several patches."""
+    """Tokens of frames, some of which represent several patches."""
 
     tokens: Tensor
     """(B, T, C + P, D)."""
     sizes: Tensor
-    """(B, T, C + P, 1): how many patches each stands for; 1 for class tokens."""
+    """(B, T, C + P, 1): number of patches that each represents; 1 for class tokens."""
     places: Tensor
-    """(B, T, N): which of the P tokens stands for each patch."""
+    """(B, T, N): which of the P tokens represents each patch."""
     angles: Tensor | None
-    """(B, T, C + P, D / heads / 2) where positions are rotary."""
+    """(B, T, C + P, D / heads / 2) if positions are rotary."""
 
 
 def check_merging(num_merged: int, config: VisionConfig) -> None:
-    """Refuse numbers that leave nothing to merge.
+    """Refuse numbers that leave too few tokens to merge.
 
     Raises:
-        InputError: `num_merged` is negative, or the last block would find fewer than two tokens for each pair.
+        InputError: `num_merged` is negative, or the last block would have fewer than two tokens for each pair.
     """
     most = largest_merging(config)
     if not 0 <= num_merged <= most:
@@ -49,12 +49,12 @@ def check_merging(num_merged: int, config: VisionConfig) -> None:
 
 
 def largest_merging(config: VisionConfig) -> int:
-    """The most tokens that every block can merge: half of what the last one finds."""
+    """The maximum number of tokens that every block can merge: half of the last one's input."""
     return config.num_patches // (config.num_layers + 1)
 
 
 def unmerged(tokens: Tensor, num_class_tokens: int, angles: Tensor | None) -> Merged:
-    """All tokens (B, T, C + N, D) as they are, each for itself; angles (C + N, D / heads / 2)."""
+    """All tokens (B, T, C + N, D), not merged yet; angles (C + N, D / heads / 2)."""
     sizes = torch.ones_like(tokens[..., :1])
     num_patches = tokens.shape[2] - num_class_tokens
     places = torch.arange(num_patches, device=tokens.device).expand(*tokens.shape[:2], -1)
@@ -64,7 +64,7 @@ def unmerged(tokens: Tensor, num_class_tokens: int, angles: Tensor | None) -> Me
 
 
 def every_patch(merged: Merged, num_class_tokens: int) -> Tensor:
-    """Every patch with the value of the token that stands for it -> (B, T, C + N, D)."""
+    """Every patch with the value of the token that represents it -> (B, T, C + N, D)."""
     heads, patches = merged.tokens[:, :, :num_class_tokens], merged.tokens[:, :, num_class_tokens:]
     return torch.cat([heads, _take(patches, merged.places)], dim=2)
 
@@ -81,7 +81,7 @@ def attend_by_size(
         angles: (M, L, D / heads / 2).
 
     Returns:
-        What each token found (M, L, D), and the keys' mean over heads (M, L, D / heads), by which tokens are alike.
+        The attention output (M, L, D), and the keys' mean over heads (M, L, D / heads), which measures similarity.
     """
     query, key, value = attention.qkv(x).chunk(3, dim=-1)
     alike = key.unflatten(-1, (attention.num_heads, -1)).mean(dim=-2)
@@ -92,14 +92,14 @@ def attend_by_size(
 
 
 def merge(merged: Merged, alike: Tensor, num_merged: int, num_class_tokens: int) -> Merged:
-    """Merge the R most alike pairs of each frame (bipartite soft matching, section 3).
+    """Merge the R most similar pairs of each frame (bipartite soft matching, section 3).
 
-    The patches are dealt into two sets in turns; each of the first is tied to the most similar of the second; the R
-    closest ties are merged, to the mean by sizes.
+    The patches are split alternately into two sets; each patch of the first is paired with the most similar one of the
+    second; the R most similar pairs are merged, to their mean weighted by size.
 
     Args:
         merged: the tokens.
-        alike: (B, T, C + P, any width), what similarity is measured on.
+        alike: (B, T, C + P, any width), the features that similarity is measured on.
         num_merged: R.
         num_class_tokens: C.
     """
@@ -121,7 +121,7 @@ def merge(merged: Merged, alike: Tensor, num_merged: int, num_class_tokens: int)
     sizes = joined(merged.sizes)
     tokens = joined(merged.tokens * merged.sizes) / sizes
     angles = None if merged.angles is None else joined(merged.angles * merged.sizes) / sizes
-    # Where each of the P tokens is now: the kept of the first set, then the second set.
+    # New index of each of the P tokens: the kept ones of the first set, then the second set.
     num_kept = kept.shape[-1]
     rank = torch.zeros_like(order).scatter(-1, order, _counted(order))
     of_first = torch.where(rank < num_merged, num_kept + partner, rank - num_merged)
@@ -136,10 +136,10 @@ def _counted(x: Tensor) -> Tensor:
 
 
 def _index(places: Tensor, x: Tensor) -> Tensor:
-    """Places (B, T, M) for `gather` and `scatter` of whole tokens of x (..., W) -> (B, T, M, W)."""
+    """Indices (B, T, M) for `gather` and `scatter` of whole tokens of x (..., W) -> (B, T, M, W)."""
     return places.unsqueeze(-1).expand(-1, -1, -1, x.shape[-1])
 
 
 def _take(x: Tensor, places: Tensor) -> Tensor:
-    """The tokens of x (B, T, P, W) at places (B, T, M) -> (B, T, M, W)."""
+    """The tokens of x (B, T, P, W) at indices (B, T, M) -> (B, T, M, W)."""
     return x.gather(2, _index(places, x))

@@ -1,6 +1,6 @@
-"""The parts of the model: which parameters belong to which, and which setting leaves a part out.
+"""The parts of the model: their parameters, and the setting that leaves a part out.
 
-One table for everything that asks: initial values, learning rates, reading other formats, expanding an image model.
+One table for all uses: initial values, learning rates, reading other formats, expanding an image model.
 """
 
 import re
@@ -10,13 +10,13 @@ from openxclip.errors import ConfigError
 
 
 class AddedPart(NamedTuple):
-    """A part that X-CLIP, or what it is compared with, adds to CLIP's two towers."""
+    """A part that X-CLIP, or a method it is compared with, adds to CLIP's two towers."""
 
     name: str
     switch: str
     """The setting that leaves it out."""
     pattern: str
-    """Regular expression of its parameters' names, ours or those of any other format."""
+    """Regular expression of its parameters' names, in our format or any other."""
 
 
 ADDED_PARTS = (
@@ -41,7 +41,7 @@ GROUPS = {
     "text": rf"(?!{ADDED}|text\.token_embedding)text\..*",
     "logit_scale": r"logit_(scale|bias)",
 }
-"""Group that learns at one rate -> pattern of our parameter names; every parameter matches exactly one."""
+"""Group with one learning rate -> pattern of our parameter names; every parameter matches exactly one."""
 
 
 def is_added(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Attention pooling: a learned probe looks at all tokens of a frame (SigLIP, Zhai et al. 2023; Perception Encoder).
+"""Attention pooling: a learned probe attends to all tokens of a frame (SigLIP, Zhai et al. 2023; Perception Encoder).
 
 Shapes: ... any leading dims, L tokens, D width.
 """
@@ -11,7 +11,7 @@ from openxclip.models.layers import MLP, Attention
 
 
 class AttentionPooling(nn.Module):
-    """One query, the same for every frame, and a residual MLP on what it finds."""
+    """One query, the same for every frame, followed by a residual MLP."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Video-specific prompting (section 3.3): class names are adapted to the video they are compared with.
+"""Video-specific prompting (section 3.3): adapts class names to the video they are compared with.
 
 Shapes: B videos, T frames, N patches, D vision width, E joint embedding, K texts.
 """
@@ -22,12 +22,12 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, text: Tensor, context: Tensor) -> Tensor:
-        """text (B, K, E) reads context (B, N, E) -> (B, K, E)."""
+        """text (B, K, E) attends to context (B, N, E) -> (B, K, E)."""
         out = attend(self.query(text), self.key(context), self.value(context), self.num_heads)
         return self.proj(out)
 
     def weights(self, text: Tensor, context: Tensor) -> Tensor:
-        """What each text (B, K, E) attends to in the context (B, N, E), for explanations -> (B, H, K, N)."""
+        """Attention weights of each text (B, K, E) over the context (B, N, E), for explanations -> (B, H, K, N)."""
         return attention_weights(self.query(text), self.key(context), self.num_heads)
 
 
@@ -48,7 +48,7 @@ class PromptingLayer(nn.Module):
 
 
 class VideoSpecificPrompting(nn.Module):
-    """Adds to each text what the video has to say about it, scaled by the learnable `alpha`."""
+    """Adds to each text its prompt from the video, scaled by the learnable `alpha`."""
 
     def __init__(self, config: PromptingConfig, vision_width: int, embed_dim: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class VideoSpecificPrompting(nn.Module):
         return self.patch_proj(self.patch_norm(patches)).mean(dim=1)
 
     def forward(self, text: Tensor, context: Tensor) -> Tensor:
-        """text (K, E), context (B, N, E) -> texts as this video sees them (B, K, E)."""
+        """text (K, E), context (B, N, E) -> texts adapted to each video (B, K, E)."""
         context = self.context_norm(context)
         prompt = text.expand(context.shape[0], -1, -1)  # (B, K, E)
         for layer in self.layers:
@@ -72,7 +72,7 @@ class VideoSpecificPrompting(nn.Module):
         return text + self.alpha * prompt
 
     def attention(self, text: Tensor, context: Tensor) -> Tensor:
-        """Where texts look in a video, for explanations: the mean over heads and layers (B, K, N); rows sum to 1."""
+        """Where texts attend in a video, for explanations: the mean over heads and layers (B, K, N); rows sum to 1."""
         context = self.context_norm(context)
         prompt = text.expand(context.shape[0], -1, -1)
         maps = []

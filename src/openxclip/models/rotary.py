@@ -10,9 +10,9 @@ BASE = 10_000.0
 
 
 def patch_angles(grid: int, head_width: int, first: int, device: torch.device) -> Tensor:
-    """Angles (N, head_width / 2) of a grid x grid frame: the first half turns with x, the second with y.
+    """Angles (N, head_width / 2) of a grid x grid frame: the first half depends on x, the second on y.
 
-    Columns and rows count from `first`: 1 where a class token, which has no place, stands at angle 0.
+    Columns and rows count from `first`: 1 if there is a class token, which has no position and gets angle 0.
     """
     num_frequencies = head_width // 4
     frequencies = BASE ** -(torch.arange(num_frequencies, device=device) / num_frequencies)
@@ -23,9 +23,9 @@ def patch_angles(grid: int, head_width: int, first: int, device: torch.device) -
 
 
 def rotate(x: Tensor, angles: Tensor, num_heads: int) -> Tensor:
-    """Turn each pair of neighbouring channels of x (B, L, D), the same in every head, by angles (L, D / H / 2).
+    """Rotate each pair of neighbouring channels of x (B, L, D), the same in every head, by angles (L, D / H / 2).
 
-    Angles may also be each sequence's own, (B, L, D / H / 2).
+    Angles may also differ between sequences, (B, L, D / H / 2).
     """
     pairs = x.unflatten(-1, (num_heads, -1, 2))  # (B, L, H, D / H / 2, 2)
     first, second = pairs.float().unbind(-1)

@@ -19,8 +19,8 @@ def ends(tokens: Tensor, end_id: int | None = None) -> Tensor:
 def trim(tokens: Tensor, end_id: int | None = None) -> Tensor:
     """Cut the padding after the longest text: tokens (K, C) -> (K, C').
 
-    Exact, not an approximation: attention is causal and the feature sits on the end-of-text token, so nothing
-    behind the last of them is ever read.
+    Exact, not an approximation: attention is causal and the feature is read at the end-of-text token, so nothing
+    after the last one is ever used.
     """
     return tokens[:, : int(ends(tokens, end_id).max()) + 1]
 
@@ -41,19 +41,19 @@ class TextTransformer(nn.Module):
         )
         self.final_norm = nn.LayerNorm(config.width, config.norm_eps)
         self.proj = nn.Linear(config.width, embed_dim, bias=config.projection_bias)
-        # Last, so that with the same seed the tower starts from the same weights with and without it.
+        # Last, so that the same seed gives the tower the same initial weights with and without it.
         self.context = (
             LearnableContext(config.num_context_vectors, config.width) if config.num_context_vectors else None
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (K, C) -> text features (K, E); any C up to the context length, or just that if not causal."""
+        """tokens (K, C) -> text features (K, E); any C up to the context length, or exactly that if not causal."""
         if self.config.causal:
             return self._causal(trim(tokens, self.config.end_id))
         return self._bidirectional(tokens)
 
     def untrimmed(self, tokens: Tensor) -> Tensor:
-        """The same over the whole context: no shape depends on what the tokens are, as graphs need it."""
+        """The same over the whole context: no shape depends on token values, as exported graphs require."""
         return self._causal(tokens) if self.config.causal else self._bidirectional(tokens)
 
     def _causal(self, tokens: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class TextTransformer(nn.Module):
         return self.proj(self.final_norm(x[:, -1]))
 
     def _encode(self, x: Tensor, causal: bool) -> Tensor:
-        """Token embeddings (K, C, D) -> what the last block gives, of the same shape."""
+        """Token embeddings (K, C, D) -> output of the last block, of the same shape."""
         x = x + self.position_embedding[: x.shape[1]]
         for block in self.blocks:
             x = block(x, causal=causal)

@@ -18,12 +18,12 @@ from openxclip.models.rotary import patch_angles
 
 
 class FrameFeatures(NamedTuple):
-    """What the tower gives for each frame."""
+    """The tower's features of each frame."""
 
     frames: Tensor
     """(B, T, E): the class token or the pooled tokens, normalised and projected into the joint embedding."""
     patches: Tensor
-    """(B, T, N, D): the patch tokens as the last block leaves them."""
+    """(B, T, N, D): the patch tokens after the last block."""
 
 
 class FrameBlock(nn.Module):
@@ -47,10 +47,10 @@ class FrameBlock(nn.Module):
     def messages(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         """Cross-frame fusion attention over T: x (B, T, L, D) -> one message token a frame (B, T, 1, D).
 
-        A message is drawn from the frame's class token. A tower without one has no token that stands for the frame,
-        so the mean of its patches does: like a class token it lies where the block's tokens lie, costs nothing and
-        has no order. (The tower's own attention pooling was learned on the last block's normalised tokens alone; in
-        the blocks before, its probe would look for what is not there yet.)
+        A message is computed from the frame's class token. In a tower without one, the mean of the frame's patches
+        replaces it: like a class token it is in the space of the block's tokens, costs nothing and has no order.
+        (The tower's attention pooling was trained only on the last block's normalised tokens; its probe would not
+        fit the tokens of earlier blocks.)
         """
         return self._message_of(self._summary(x), kept)
 
@@ -65,7 +65,7 @@ class FrameBlock(nn.Module):
         return self.cross_attn.weights(self.cross_norm(self.message_proj(self._summary(x)))).mean(dim=1)
 
     def _summary(self, x: Tensor) -> Tensor:
-        """The token that stands for each frame of x (B, T, L, D) -> (B, T, D)."""
+        """The token that represents each frame of x (B, T, L, D) -> (B, T, D)."""
         return x[:, :, 0] if self.class_token else x.mean(dim=2)
 
     def forward(self, x: Tensor, angles: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
@@ -73,7 +73,7 @@ class FrameBlock(nn.Module):
 
         Args:
             x: (B, T, L, D).
-            angles: (L, D / heads / 2) of its tokens, where positions are rotary.
+            angles: (L, D / heads / 2) of its tokens, if positions are rotary.
             kept: (3, B), 1 or 0: whether each clip keeps the branch of messages, of attention and of the MLP in
                 training; by default `DropPath` draws.
 
@@ -84,11 +84,11 @@ class FrameBlock(nn.Module):
         for_messages, for_attention, for_mlp = (None, None, None) if kept is None else kept
         if self.message_tokens:
             x = torch.cat([x, self.messages(x, for_messages)], dim=2)  # (B, T, L+1, D)
-            if angles is not None:  # a message has no place in the frame: it is not turned
+            if angles is not None:  # a message has no position in the frame: it is not rotated
                 angles = torch.cat([angles, angles.new_zeros(1, angles.shape[1])])
         # intra-frame diffusion attention
         x = x + self.drop_path(self.intra_attn(self.intra_norm(x), angles=angles), for_attention)
-        x = x[:, :, :num_tokens]  # the message has been read; it does not live on
+        x = x[:, :, :num_tokens]  # the message has been read and is dropped
         return x + self.drop_path(self.mlp(self.mlp_norm(x)), for_mlp)
 
     def merging(self, merged: Merged, num_merged: int) -> Merged:
@@ -112,7 +112,7 @@ class FrameBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """A language-image model's image tower whose blocks may talk across frames."""
+    """A language-image model's image tower whose blocks can exchange messages between frames."""
 
     def __init__(self, config: VisionConfig, embed_dim: int) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class VisionTransformer(nn.Module):
         return patches + self.position_embedding
 
     def pool(self, x: Tensor) -> Tensor:
-        """Tokens as the last block leaves them (B, T, L, D) -> frame features (B, T, E)."""
+        """Tokens after the last block (B, T, L, D) -> frame features (B, T, E)."""
         if self.config.pooling == "mean":
             return self.proj(self.post_norm(x[:, :, int(self.config.class_token) :].mean(dim=2)))
         if self.pooling is None:
@@ -155,7 +155,7 @@ class VisionTransformer(nn.Module):
         return self.proj(self.pooling(self.post_norm(x)))
 
     def message_attention(self, pixels: Tensor) -> Tensor | None:
-        """Which frames each frame reads in pixels (B, T, 3, H, W), for explanations -> (B, T, T); rows sum to 1.
+        """Which frames each frame attends to in pixels (B, T, 3, H, W), for explanations -> (B, T, T); rows sum to 1.
 
         The mean over heads and blocks; None in a tower without message tokens.
         """
@@ -186,7 +186,7 @@ class VisionTransformer(nn.Module):
         return FrameFeatures(frames=self.pool(x), patches=x[:, :, int(self.config.class_token) :])
 
     def _merging(self, x: Tensor, angles: Tensor | None) -> Tensor:
-        """All blocks with token merging: tokens (B, T, L, D) -> the same shape, every patch as its token."""
+        """All blocks with token merging: tokens (B, T, L, D) -> the same shape, every patch with its token's value."""
         num_class_tokens = int(self.config.class_token)
         merged = unmerged(x, num_class_tokens, angles)
         for block in self.blocks:
@@ -195,7 +195,7 @@ class VisionTransformer(nn.Module):
         return every_patch(merged, num_class_tokens)
 
     def _angles(self, device: torch.device) -> Tensor:
-        """Angles (L, D / heads / 2) by which attention turns each token; a class token is not turned."""
+        """Angles (L, D / heads / 2) by which attention rotates each token; a class token is not rotated."""
         config = self.config
         grid, num_class_tokens = config.image_size_px // config.patch_size_px, int(config.class_token)
         angles = patch_angles(grid, config.width // config.num_heads, num_class_tokens, device)

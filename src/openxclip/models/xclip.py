@@ -1,4 +1,4 @@
-"""The whole model: video and class names meet in one embedding.
+"""The whole model: videos and class names in one joint embedding.
 
 Shapes: B videos, T frames, N patches, E joint embedding, K texts, C tokens of a text, S input side in pixels.
 """
@@ -23,7 +23,7 @@ from openxclip.models.vision import VisionTransformer
 
 
 class VideoFeatures(NamedTuple):
-    """What a clip is compared with texts by."""
+    """Features of a clip for the comparison with texts."""
 
     video: Tensor
     """(B, E): the video feature, not normalised."""
@@ -57,14 +57,14 @@ class XCLIP(nn.Module):
             initialise(self)
 
     def encode_video(self, pixels: Tensor, kept: Tensor | None = None) -> VideoFeatures:
-        """pixels (B, T, 3, S, S), normalised, of any floating type -> features of each video, of the model's type.
+        """pixels (B, T, 3, S, S), normalised, of any floating type -> features of each video, in the model's dtype.
 
         In training, `kept` (layers, 3, B) says which branches each clip keeps (`DropPath`).
 
         Raises:
             FrameCountError: T is not the number of frames that the time positions were trained with. A model without
                 them, whose video is the mean of its frames, takes any T.
-            InputError: the shape is not the model's.
+            InputError: the shape does not fit the model.
         """
         self._check(pixels)
         frames, patches = self.visual(pixels.to(self.visual.patch_embedding.weight.dtype), kept)
@@ -82,7 +82,7 @@ class XCLIP(nn.Module):
 
         Raises:
             InputError: the texts are longer than the model's context, or shorter where it needs all of it (not
-                causal), or use ids outside its vocabulary; or the model has discrete labels in place of texts.
+                causal), or use ids outside its vocabulary; or the model has discrete labels instead of texts.
         """
         if self.text is None:
             raise InputError(
@@ -103,7 +103,7 @@ class XCLIP(nn.Module):
         return self.text(tokens)
 
     def logits(self, video: VideoFeatures, text: Tensor) -> Tensor:
-        """Scaled cosine of every video, or its mean over frames, with every text as the video sees it.
+        """Scaled cosine of every video, or its mean over frames, with every text adapted to the video.
 
         Features (B, E) and (K, E) -> (B, K), at least float32.
 
@@ -113,12 +113,12 @@ class XCLIP(nn.Module):
         if self.prompting is not None:
             if video.patches is None:
                 raise InputError(
-                    "these features have no patches, which this model's prompting reads; encode anew"
+                    "these features have no patches, which this model's prompting reads; encode the videos again"
                 )
             text = self.prompting(text, video.patches)  # (B, K, E)
-        # At least in float32: the scale magnifies what bfloat16 rounds away, and close classes would tie.
+        # At least in float32: the scale magnifies bfloat16's rounding errors, and close classes would tie.
         precision = torch.promote_types(text.dtype, torch.float32)
-        # autocast knows no meta device, on which costs are counted
+        # autocast does not support the meta device, on which costs are counted
         with nullcontext() if text.is_meta else torch.autocast(text.device.type, enabled=False):
             query = video.video.to(precision)  # (B, E)
             if self.config.frame_mean == "features":

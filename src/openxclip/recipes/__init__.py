@@ -1,4 +1,4 @@
-"""Recipes: functions that give a full, frozen TrainConfig.
+"""Recipes: functions that return a complete, frozen TrainConfig.
 
 A variant of a recipe is `dataclasses.replace` of another; `--set a.b=v` changes a setting for one run.
 """
@@ -66,14 +66,14 @@ IMAGE_MODELS = {
     Path("runs/clip-small"): shapes_clip_small,
     Path("runs/clip-large"): shapes_clip_large,
 }
-"""Where our recipes look for an image model of ours -> the recipe that trains it."""
+"""Path of one of our image models in recipes -> the recipe that trains it."""
 
 
 def check_start(config: TrainConfig) -> None:
-    """Refuse to start from an image model of ours that was not trained yet.
+    """Refuse to start from one of our image models that was not trained yet.
 
     Raises:
-        InputError: it is not there; the message says which command to run first.
+        InputError: the model is missing; the message says which command to run first.
     """
     path = Path(config.init or "")
     if path in IMAGE_MODELS and not path.exists():

@@ -1,7 +1,7 @@
-"""Later ways to fine-tune CLIP for videos without forgetting what it knew: ViFi-CLIP, Open-VCLIP, FROSTER.
+"""Later methods to fine-tune CLIP for videos without forgetting: ViFi-CLIP, Open-VCLIP, FROSTER.
 
-All from OpenAI's B/16 on Kinetics-400, recognising by the frame mean; their settings are those of the authors' code.
-What differs: Open-VCLIP and FROSTER let each patch also attend to the neighbouring frames; FROSTER trains on rephrased
+All train OpenAI's B/16 on Kinetics-400 and recognise by the frame mean, with the settings of the authors' code. What
+differs: Open-VCLIP and FROSTER let each patch also attend to the neighbouring frames; FROSTER trains on rephrased
 class names. Top-1 on UCF-101 and HMDB-51 is the mean of three splits, on Kinetics-600 that of its 160 new classes.
 Commands, and the settings side by side: docs/published.md.
 """
@@ -23,13 +23,13 @@ from openxclip.training.config import (
 )
 
 FRAME_MEAN = ExpansionConfig(message_tokens=False, integration=None, prompting=None)
-"""Nothing is added to the image model."""
+"""No parts are added to the image model."""
 
 EVERYTHING = LearningRates(visual=1.0, text=1.0, logit_scale=1.0)
-"""Both towers and the temperature are trained alike."""
+"""Both towers and the temperature train at the same rate."""
 
 WITHOUT_TEXT = dataclasses.replace(EVERYTHING, text=0.0)
-"""The image tower and the temperature."""
+"""The image tower and the temperature are trained."""
 
 
 def vifi_clip() -> TrainConfig:
@@ -69,7 +69,7 @@ def open_vclip() -> TrainConfig:
 def froster() -> TrainConfig:
     """FROSTER (Huang et al., ICLR 2024): residual feature distillation from CLIP, and averaging, 8 frames.
 
-    UCF-101: 84.8 ± 1.1 %. HMDB-51: 54.8 ± 1.3 %. Kinetics-600: 74.8 ± 0.9 %. Trained on a half of Kinetics-400's
+    UCF-101: 84.8 ± 1.1 %. HMDB-51: 54.8 ± 1.3 %. Kinetics-600: 74.8 ± 0.9 %. Trained on half of Kinetics-400's
     classes it reaches 77.8 % on these and 64.3 % on the others.
     """
     return dataclasses.replace(
@@ -81,7 +81,7 @@ def froster() -> TrainConfig:
 
 
 def _plain() -> TrainConfig:
-    """The fine-tuning that Open-VCLIP and FROSTER share."""
+    """The fine-tuning shared by Open-VCLIP and FROSTER."""
     return TrainConfig(
         recipe="",
         init="ViT-B-16.pt",
@@ -111,4 +111,4 @@ def _plain() -> TrainConfig:
 
 
 FINE_TUNING = (vifi_clip, open_vclip, froster)
-"""Each paper's way, on its own settings."""
+"""The methods of the papers, each with its own settings."""

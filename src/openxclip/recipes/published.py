@@ -1,6 +1,6 @@
-"""The published trainings (section 4), from OpenAI's CLIP weights: Kinetics, few-shot and zero-shot.
+"""The published training runs (section 4), from OpenAI's CLIP weights: Kinetics, few-shot and zero-shot.
 
-They do what X-CLIP's released code does, also where the paper differs or is silent: docs/published.md has a table.
+They follow X-CLIP's released code, also where the paper differs or does not say: docs/published.md has a table.
 Each names its weights as OpenAI publishes them; other weights are `--set init=SOURCE`, lists of a data folder
 `--set data.train_list=train.csv --set data.val_list=validate.csv`. Top-1 is the paper's, on Kinetics with 4x3
 views. Commands: docs/published.md.
@@ -33,12 +33,12 @@ class Published:
     """One model of the paper, trained on Kinetics."""
 
     name: str
-    """As in the recipes' names."""
+    """Name of the model in the recipes' names."""
     init: str
-    """OpenAI's weights that it starts from."""
+    """OpenAI's weights that training starts from."""
     num_frames: int
     clips_per_gpu: int
-    """Clips that were mixed among themselves; at 1 nothing is."""
+    """Number of clips mixed among themselves; 1 means no mixing."""
     k400: float | None
     """Top-1 on Kinetics-400, or None if none was published."""
     k600: float | None
@@ -57,7 +57,7 @@ MODELS = (
 
 
 def kinetics(data: str, name: str) -> TrainConfig:
-    """Full supervision of one of `MODELS` on "k400" or "k600"; both are trained alike."""
+    """Full supervision of one of `MODELS` on "k400" or "k600", with the same settings."""
     (model,) = (model for model in MODELS if model.name == name)
     base = supervised()
     return dataclasses.replace(
@@ -78,7 +78,7 @@ KINETICS: dict[str, Callable[[], TrainConfig]] = {
 
 
 def few_shot() -> TrainConfig:
-    """B/16 with 32 frames on K = 2, 4, 8, 16 clips of each class, one view.
+    """B/16 with 32 frames on K = 2, 4, 8, 16 clips per class, one view.
 
     HMDB-51: 53.0, 57.3, 62.8, 64.0 %. UCF-101: 76.4, 83.4, 88.3, 91.4 %. The first split of each.
     """
@@ -91,7 +91,7 @@ def few_shot() -> TrainConfig:
 
 
 def zero_shot() -> TrainConfig:
-    """Kinetics-400, B/16 with 32 frames, then tested on other data sets (mean ± std of three splits).
+    """Kinetics-400, B/16 with 32 frames, then tested on other datasets (mean ± std of three splits).
 
     HMDB-51: 44.6 ± 5.2 %. UCF-101: 72.0 ± 2.3 %. 160 classes that Kinetics-600 adds: 65.2 ± 0.4 %.
     """

@@ -16,9 +16,9 @@ from openxclip.training.config import (
 def ucf8_fewshot() -> TrainConfig:
     """Eight classes of UCF-101 with 16 clips of each; other shots: `--set data.train_list=train_2shot.txt`.
 
-    From scratch there is no image-language start to protect, so all parts learn at one rate. The text tower stays
-    as it was drawn: distinct targets from the first step, where two towers that learn together tend to collapse
-    onto one point first. Length, crops and colours were chosen on training groups held out from training.
+    From scratch there are no pretrained weights to protect, so all parts learn at one rate. The text tower keeps
+    its random initial weights: the targets are distinct from the first step, whereas two towers trained together
+    tend to collapse onto one point first. Length, crops and colours were chosen on held-out training groups.
     """
     width, num_heads = 128, 4
     return TrainConfig(
@@ -58,9 +58,9 @@ def ucf8_fewshot() -> TrainConfig:
 
 
 def ucf8_from_shapes() -> TrainConfig:
-    """The same clips from an image model that has seen moving shapes only (`pretrain --recipe shapes_clip_large`).
+    """The same clips from an image model trained only on moving shapes (`pretrain --recipe shapes_clip_large`).
 
-    The image tower keeps what it can; new parts start larger than published, as in `shapes`.
+    The image tower starts from that model; new parts start larger than published, as in `shapes`.
     """
     config = ucf8_fewshot()
     return dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Contact sheets: frames of videos beside what was recognised in them. Importing this needs matplotlib.
+"""Contact sheets: frames of videos next to their predicted labels. Importing this needs matplotlib.
 
 Shapes: T frames, H x W pixels.
 """
@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from openxclip.errors import InputError
-from openxclip.reports.plots import new_figure, save_png  # first: says which extra is missing
+from openxclip.reports.plots import new_figure, save_png  # first: reports a missing extra
 from openxclip.video.sampling import centred  # isort: split
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-MAX_FRAMES = 8  # of a strip; more are too small to see anything
+MAX_FRAMES = 8  # per strip; more would be too small to see
 MAX_LABELS = 5
 MAX_LABEL_LETTERS = 42
 MAX_TITLE_LETTERS = 100
-GAP_SHARE = 0.03  # white between two frames, as a share of their width
+GAP_SHARE = 0.03  # white gap between two frames, as a share of their width
 
 # All lengths in inches.
 DPI = 150
@@ -38,13 +38,13 @@ class SheetRow:
     """One video of a contact sheet."""
 
     title: str
-    """File name, or whatever the video is called."""
+    """File name, or another name of the video."""
     frames: np.ndarray
     """uint8 RGB (T, H, W, 3); of more than eight, eight evenly spaced ones are shown."""
     ranking: Sequence[tuple[str, float]]
     """(label, probability), best first; the first five are shown."""
     true_label: str | None = None
-    """The right label, if it is known."""
+    """The correct label, if known."""
 
     def __post_init__(self) -> None:
         shape = self.frames.shape
@@ -67,9 +67,9 @@ def film_strip(frames: np.ndarray) -> np.ndarray:
 
 
 def write_contact_sheet(path: Path, rows: Sequence[SheetRow]) -> None:
-    """Write a PNG with a row for each video: its frames, and beside them its best labels with bars.
+    """Write a PNG with a row for each video: its frames, and next to them its best labels with bars.
 
-    The right label, where known, is green and the others grey.
+    The correct label, if known, is green and the others grey.
     """
     if not rows:
         raise InputError("a contact sheet needs at least one video")
@@ -144,12 +144,12 @@ def _write(
         fontweight=weight,
         ha=align,
         va="center_baseline",
-        family="DejaVu Sans",  # comes with matplotlib: the same sheet everywhere
+        family="DejaVu Sans",  # ships with matplotlib: the same sheet everywhere
         parse_math=False,
     )
 
 
 def _short(text: str, max_letters: int) -> str:
-    """On one line, and cut where it would run into what stands beside it."""
+    """The text on one line, cut to fit its column."""
     line = " ".join(text.split())
     return line if len(line) <= max_letters else line[: max_letters - 1] + "…"

@@ -1,4 +1,4 @@
-"""Pictures of an explanation: one sheet, and a film for each label. Importing this needs matplotlib.
+"""Pictures of an explanation: one sheet, and an animation for each label. Importing this needs matplotlib.
 
 Shapes: T frames, H x W pixels, h x w patches of a frame.
 """
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from openxclip.inference.explain import Explanation, LabelExplanation
 from openxclip.reports.pictures import write_animation
-from openxclip.reports.plots import drawable_fonts, new_figure, save_png  # first: says which extra is missing
+from openxclip.reports.plots import drawable_fonts, new_figure, save_png  # first: reports a missing extra
 from openxclip.video.sampling import centred  # isort: split
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-MAX_FRAMES = 8  # side by side; more are too small to see anything
+MAX_FRAMES = 8  # side by side; more would be too small to see
 MAX_WORDS = 8
 MAX_LETTERS = 60
 STRENGTH = 0.75  # opacity of the hottest patch
@@ -47,12 +47,12 @@ def overlays(frames: Tensor, heat: Tensor) -> np.ndarray:
 
 
 def write_film(path: Path, frames: Tensor, label: LabelExplanation, seconds_per_frame: float = 0.4) -> None:
-    """Write the sampled frames as a short film (.webp or .mp4) with what the score of a label depends on over them."""
+    """Write the sampled frames as an animation (.webp or .mp4), overlaid with the sensitivity of a label's score."""
     write_animation(path, overlays(frames, label.sensitivity), seconds_per_frame)
 
 
 def write_explanation(path: Path, explanation: Explanation) -> None:
-    """Write a PNG: for each label its maps over the frames, and what each frame and each word is worth to it."""
+    """Write a PNG: for each label, its maps over the frames and the contributions of frames and words."""
     has_messages = explanation.message_attention is not None
     heights = [LABEL_HEIGHT] * len(explanation.labels) + [MESSAGE_HEIGHT] * has_messages
     figure = new_figure(WIDTH, sum(heights) + 0.5, facecolor="white", layout="constrained")

@@ -1,4 +1,4 @@
-"""Pieces of an HTML page that holds everything it shows and fetches nothing; every text given is escaped."""
+"""Building blocks of a self-contained HTML page that fetches nothing; all given texts are escaped."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ def write_page(path: Path, title: str, subtitle: str, sections: Sequence[str]) -
     template = Template(files("openxclip.reports").joinpath("page.html").read_text(encoding="utf-8"))
     page = template.substitute(title=escape(title), subtitle=escape(subtitle), body="\n".join(sections))
     with atomic_write(path) as temporary:
-        # File names may hold what no encoding can express.
+        # File names may contain characters that no encoding can express.
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
@@ -43,7 +43,7 @@ class Share(float):
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table that a click on a heading sorts; columns of numbers (shares such as 71.3% too) stand right."""
+    """A table sortable by a click on a heading; columns of numbers (also shares such as 71.3%) are right-aligned."""
     numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
     kinds = ['class="number"' if is_number else "" for is_number in numeric]
     head = "".join(f"<th {kind}>{escape(name)}</th>" for kind, name in zip(kinds, columns, strict=True))
@@ -56,7 +56,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _is_number(value: object) -> bool:
-    """Also for text such as "71.3 ± 0.8", and for the dash of an empty cell."""
+    """Whether a cell is numeric: also text such as "71.3 ± 0.8", and the dash of an empty cell."""
     first = str(value).split(" ", maxsplit=1)[0].rstrip("%")
     try:
         float(first)
@@ -72,7 +72,7 @@ def _cell(value: object, kind: str) -> str:
 
 
 def heat_table(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """A confusion matrix (row: true class, column: predicted): green on the diagonal, red beside it."""
+    """A confusion matrix (row: true class, column: predicted): green on the diagonal, red elsewhere."""
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     lines = []
     for y, (name, row) in enumerate(zip(names, counts, strict=True)):
@@ -92,16 +92,16 @@ def _heat(count: int, num_videos: int, is_right: bool) -> str:
 
 
 def picture(data: bytes, mime: str, caption: str) -> str:
-    """An image inside the page, with its caption as HTML."""
+    """An image embedded in the page, with its caption as HTML."""
     source = f"data:{mime};base64,{base64.b64encode(data).decode()}"
     return f'<figure><figcaption>{caption}</figcaption><img alt="" src="{source}"></figure>'
 
 
 def placeholder(text: str, caption: str) -> str:
-    """Text where an image would be, with its caption as HTML."""
+    """Text instead of an image, with its caption as HTML."""
     return f'<figure><figcaption>{caption}</figcaption><div class="missing">{escape(text)}</div></figure>'
 
 
 def folded(title: str, *parts: str) -> str:
-    """Parts of HTML that open on a click."""
+    """Parts of HTML that unfold on a click."""
     return "\n".join([f"<details><summary>{escape(title)}</summary>", *parts, "</details>"])

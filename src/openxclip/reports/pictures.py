@@ -1,4 +1,4 @@
-"""Pictures and short films as files, for people to look at. Needs nothing beyond the decoder's library."""
+"""Writes pictures and short animations for people. Needs only the decoder's library."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -18,15 +18,15 @@ _FILMS = {
 
 
 def write_animation(path: Path, pictures: np.ndarray, seconds_per_picture: float) -> None:
-    """Write pictures uint8 (T, H, W, 3) one after the other, whole or not at all; a WebP repeats for ever.
+    """Write pictures uint8 (T, H, W, 3) as an animation, atomically; a WebP loops forever.
 
     Raises:
-        InputError: the file's ending is neither .webp nor .mp4.
+        InputError: the file's suffix is neither .webp nor .mp4.
     """
     if path.suffix.lower() not in _FILMS:
         raise InputError(f"{path} must end in .webp or .mp4")
     container_format, codec, pixel_format, options = _FILMS[path.suffix.lower()]
-    height, width = (side - side % 2 for side in pictures.shape[1:3])  # H.264 has half as many chroma pixels
+    height, width = (side - side % 2 for side in pictures.shape[1:3])  # H.264 needs even sides
     repeat = {"loop": "0"} if container_format == "webp" else {}
     with (
         atomic_write(path) as temporary,

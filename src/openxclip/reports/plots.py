@@ -1,4 +1,4 @@
-"""All pictures of results. Importing this raises MissingExtraError where matplotlib is not installed."""
+"""All plots of results. Importing this raises MissingExtraError if matplotlib is not installed."""
 
 import io
 import math
@@ -35,26 +35,26 @@ def new_figure(width: float, height: float, **settings: Any) -> Figure:
 
 
 def save_png(figure: Figure, path: Path, dpi: int = 120) -> None:
-    """Write a figure, whole or not at all."""
+    """Write a figure atomically."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi)
 
 
 def plain_legend(legend: Legend) -> None:
-    """Show names as they are: a dollar sign in a class name is not mathematics."""
+    """Show names literally: a dollar sign in a class name does not start a formula."""
     for text in legend.get_texts():
         text.set_parse_math(False)
 
 
 XY = tuple[float, float]
 
-MAX_POINTS = 400  # of a curve: more than its picture has columns of pixels for
+MAX_POINTS = 400  # per curve: more than its picture has pixel columns
 
-# More are not legible, and a picture that had room for 400 of them took 12 GB of memory to draw.
+# More are not legible, and drawing a picture large enough for 400 of them took 12 GB of memory.
 MAX_NAMES = 100
 MAX_NUMBERS = 30
-MAX_CHARACTERS = 32  # of a class name beside a picture
-CLASS_INCHES, MAX_INCHES = 0.03, 26.0  # side of a class without a name, of a whole picture
+MAX_CHARACTERS = 32  # of a class name next to a plot
+CLASS_INCHES, MAX_INCHES = 0.03, 26.0  # side of a class without a name, of the whole picture
 
 # Families with Chinese, Japanese and Korean characters: free ones, then those of macOS and Windows.
 MORE_FONTS = (
@@ -65,20 +65,20 @@ MORE_FONTS = (
 
 
 def drawable_fonts() -> dict[str, FT2Font]:
-    """Installed families that names can be drawn with, matplotlib's own first."""
+    """Installed font families for names, matplotlib's own first."""
     installed = {entry.name: entry.fname for entry in fontManager.ttflist}
     families = ("DejaVu Sans", *MORE_FONTS)
     return {family: get_font(installed[family]) for family in families if family in installed}
 
 
 def short_name(label: str, class_id: int, fonts: Mapping[str, FT2Font]) -> str:
-    """A class name for a picture: at most `MAX_CHARACTERS`; the id if a character is in none of the fonts."""
+    """A class name for a plot: at most `MAX_CHARACTERS`; the id if no font has one of the characters."""
     label = " ".join(label.split())
     if any(not any(font.get_char_index(ord(char)) for font in fonts.values()) for char in label):
         return f"class {class_id}"
     if len(label) <= MAX_CHARACTERS:
         return label
-    # Its id keeps names apart that begin alike.
+    # The id distinguishes names with the same beginning.
     number = f" ({class_id})"
     return label[: MAX_CHARACTERS - len(number) - 1].rstrip() + "…" + number
 
@@ -86,7 +86,7 @@ def short_name(label: str, class_id: int, fonts: Mapping[str, FT2Font]) -> str:
 def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: Path) -> None:
     """Write a confusion matrix (row: true class, column: predicted) as a PNG.
 
-    Long names are cut; names that no installed font can draw, and those of many classes, are replaced by the ids.
+    Long names are cut; names that no installed font can draw, or too many names, are replaced by ids.
     """
     num_classes, has_names = len(labels), len(labels) <= MAX_NAMES
     side = 0.22 * num_classes + 2 if has_names else CLASS_INCHES * num_classes + 2
@@ -94,7 +94,7 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], pa
     figure = new_figure(side, side, layout="constrained")
     axes = figure.add_subplot()
     shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
-    # Without smoothing: of many classes each is only a few pixels wide.
+    # Without smoothing: with many classes, each is only a few pixels wide.
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     if has_names:
         fonts = drawable_fonts()
@@ -129,13 +129,13 @@ class Curve:
     points: Sequence[XY]
     """(x, y), x ascending."""
     name: str = ""
-    """Shown where a chart has several."""
+    """Shown if a chart has several lines."""
     is_faint: bool = False
-    """Drawn thin and pale, for what stands behind another curve."""
+    """Drawn thin and pale, as the background of another curve."""
 
 
 def thinned(points: Sequence[XY], max_points: int = MAX_POINTS) -> list[XY]:
-    """Means of equal stretches of a curve, at most `max_points` of them; a short curve stays as it is."""
+    """Means over equal stretches of a curve, at most `max_points` of them; a short curve stays as it is."""
     size = max(1, -(-len(points) // max_points))
     stretches = [points[start : start + size] for start in range(0, len(points), size)]
     return [
@@ -145,13 +145,13 @@ def thinned(points: Sequence[XY], max_points: int = MAX_POINTS) -> list[XY]:
 
 
 def draw_curves(x_label: str, curves: Sequence[Curve]) -> bytes:
-    """A chart as a PNG without background, in colours that are legible on white and on black."""
+    """A chart as a PNG with a transparent background, in colours legible on white and on black."""
     figure = new_figure(4.4, 2.5, layout="constrained", facecolor="none")
     axes = figure.add_subplot(facecolor="none")
     for curve in curves:
         xs, ys = zip(*thinned(curve.points), strict=True)
         width, alpha = (0.8, 0.45) if curve.is_faint else (1.8, 1.0)
-        marker = "o" if len(xs) == 1 else ""  # a line through one point is nothing
+        marker = "o" if len(xs) == 1 else ""  # a line through one point is invisible
         axes.plot(xs, ys, color="#3b82f6", label=curve.name, marker=marker, linewidth=width, alpha=alpha)
     axes.set_xlabel(x_label, color="#808080", fontsize=8)
     axes.tick_params(colors="#808080", labelsize=8)
@@ -175,9 +175,9 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
 # Lines with error bars
 
 Point = tuple[float | str, float, float | None]
-"""x (a number, or the name of a step), mean and standard deviation, both in 0..1; None where there is no spread."""
+"""x (a number, or the name of a step), mean and standard deviation, both in 0..1; None if there is no spread."""
 
-MAX_NAME_WIDTH = 14  # characters of a line: names of steps stand side by side below the axis
+MAX_NAME_WIDTH = 14  # characters per line: names of steps are side by side below the axis
 
 
 def plot_lines(
@@ -187,7 +187,7 @@ def plot_lines(
     series: Mapping[str, Sequence[Point]],
     y_label: str = "top-1 (%)",
 ) -> None:
-    """Write a PNG with a line for each series; numbers x stand at their logarithm if each doubles the last."""
+    """Write a PNG with a line for each series; x is on a logarithmic scale if each number doubles the last."""
     figure = new_figure(6.4, 4.2, layout="constrained")
     axes = figure.add_subplot()
     for name, points in series.items():
@@ -225,15 +225,15 @@ def _doubles(ticks: Sequence[float | str]) -> bool:
 # Gained against kept
 
 MeanStd = tuple[float, float | None]
-"""Mean and standard deviation, both in 0..1; None where there is no spread."""
+"""Mean and standard deviation, both in 0..1; None if there is no spread."""
 Points = Mapping[str, tuple[MeanStd, MeanStd]]
 """Name -> (supervised, zero-shot) top-1."""
 
-FAR = 6.0  # times the median distance from the middle: a point beyond would squeeze all others into a corner
+FAR = 6.0  # times the median distance from the middle: a farther point would squeeze all others into a corner
 
 
 def far_points(points: Points) -> set[str]:
-    """The names of those that lie far from the others."""
+    """The names of outliers."""
     places = {name: (supervised[0], zero_shot[0]) for name, (supervised, zero_shot) in points.items()}
     middle = tuple(statistics.median(values) for values in zip(*places.values(), strict=True))
     distances = {name: math.dist(place, middle) for name, place in places.items()}
@@ -244,8 +244,8 @@ def far_points(points: Points) -> set[str]:
 def plot_trade_off(path: Path, title: str, points: Points) -> None:
     """Write a PNG with a point for each name, at its (supervised, zero-shot) top-1.
 
-    A point carries its number, and the names stand beside the picture: names at the points would cover each other. Of
-    points far from all others the numbers stand beside their names alone.
+    Points are numbered, and the names are next to the plot: names at the points would overlap. Outliers are not drawn;
+    their values are given with their names.
     """
     far = far_points(points)
     figure = new_figure(8.6, 4.6, layout="constrained")
@@ -269,7 +269,7 @@ def plot_trade_off(path: Path, title: str, points: Points) -> None:
         )
         if name not in far:
             axes.annotate(str(number), (100 * x, 100 * y), (5, 5), textcoords="offset points", color=colour)
-    figure.suptitle(title, fontsize=11, parse_math=False)  # wider than the axes: above the names as well
+    figure.suptitle(title, fontsize=11, parse_math=False)  # wider than the axes: also above the names
     axes.set_xlabel("supervised: top-1 on trained classes (%)")
     axes.set_ylabel("zero-shot: top-1 on new classes (%)")
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""One HTML page of a folder of results: a training run, evaluations, tables of an ablation. Needs matplotlib."""
+"""Writes an HTML page from a folder of results: a training run, evaluations, ablation tables. Needs matplotlib."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from openxclip.reports.table import Table
 from openxclip.video.convert import FrameSize
 from openxclip.video.sampling import centred
 
-MAX_CLASSES_OF_MATRIX = 30  # of more classes the page lists the pairs that are taken for each other
+MAX_CLASSES_OF_MATRIX = 30  # with more classes, the page lists the most confused pairs
 MAX_PAIRS = 20
 NUM_EXAMPLES = 12
 STRIP_SIDE_PX = 96
@@ -29,14 +29,14 @@ Json = dict[str, Any]
 
 
 def write_report(folder: Path, output: Path) -> None:
-    """Write the page of everything that is found in a folder.
+    """Write a page with all results found in a folder.
 
-    A run is known by its log.jsonl. JSON files in the folder and in its `evaluation*` folders are known by what
-    they hold: an evaluation, or a table, which may have a picture of the same name beside it. Evaluations of the
-    runs of an experiment (`text/2shot-seed1/evaluation.json`) are folded.
+    A run is identified by its log.jsonl. JSON files in the folder and in its `evaluation*` folders are identified by
+    content: an evaluation, or a table, which may have a picture of the same name. Evaluations of the runs of an
+    experiment (`text/2shot-seed1/evaluation.json`) are folded.
 
     Raises:
-        InputError: nothing of that is there.
+        InputError: the folder holds no results.
         CheckpointError: a file is damaged.
     """
     run = _run(folder) if (folder / "log.jsonl").is_file() else []
@@ -58,7 +58,7 @@ def _json_files(folder: Path) -> list[Path]:
 
 
 def _runs_below(folder: Path, shown: Sequence[Path]) -> list[str]:
-    """One section of the evaluations of an experiment's runs, if there are any."""
+    """One section for the evaluations of an experiment's runs, if there are any."""
     others = [path for path in sorted(folder.glob("*/*/evaluation.json")) if path not in shown]
     parts = [(path.parent.relative_to(folder).as_posix(), _result(path, folder)) for path in others]
     folded = [page.folded(name, part) for name, part in parts if part]
@@ -66,12 +66,12 @@ def _runs_below(folder: Path, shown: Sequence[Path]) -> list[str]:
 
 
 def _result(path: Path, folder: Path) -> str | None:
-    """The section of one JSON file; None if it holds something else than results."""
+    """The section of one JSON file; None if it does not hold results."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
-            f"{path} is damaged: {error}. Write it anew, or take it out of the folder"
+            f"{path} is damaged: {error}. Write it again, or remove it from the folder"
         ) from error
     if not isinstance(values, dict):
         return None
@@ -105,7 +105,7 @@ def _run(folder: Path) -> list[str]:
 
 
 def _log(path: Path) -> tuple[list[Json], int]:
-    """Rows of a log, and how many lines are damaged (the last one may be, of a run that was cut off)."""
+    """Rows of a log, and the number of damaged lines (such as the last one of an interrupted run)."""
     rows, num_broken = [], 0
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -169,7 +169,7 @@ def _evaluation(result: Json, path: Path) -> str:
     return page.section(
         f"Evaluation on {result['data']}",
         page.paragraph(path.as_posix()),
-        page.paragraph(f"Of each video was scored: {altered}.") if altered else "",
+        page.paragraph(f"Scored for each video: {altered}.") if altered else "",
         page.cards(facts),
         "<h3>Classes</h3>",
         page.table(["class", "videos", "top-1", "most often taken for"], list(_class_rows(result))),
@@ -191,10 +191,10 @@ def _class_rows(result: Json) -> Iterator[Sequence[object]]:
 
 
 def _confusion(result: Json) -> str:
-    """The matrix, or of many classes the pairs that are taken for each other most often."""
+    """The matrix or, for many classes, the most confused pairs."""
     labels = [row["label"] for row in result["classes"]]
     if len(labels) <= MAX_CLASSES_OF_MATRIX:
-        hint = page.paragraph("Row: the true class. Column: what it was taken for.")
+        hint = page.paragraph("Row: the true class. Column: the predicted class.")
         return hint + page.heat_table(labels, result["confusion"])
     pairs = [
         (labels[true], labels[predicted], count)
@@ -207,9 +207,9 @@ def _confusion(result: Json) -> str:
 
 
 def choose_examples(videos: Sequence[Json]) -> list[Json]:
-    """Rows worth looking at: the surest mistakes first, and hits evenly spaced over the list.
+    """Example rows: the most confident mistakes first, and hits evenly spaced over the list.
 
-    Half of each, or more of one where there are not enough of the other.
+    Half of each, or more of one if there are not enough of the other.
     """
     scored = [row for row in videos if "predicted" in row]
     hits = [row for row in scored if row["predicted"] == row["label"]]
@@ -225,7 +225,7 @@ def choose_examples(videos: Sequence[Json]) -> list[Json]:
 def _example(row: Json, altered: str) -> str:
     caption = f"<b>{escape(row['path'])}</b>: {_verdict(row)}"
     if altered:
-        caption += f" (shown is the video as it is, scored was {escape(altered)})"
+        caption += f" (shown: the original video; scored: {escape(altered)})"
     try:
         frames = _frames(row)
     except VideoError as error:

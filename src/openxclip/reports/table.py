@@ -1,4 +1,4 @@
-"""Tables of results: one object becomes a JSON file, Markdown, and lines for the terminal."""
+"""Tables of results, written as JSON, Markdown, or lines for the terminal."""
 
 import json
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ class Table:
     """Rows of results and the command that reproduces them."""
 
     title: str
-    """What was measured."""
+    """Description of the measurement."""
     command: str
-    """What to type for the same table."""
+    """The command that reproduces the table."""
     columns: tuple[str, ...]
     """Headings."""
     rows: tuple[tuple[Cell, ...], ...]
     """A cell for each column; numbers are written as they are, so round them or give text."""
     notes: tuple[str, ...] = ()
-    """What a reader has to know beside the numbers."""
+    """Remarks that a reader needs besides the numbers."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -34,7 +34,7 @@ class Table:
                 )
 
     def save(self, path: Path) -> None:
-        """Write it as one JSON file."""
+        """Write the table as one JSON file."""
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=1))
 
@@ -46,7 +46,7 @@ class Table:
         return "\n".join([f"**{self.title}**\n", *body, f"\n```bash\n{self.command}\n```"])
 
     def text(self) -> str:
-        """Aligned columns for the terminal: the first to the left, the others, mostly numbers, to the right."""
+        """Aligned columns for the terminal: the first left-aligned, the others, mostly numbers, right-aligned."""
         cells = [self.columns, *([str(cell) for cell in row] for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
@@ -71,6 +71,6 @@ def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def percent(values: Sequence[float]) -> str:
-    """Shares in 0..1 as "71.3 ± 0.8" in percent, or "71.3" where there is only one."""
+    """Shares in 0..1 as "71.3 ± 0.8" in percent, or "71.3" if there is only one."""
     mean, std = mean_std(values)
     return f"{mean:.1%}"[:-1] + ("" if std is None else f" ± {100 * std:.1f}")

@@ -1,4 +1,4 @@
-"""A timeline as a page with a player, lanes and a list to click on, and every file of a timeline by its format."""
+"""A timeline as a page with a player, lanes and a clickable list, and all files of a timeline by format."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ from openxclip.video.playback import Break
 FORMATS = (*formats.FORMATS, "html", "png")
 """Names of formats that `write` knows."""
 
-NUM_CELLS = 12  # of the strip of thumbnails; a phone shows every third one
+NUM_CELLS = 12  # of the strip of thumbnails; a phone shows every third
 MAX_ROWS = 5000  # of the list of segments
 NUM_COLOURS = 6
 
@@ -37,7 +37,7 @@ NUM_COLOURS = 6
 def write(
     timeline: Timeline, folder: Path, wanted: Sequence[str] = FORMATS, name: str | None = None
 ) -> list[Path]:
-    """Write a file for each format, whole or not at all, as `NAME.timeline.FORMAT`; see `openxclip.timelines.formats`.
+    """Write a file for each format, atomically, as `NAME.timeline.FORMAT`; see `openxclip.timelines.formats`.
 
     Raises:
         InputError: a format is unknown; then nothing is written.
@@ -81,7 +81,7 @@ def _write_one(timeline: Timeline, path: Path, format: str) -> Path:
 
 
 def write_html(timeline: Timeline, path: Path) -> None:
-    """Write the page. It plays the video where that lies, and works without it."""
+    """Write the page. It plays the video from its location, and works without it."""
     lanes = lanes_of(timeline)
     body = "\n".join(
         [
@@ -133,7 +133,7 @@ def address_from(page_path: Path, video: str) -> str | None:
     """The address of a video file for a page, relative where it can be, percent-encoded; None if there is no file."""
     if not is_file(video):
         return None
-    target = Path(os.path.abspath(video))  # noqa: PTH100 as the browser does: links are not followed
+    target = Path(os.path.abspath(video))  # noqa: PTH100 like the browser, do not follow links
     try:
         relative = os.path.relpath(target, os.path.abspath(page_path.parent))  # noqa: PTH100
     except ValueError:  # on another drive
@@ -144,7 +144,7 @@ def address_from(page_path: Path, video: str) -> str | None:
 def _notes(timeline: Timeline, lanes: Sequence[Lane]) -> list[str]:
     notes = []
     if not timeline.segments:
-        notes.append("There is no segment: no label scored high enough.")
+        notes.append("There are no segments: no label scored high enough.")
     num_seen = len({segment.label for segment in timeline.segments})
     num_shown = sum(lane.kind == "label" for lane in lanes)
     if num_shown < num_seen:
@@ -250,7 +250,7 @@ def _segments(timeline: Timeline) -> str:
     shown = timeline.segments[:MAX_ROWS]
     rows = [_row(timeline, segment, segment.label, _share(segment.score)) for segment in shown]
     more = len(timeline.segments) - len(shown)
-    note = f"{more} more segments are left out here; the other formats have all of them."
+    note = f"{more} more segments are not listed here; the other formats have all of them."
     return _table("Segments", ("label", "score"), rows) + (page.paragraph(note) if more else "")
 
 
@@ -290,7 +290,7 @@ def _share(score: float) -> str:
 
 
 def _sortable_clock(seconds: float, duration_seconds: float) -> str:
-    """With as many digits as the longest needs: what is sorted as text is sorted by time."""
+    """A time with as many digits as the longest needs, so that text order is time order."""
     whole, tenth = divmod(round(10 * seconds), 10)
     if duration_seconds < 3600:
         return f"{whole // 60:02}:{whole % 60:02}.{tenth}"

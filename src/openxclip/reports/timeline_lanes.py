@@ -1,4 +1,4 @@
-"""What pictures of a timeline show, whatever draws them: lanes, curves of bounded length, ticks of the axis.
+"""Content of timeline pictures, independent of the renderer: lanes, curves of bounded length, axis ticks.
 
 Shapes: M windows.
 """
@@ -14,8 +14,8 @@ import numpy as np
 from openxclip.timelines.segments import Segment
 from openxclip.timelines.timeline import Thumbnail, Timeline
 
-MAX_LANES = 40  # of labels; the others are in the list of segments
-MAX_POINTS = 500  # of a curve: no screen shows more
+MAX_LANES = 40  # of labels; the others are only in the list of segments
+MAX_POINTS = 500  # per curve: no screen shows more
 MAX_TICKS = 8
 MAX_CUTS = 1000
 
@@ -24,40 +24,40 @@ _STEPS_SECONDS = (
 )  # fmt: skip
 
 Curve = tuple[tuple[float, float], ...]
-"""(seconds, score) of windows that follow each other, by time."""
+"""(seconds, score) of consecutive windows, by time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """Something on a lane."""
+    """A stretch of time on a lane."""
 
     start_seconds: float
     end_seconds: float
     note: str
-    """What it is, in a few words."""
+    """A short description."""
     score: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lane:
-    """A line of the picture."""
+    """A row of the picture."""
 
     kind: Literal["label", "none", "gaps", "cuts"]
     name: str
     number: int = 0
-    """Of the label."""
+    """Number of the label."""
     stretches: tuple[Stretch, ...] = ()
     curves: tuple[Curve, ...] = ()
     """One for each run of windows without a gap."""
 
 
 def title_of(timeline: Timeline) -> str:
-    """How the video is called over a picture."""
+    """The video's name for the title of a picture."""
     return "standard input" if timeline.path == "-" else Path(timeline.path).name or timeline.path
 
 
 def lanes_of(timeline: Timeline) -> list[Lane]:
-    """A lane for each label that has a segment, in the order in which they begin; then none of these, gaps and cuts."""
+    """A lane for each label with segments, by first start; then none of these, gaps and cuts."""
     of_label: dict[str, list[Segment]] = defaultdict(list)
     for segment in timeline.segments:
         of_label[segment.label].append(segment)
@@ -99,7 +99,7 @@ def _of_label(timeline: Timeline, label: str, segments: list[Segment]) -> Lane:
 
 
 def _cuts(timeline: Timeline) -> tuple[Stretch, ...]:
-    """At most `MAX_CUTS`: of cuts that no screen can tell apart the first."""
+    """At most `MAX_CUTS` cuts: the first of those that a screen cannot tell apart."""
     step = max(timeline.duration_seconds, 1e-9) / MAX_CUTS
     first = {int(cut / step): cut for cut in reversed(timeline.cuts_seconds)}
     return tuple(
@@ -110,7 +110,7 @@ def _cuts(timeline: Timeline) -> tuple[Stretch, ...]:
 def curves(timeline: Timeline, values: np.ndarray) -> tuple[Curve, ...]:
     """Values (M,) of windows over their middles, broken where a window was not seen.
 
-    Of more than `MAX_POINTS` windows, the best one of each of that many equal groups: peaks stay.
+    With more than `MAX_POINTS` windows, the best of each of that many equal groups: peaks are kept.
     """
     if not len(values):
         return ()
@@ -127,14 +127,14 @@ def curves(timeline: Timeline, values: np.ndarray) -> tuple[Curve, ...]:
 
 
 def _curve(moments: np.ndarray, best: np.ndarray, edges: list[float], start: int, end: int) -> Curve:
-    """From the edge before the first window of a run to the edge behind the last one."""
+    """From the edge before the first window of a run to the edge after the last one."""
     xs = [edges[start], *moments[start:end], edges[end]]
     ys = [best[start], *best[start:end], best[end - 1]]
     return tuple((float(x), float(y)) for x, y in zip(xs, ys, strict=True))
 
 
 def thumbnail_cells(timeline: Timeline, max_cells: int) -> tuple[list[Thumbnail | None], list[Thumbnail]]:
-    """Thumbnails for equal parts of the time axis, None for a part without one, and all that have no part."""
+    """Thumbnails for equal parts of the time axis, None for a part without one, and the remaining thumbnails."""
     free = list(timeline.thumbnails)
     num_cells = min(max_cells, len(free))
     width = timeline.duration_seconds / max(1, num_cells)
@@ -151,7 +151,7 @@ def thumbnail_cells(timeline: Timeline, max_cells: int) -> tuple[list[Thumbnail 
 
 
 def ticks_seconds(duration_seconds: float) -> list[float]:
-    """Round moments from 0 on, at most `MAX_TICKS` and 0."""
+    """Round times from 0, at most `MAX_TICKS` in addition to 0."""
     days = -(-duration_seconds // (MAX_TICKS * 86400)) * 86400
     fitting = (step for step in _STEPS_SECONDS if duration_seconds <= MAX_TICKS * step)
     step = next(fitting, days)
@@ -159,7 +159,7 @@ def ticks_seconds(duration_seconds: float) -> list[float]:
 
 
 def clock(seconds: float, num_digits: int = 0) -> str:
-    """M:SS, or H:MM:SS from an hour on, with digits of a second."""
+    """M:SS, or H:MM:SS from an hour on, with decimals of a second."""
     units = round(seconds * 10**num_digits)
     whole, fraction = divmod(units, 10**num_digits)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
@@ -168,5 +168,5 @@ def clock(seconds: float, num_digits: int = 0) -> str:
 
 
 def tick_clock(seconds: float, ticks: list[float]) -> str:
-    """The text of a tick, with a digit of a second where the ticks need one."""
+    """The text of a tick, with a decimal of a second if the ticks need one."""
     return clock(seconds, int(any(tick % 1 for tick in ticks)))

@@ -1,4 +1,4 @@
-"""A timeline as a picture. Importing this needs matplotlib."""
+"""A timeline as a PNG. Importing this needs matplotlib."""
 
 import io
 from pathlib import Path
@@ -8,7 +8,7 @@ from openxclip.reports.plots import (
     new_figure,
     save_png,
     short_name,
-)  # first: says what is missing
+)  # first: reports a missing extra
 from openxclip.reports.timeline_lanes import (
     Lane,
     lanes_of,
@@ -82,7 +82,7 @@ def _draw_title(figure: Figure, timeline: Timeline) -> None:
 
 
 def _strip_height(cells: list[Thumbnail | None]) -> float:
-    """Of thumbnails that fill the width; 0 without any."""
+    """Height of thumbnails that fill the width; 0 without any."""
     shown = next((cell for cell in cells if cell is not None), None)
     if shown is None:
         return 0.0
@@ -91,7 +91,7 @@ def _strip_height(cells: list[Thumbnail | None]) -> float:
 
 
 def _draw_strip(axes: Axes, cells: list[Thumbnail | None], height: float) -> None:
-    """Each in the middle of its cell, in inches."""
+    """Draw each thumbnail in the middle of its cell, in inches."""
     cell_width = LANES_WIDTH / len(cells)
     for number, cell in enumerate(cells):
         if cell is not None:

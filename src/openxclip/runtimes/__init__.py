@@ -1,1 +1,1 @@
-"""The image tower as an interchangeable part."""
+"""Interchangeable runtimes of the image tower."""

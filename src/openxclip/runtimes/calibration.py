@@ -1,13 +1,13 @@
-"""Ranges for products in 8-bit integers, measured on clips, and kept within a bound on what rounding changes.
+"""Calibrates int8 matrix products on clips, within a bound on the rounding noise.
 
-1. On half of the clips each layer's input is looked at. Of a few ways to round it, with and without smoothing, with the
-   whole range or a part of it, the one is taken that changes the layer's output least.
+1. Half of the clips are used to measure each layer's input. Of a few ways to round it, with and without smoothing, with
+   the whole range or a part of it, the one that changes the layer's output least is chosen.
 2. On the other half all layers are rounded at once. If that changes the video features by more than the bound, the
-   layers that do most of it are left in float, until it does not. How much a layer does is told to first order: the
-   change of its output times the derivatives of the features, in random directions.
+   layers that contribute most are left in float until it does not. A layer's contribution is estimated to first order:
+   the change of its output times the derivatives of the features, in random directions.
 
-What rounding changes is given as noise: the root mean square of the change of a feature's direction as a share of that
-of the differences between clips. Features that hardly differ from clip to clip bear less than those that do.
+The effect of rounding is measured as noise: the root mean square of the change of a feature's direction as a share of
+that of the differences between clips. Features that hardly differ between clips tolerate less than those that do.
 
 Shapes: B clips, T frames, S input side, M rows, D width, E joint embedding.
 """
@@ -37,40 +37,40 @@ MIN_CLIPS = 4
 SMOOTHING = (0.0, 0.5, 0.75)
 """Share of the differences between channels that moves into the weights; 0 is none."""
 SHARES = (1.0, 0.7, 0.5)
-"""Of the range: values beyond are cut off."""
+"""Shares of the range: values beyond are clipped."""
 CLEARLY = 0.6
-"""A way that costs more is taken if it leaves at most this share of the error."""
-NUM_ROWS = 64  # of a clip, evenly spaced
-NUM_LARGEST_ROWS = 8  # of a clip: tokens with outliers are few, and matter
+"""A more expensive way is chosen if it leaves at most this share of the error."""
+NUM_ROWS = 64  # per clip, evenly spaced
+NUM_LARGEST_ROWS = 8  # per clip: tokens with outliers are few, but matter
 NUM_DIRECTIONS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerReport:
-    """How one layer is computed, and what rounding does to it."""
+    """How one layer is computed, and the effect of rounding on it."""
 
     path: str
     """Its name in the model."""
     smoothing: float
     """Share of the differences between channels that moved into the weights."""
     share: float
-    """Of the range of its input that is told apart."""
+    """Share of its input's range that is represented."""
     error: float
     """Root mean square of the change of its output, as a share of that of the output."""
     noise: float | None = None
-    """What it adds to the noise of the features, to first order; None where nobody had to ask."""
+    """Its contribution to the noise of the features, to first order; None if it was not needed."""
     in_float: bool = False
-    """Left as it was."""
+    """A layer left in float."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Ranges of the layers that are computed in integers, and what was found on the way."""
+    """Ranges of the layers computed in integers, and statistics of all layers."""
 
     ranges: dict[str, LayerRange]
     layers: tuple[LayerReport, ...]
     noise: float
-    """Of the video features, on clips that no range was measured on."""
+    """Noise of the video features, on clips not used for measuring ranges."""
 
 
 @torch.no_grad()
@@ -88,9 +88,9 @@ def calibrate(
         model: on the CPU; it is not changed.
         preprocess: of the model.
         clips: uint8 (B, T, 3, S, S), at least 4 that differ.
-        bound: the most noise.
-        smoothing: what is tried for each layer.
-        shares: the same.
+        bound: the maximum noise.
+        smoothing: values to try for each layer.
+        shares: shares of the range to try for each layer.
 
     Raises:
         InputError: the clips are too few or all alike, or the bound is not above 0.
@@ -123,14 +123,14 @@ def features(tower: XCLIP, clips: Iterable[Tensor]) -> Tensor:
 
 
 def noise_between(found: Tensor, expected: Tensor) -> float:
-    """The difference of directions (B, E) from those expected, as a share of how these differ among themselves.
+    """The difference of directions (B, E) from the expected ones, relative to the differences among these.
 
     Raises:
-        InputError: they do not.
+        InputError: the expected ones do not differ.
     """
     spread = (expected - expected.mean(dim=0)).double().square().sum()
     if spread <= torch.finfo(torch.float32).eps ** 2 * len(expected):
-        raise InputError("the calibration clips look all alike to the model; give clips that differ")
+        raise InputError("the calibration clips all look alike to the model; give clips that differ")
     return math.sqrt((found - expected).double().square().sum() / spread)
 
 
@@ -141,10 +141,10 @@ def _counting(clips: Tensor, bar: Progress, task: TaskID) -> Iterator[Tensor]:
 
 
 class Inputs(NamedTuple):
-    """What comes into a layer."""
+    """Statistics of a layer's input."""
 
     rows: Tensor
-    """(M, D), some of every clip."""
+    """(M, D), some rows of every clip."""
     lowest: Tensor
     """(D,) of all rows of all clips."""
     highest: Tensor
@@ -152,7 +152,7 @@ class Inputs(NamedTuple):
 
     @property
     def largest(self) -> Tensor:
-        """(D,), the largest amount of each channel."""
+        """(D,), the largest absolute value of each channel."""
         return torch.maximum(-self.lowest, self.highest)
 
 
@@ -212,16 +212,14 @@ def _choose(
 
 
 def _factors(largest: Tensor, weight: Tensor, strength: float) -> Tensor:
-    """What to divide each channel of the input by (SmoothQuant, equation 4), with a geometric mean of 1 -> (D,).
+    """Divisor of each input channel (SmoothQuant, equation 4), with a geometric mean of 1 -> (D,).
 
     Args:
         largest: (D,) of each channel of the input.
         weight: (F, D).
         strength: 0 leaves the differences to the input, 1 moves them to the weights.
     """
-    smallest = (
-        torch.finfo(torch.float32).tiny ** 0.25
-    )  # of dead channels, far from what overflows when squared
+    smallest = torch.finfo(torch.float32).tiny ** 0.25  # for dead channels; far from overflow when squared
     inputs, weights = largest.clamp(min=smallest), weight.abs().amax(dim=0).clamp(min=smallest)
     factors = inputs**strength / weights ** (1 - strength)
     return factors / factors.log().mean().exp()
@@ -246,7 +244,7 @@ def _within(
     reports: dict[str, LayerReport],
     bound: float,
 ) -> tuple[dict[str, LayerRange], dict[str, LayerReport], float]:
-    """Leave the layers in float that do most of the noise, until it is within the bound."""
+    """Leave the layers that contribute most of the noise in float, until it is within the bound."""
     shares = _contributions(tower, clips, ranges, expected)
     reports = {path: replace(report, noise=shares[path]) for path, report in reports.items()}
     order = sorted(shares, key=shares.__getitem__)
@@ -260,7 +258,7 @@ def _within(
         noise = _noise_of(tower, kept, clips, expected)
         if noise <= bound or not kept:
             break
-        allowed /= 2  # the first order promised too much
+        allowed /= 2  # the first-order estimate was too optimistic
     reports = {path: replace(report, in_float=path not in kept) for path, report in reports.items()}
     return {path: ranges[path] for path in ranges if path in kept}, reports, noise
 
@@ -297,7 +295,7 @@ def _shifted(
     changes: dict[str, Tensor],
     shifts: dict[str, Tensor],
 ) -> Iterator[None]:
-    """Add a zero to each layer's output, to ask for derivatives by it, and note what rounding would change."""
+    """Add a zero to each layer's output, to get derivatives with respect to it, and record the effect of rounding."""
 
     def hook(path: str, x: Tensor, output: Tensor) -> Tensor:
         with torch.no_grad():

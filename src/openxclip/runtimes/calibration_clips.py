@@ -1,4 +1,4 @@
-"""The clips that ranges are measured on: the user's own, or rendered ones.
+"""The clips for calibration: the user's own, or rendered ones.
 
 Shapes: B clips, T frames, S input side.
 """
@@ -28,8 +28,8 @@ def calibration_clips(source: Path | None, preprocess: Preprocessor, num_frames:
     """Clips of videos spread evenly over a list -> uint8 (B, T, 3, S, S), B at most 32.
 
     Args:
-        source: a folder, all whose videos are meant, or a list with a path on each line (a label id behind it is left
-            alone); None renders moving shapes.
+        source: a folder of videos, or a list with a path on each line (a label id after it is ignored); None renders
+            moving shapes.
         preprocess: of the model.
         num_frames: T.
 

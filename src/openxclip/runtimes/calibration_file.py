@@ -1,4 +1,4 @@
-"""A calibration as a file: factors of channels as tensors, all else as JSON in its head."""
+"""A calibration as a file: channel factors as tensors, everything else as JSON metadata."""
 
 import json
 from dataclasses import asdict
@@ -23,7 +23,7 @@ NAME = "calibration.safetensors"
 def kept_calibration(
     model: XCLIP, preprocess: Preprocessor, clips: Path | None, bound: float = BOUND
 ) -> Calibration:
-    """The ranges of a model from these clips (see `calibration_clips`), measured once.
+    """The ranges of a model from these clips (see `calibration_clips`), measured once and cached.
 
     Raises:
         InputError: as in `calibrate` and `calibration_clips`.
@@ -39,9 +39,9 @@ def kept_calibration(
 
 
 def identity(clips: Path | None) -> tuple[str, ...]:
-    """What tells one calibration list from another, and from itself after a change.
+    """A key that distinguishes calibration lists, and versions of one list.
 
-    Of a folder the sizes and times of its files count; of a list its own, not those of the videos that it names.
+    For a folder, the sizes and times of its files count; for a list, its own, not those of its videos.
     """
     if clips is None:
         return ()
@@ -51,7 +51,7 @@ def identity(clips: Path | None) -> tuple[str, ...]:
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
-    """Write it whole or not at all."""
+    """Write a calibration atomically."""
     ranges = {layer: (one.low, one.high) for layer, one in calibration.ranges.items()}
     head = {
         "noise": calibration.noise,
@@ -67,7 +67,7 @@ def load_calibration(path: Path) -> Calibration:
     """The inverse of `save_calibration`.
 
     Raises:
-        InputError: the file is another, or damaged.
+        InputError: the file is not a calibration, or damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -79,5 +79,5 @@ def load_calibration(path: Path) -> Calibration:
         }
         layers = tuple(from_dict(LayerReport, one) for one in head["layers"])
         return Calibration(ranges=ranges, layers=layers, noise=head["noise"])
-    except Exception as error:  # safetensors, JSON and missing keys each raise their own
-        raise InputError(f"{path} is no calibration that can be read ({error}); remove it") from error
+    except Exception as error:  # safetensors, JSON and missing keys raise different errors
+        raise InputError(f"{path} is not a readable calibration ({error}); remove it") from error

@@ -1,4 +1,4 @@
-"""What measures fastest on this machine, remembered: `--runtime auto`."""
+"""Chooses the fastest runtime on this machine and remembers it: `--runtime auto`."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ CPU_FIELDS = ("model name", "model", "flags", "CPU implementer", "CPU part", "Fe
 
 @dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """All ways of one model on one machine."""
+    """Measurements of all ways to run one model on one machine."""
 
     batch_sizes: tuple[int, ...]
     rows: tuple[Measured, ...]
@@ -50,7 +50,7 @@ class Measurements:
         """The fastest way whose noise is within the bound, at the measured batch size nearest to this one.
 
         Raises:
-            InputError: there is none.
+            InputError: no way is within the bound.
         """
         place = min(range(len(self.batch_sizes)), key=lambda i: abs(self.batch_sizes[i] - batch_size))
         allowed = [row for row in self.rows if row.noise is not None and row.noise <= bound]
@@ -59,7 +59,7 @@ class Measurements:
                 f"{row.way.name}: {row.problem or f'noise {row.noise}'}" for row in self.rows
             )
             raise InputError(
-                f"no runtime computes this model here; give --runtime torch, or mend one. {problems}"
+                f"no runtime can compute this model here; give --runtime torch, or fix one. {problems}"
             )
         return min(allowed, key=lambda row: row.seconds[place]).way
 
@@ -69,13 +69,13 @@ class Chosen(NamedTuple):
 
     runtime: Runtime
     options: RuntimeOptions
-    """As they were given, or what `auto` stands for here."""
+    """The given options, or the ones chosen by `auto`."""
 
 
 def chosen_runtime(
     model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions, batch_size: int
 ) -> Chosen:
-    """The runtime that the options name; for `auto` the fastest on this machine within the bound.
+    """The runtime named by the options; for `auto`, the fastest on this machine within the bound.
 
     On a GPU `auto` is torch: the others are for CPUs.
 
@@ -83,7 +83,7 @@ def chosen_runtime(
         model: is not changed.
         preprocess: of the model.
         options: which and how.
-        batch_size: clips that it will mostly get at once.
+        batch_size: usual number of clips per batch.
 
     Raises:
         InputError: the model's device cannot run it, or options of one runtime are given to another.
@@ -99,10 +99,10 @@ def chosen_runtime(
 
 
 def fastest_way(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions, batch_size: int) -> Way:
-    """The remembered choice; measured now if there is none, which takes minutes for a large model."""
+    """The stored choice; measured now if there is none, which takes minutes for a large model."""
     check_merging(options.merge_tokens, model.config.vision)
     key = choice_key(model, preprocess, options)
-    with _alone(key):  # of several processes one measures, and the others wait for it
+    with _alone(key):  # one process measures, and the others wait for it
         found = recall(key)
         if found is None:
             found = _measured(model, preprocess, options)
@@ -118,13 +118,13 @@ def _alone(key: str) -> AbstractContextManager[object]:
             if os.access(path.parent, os.W_OK):
                 return FileLock(path.with_suffix(".lock"), mode=0o666)
     except OSError:
-        pass  # nothing can be remembered there, which `remember` says
+        pass  # nothing can be stored there; `remember` warns
     return nullcontext()
 
 
 def _measured(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> Measurements:
     logger.warning(
-        "measuring which runtime is fastest for this model on this machine; it takes some minutes, once"
+        "measuring which runtime is fastest for this model on this machine; this takes some minutes, once"
     )
     clips = calibration_clips(options.calibration, preprocess, model.config.num_frames)
     calibrate_first(model, preprocess, options)
@@ -138,7 +138,7 @@ def _measured(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -
 
 
 def choice_key(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> str:
-    """Names all that a measurement depends on: model, settings, machine, and versions."""
+    """A key from everything that a measurement depends on: model, settings, machine, and versions."""
     packages = versions(*(package for packages in PACKAGES.values() for package in packages))
     settings = (
         model.logit_scale.dtype,
@@ -150,7 +150,7 @@ def choice_key(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) 
 
 
 def processor() -> str:
-    """The processor's name and what it can do, which on rented machines differs from day to day under one name."""
+    """The processor's name and features, which can differ between cloud machines of the same name."""
     if not CPU_INFO.is_file():
         return f"{platform.machine()} {platform.processor()}"
     text = CPU_INFO.read_text()
@@ -159,7 +159,7 @@ def processor() -> str:
 
 
 def recall(key: str) -> Measurements | None:
-    """What was remembered under a key, if it can be read."""
+    """The measurements stored under a key, if they can be read."""
     path = _path(key)
     if path is None:
         return None
@@ -170,7 +170,7 @@ def recall(key: str) -> Measurements | None:
 
 
 def remember(key: str, measurements: Measurements) -> None:
-    """Keep it for the next run; without a folder that can be written it is measured again."""
+    """Store the measurements for the next run; without a writable folder they are repeated."""
     path = _path(key)
     if path is None:
         return
@@ -179,7 +179,7 @@ def remember(key: str, measurements: Measurements) -> None:
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(asdict(measurements), indent=1), encoding="utf-8")
     except OSError as error:
-        logger.warning("what was measured cannot be kept in %s (%s)", path.parent, error)
+        logger.warning("the measurements cannot be stored in %s (%s)", path.parent, error)
 
 
 def _path(key: str) -> Path | None:
@@ -188,5 +188,5 @@ def _path(key: str) -> Path | None:
 
 
 def chosen_names(measurements: Measurements) -> Sequence[tuple[int, str]]:
-    """Each measured batch size with what `auto` takes for it."""
+    """Each measured batch size with the choice of `auto`."""
     return [(size, measurements.fastest(size).name) for size in measurements.batch_sizes]

@@ -1,11 +1,11 @@
-"""A model as files for other programs: three graphs, the tokenizer, and what a program must know, in one folder.
+"""Exports a model for other programs: three graphs, the tokenizer and metadata in one folder.
 
     video_encoder   pixels uint8 (videos, T, 3, S, S) -> video (videos, E), and patches (videos, N, E) with prompting
     text_encoder    tokens int64 (labels, C) -> text (labels, E)
     scorer          video, patches, text -> logits (videos, labels)
 
-Normalisation is in the first; a softmax over labels makes probabilities of the last. With labels given there is also
-text.npy, what the second makes of them: a program for these labels alone needs neither tokenizer nor text encoder.
+The first includes normalisation; a softmax over labels turns the last one's output into probabilities. If labels are
+given, text.npy holds their features: a program for only these labels needs neither tokenizer nor text encoder.
 
 Shapes: T frames, S input side, E joint embedding, N patches, C tokens of a text.
 """
@@ -47,29 +47,29 @@ from openxclip.runtimes.formats import SUFFIXES, WRITERS, GraphFile
 from openxclip.text.tokenizer import Tokenizer
 
 MAX_LABELS = 65536
-NUM_CLIPS = 4  # that are looked at after writing
+NUM_CLIPS = 4  # for the check after writing
 BOUND = 1e-3
 """Largest difference from torch in float32, of values up to about 100, which is the scale of logits."""
 HALF_BOUND = 3e-2
 """The same for weights in float16, as a share of the largest value."""
 INT8_BOUND = 2 * NOISE_BOUND
-"""Most noise of video features in 8-bit integers: twice what the calibration allows, as each runtime rounds its way."""
+"""Maximum noise of video features in int8: twice the calibration's bound, since runtimes round differently."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written and how far it is off."""
+    """The written files and their deviations."""
 
     differences: dict[str, float]
     """Name of each graph, and "pixels to logits" -> the largest difference of outputs from torch in float32."""
     noise: float
-    """Of the video features: see `calibration.py`."""
+    """Noise of the video features: see `calibration.py`."""
     calibration: Calibration | None
-    """Of int8."""
+    """Calibration of int8."""
 
 
 class TextEncoder(nn.Module):
-    """`encode_text` without its checks, which read values."""
+    """`encode_text` without its checks, which read tensor values."""
 
     def __init__(self, model: XCLIP) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Scorer(nn.Module):
 
 @dataclass(frozen=True)
 class Graph:
-    """One graph to write, with inputs by name and what torch in float32 makes of them."""
+    """One graph to write, with inputs by name and their outputs in torch in float32."""
 
     name: str
     program: ExportedProgram
@@ -106,18 +106,18 @@ class Graph:
 def export(
     loaded: Loaded, output: Path, options: ExportOptions, *, source: str, labels: Sequence[str] = ()
 ) -> Exported:
-    """Write a model for another runtime, and run what was written.
+    """Write a model for another runtime, and check the written graphs.
 
     Args:
         loaded: on the CPU.
         output: a folder that does not exist yet.
-        options: what is written.
-        source: of the model, for the metadata.
+        options: settings of the export.
+        source: source of the model, for the metadata.
         labels: class names, for text.npy and the metadata.
 
     Raises:
-        InputError: the folder exists, the model has no text tower, options do not go together, or what was written
-            differs by more than its bound.
+        InputError: the folder exists, the model has no text tower, options conflict, or a written graph differs by
+            more than its bound.
         MissingExtraError: the package of the format is not installed.
     """
     options.check()
@@ -179,7 +179,7 @@ def _graphs(
     encoder = exported_video_encoder(model, loaded.preprocess, graph_options)
     features = VideoEncoder(model, loaded.preprocess, GraphOptions(merge_tokens=options.merge_tokens))(pixels)
     if config.text.end_id is not None:
-        tokens[:, -1] = config.text.end_id  # else the model would read the first token alone
+        tokens[:, -1] = config.text.end_id  # otherwise the model would use only the first token
     text = TextEncoder(model)(tokens)[0]
     texts = exported(TextEncoder(copy.deepcopy(model).to(dtype)), (tokens,), {"tokens": {0: labels}})
     inputs = {"video": features[0], "text": text} | ({"patches": features[1]} if len(features) > 1 else {})
@@ -215,12 +215,12 @@ def _written(graph: Graph, folder: Path, options: ExportOptions, facts: dict[str
 
 def _difference(graph: Graph, found: tuple[Tensor, ...]) -> float:
     pairs = zip(found, graph.outputs.values(), strict=True)
-    return torch.stack([(one - two).abs().max() for one, two in pairs]).max().item()  # of not a number: that
+    return torch.stack([(one - two).abs().max() for one, two in pairs]).max().item()  # propagates NaN
 
 
 @torch.no_grad()
 def _of_logits(model: XCLIP, graphs: Sequence[Graph], features: tuple[Tensor, ...]) -> float:
-    """The largest difference of logits that the written encoder's features make."""
+    """The largest difference of logits caused by the written encoder's features."""
     _, texts, scorer = graphs
     (logits,) = Scorer(model)(features[0], texts.outputs["text"], *features[1:])
     return (logits - scorer.outputs["logits"]).abs().max().item()
@@ -237,7 +237,7 @@ def _check(
     Raises:
         InputError: something is beyond its bound.
     """
-    hint = "this version of the runtime does not compute this model right; try another format"
+    hint = "this version of the runtime does not compute this model correctly; try another format"
     if options.int8 and not noise <= INT8_BOUND:
         raise InputError(
             f"the video encoder as {options.format} in int8 has a noise of {noise:.2g}, more than {INT8_BOUND:g}: "
@@ -273,7 +273,7 @@ def _precision(graph: Graph, options: ExportOptions) -> Precision:
 def _facts(
     loaded: Loaded, options: ExportOptions, graphs: Sequence[Graph], source: str, labels: Sequence[str]
 ) -> dict[str, Any]:
-    """What a program must know; also inside of each graph."""
+    """Metadata for programs; also stored in each graph."""
     config = loaded.model.config
     size = loaded.preprocess.frame_size()
     return {

@@ -1,4 +1,4 @@
-"""The image tower as a graph that other runtimes take: pixels of 0..255 in, features out.
+"""Exports the image tower as a graph for other runtimes: pixels of 0..255 in, features out.
 
 Shapes: B videos, T frames, S input side, E joint embedding, N patches.
 """
@@ -22,7 +22,7 @@ from openxclip.video.transforms import Preprocessor
 
 MAX_VIDEOS = 4096
 MAX_FRAMES = 1024
-NUM_EXAMPLES = 2  # one would be taken for a constant
+NUM_EXAMPLES = 2  # a batch of one would be treated as a constant
 NUM_EXAMPLE_FRAMES = 3  # of graphs for any number of frames
 
 
@@ -31,15 +31,15 @@ class GraphOptions:
     """How the graph of an image tower differs from the model in float32."""
 
     dtype: torch.dtype = torch.float32
-    """What it computes in."""
+    """Type of the computation."""
     ranges: Mapping[str, LayerRange] = field(default_factory=dict)
-    """Of the inputs of layers that multiply 8-bit integers."""
+    """Input ranges of the layers computed in 8-bit integers."""
     marked: bool = False
-    """Rounding of weights as an operation by name, as ONNX needs it."""
+    """Whether rounding of weights is a named operation, as ONNX needs it."""
     merge_tokens: int = 0
     """Patches of a frame that each block merges."""
     dynamic_frames: bool = False
-    """For any number of frames, which a model with an integration transformer cannot take."""
+    """Allow any number of frames; not possible for a model with an integration transformer."""
 
 
 class VideoEncoder(nn.Module):
@@ -66,7 +66,7 @@ def exported_video_encoder(
     """The graph of a model's video encoder, for any number of videos.
 
     Raises:
-        InputError: the model cannot be what the options ask for.
+        InputError: the model does not support the options.
     """
     options = options or GraphOptions()
     encoder = VideoEncoder(model, preprocess, options)
@@ -87,11 +87,11 @@ def exported_video_encoder(
 def exported(
     module: nn.Module, inputs: tuple[Tensor, ...], dynamic_shapes: Mapping[str, Any]
 ) -> ExportedProgram:
-    """A module as a graph, for example inputs and the axes that may change."""
-    with warnings.catch_warnings(action="ignore"):  # of what the exporter itself still uses
+    """Export a module as a graph, from example inputs and their dynamic axes."""
+    with warnings.catch_warnings(action="ignore"):  # the exporter's own deprecation warnings
         return torch.export.export(module, inputs, dynamic_shapes=dict(dynamic_shapes))
 
 
 def as_features(outputs: tuple[Tensor, ...]) -> VideoFeatures:
-    """What the graph gives, as the model gives it."""
+    """The graph's outputs as video features."""
     return VideoFeatures(outputs[0], outputs[1] if len(outputs) > 1 else None)

@@ -1,4 +1,4 @@
-"""Graphs as files of each format: how they are written, and how what was written is run."""
+"""Writes graphs in each format, and runs the written files."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,14 +15,14 @@ from openxclip.runtimes.openvino_runtime import converted, core
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 METADATA_KEY = "openxclip"
-"""Under which a graph keeps what a program must know, as JSON."""
+"""The key under which a graph stores its metadata, as JSON."""
 
 Run = Callable[[dict[str, Tensor]], tuple[Tensor, ...]]
-"""Inputs by name -> outputs, by the runtime that a format is for."""
+"""Inputs by name -> outputs, computed by the format's runtime."""
 
 
 class GraphFile(NamedTuple):
-    """A graph, and the file that it becomes."""
+    """A graph and the file to write."""
 
     program: ExportedProgram
     path: Path
@@ -31,15 +31,15 @@ class GraphFile(NamedTuple):
     outputs: Sequence[str]
     """Their names."""
     metadata: str
-    """What a program must know, as JSON."""
+    """Metadata for programs, as JSON."""
 
 
 Writer = Callable[[GraphFile, ExportOptions], Run]
-"""Writes a file -> what runs it."""
+"""Writes a file -> a function that runs it."""
 
 
 def write_for_onnx(file: GraphFile, options: ExportOptions) -> Run:
-    """An .onnx file, its weights beside it.
+    """Write an .onnx file, with its weights in a separate file.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
@@ -60,7 +60,7 @@ def write_for_onnx(file: GraphFile, options: ExportOptions) -> Run:
 
 
 def write_for_openvino(file: GraphFile, options: ExportOptions) -> Run:
-    """An .xml file, its weights in .bin.
+    """Write an .xml file, with its weights in .bin.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -85,7 +85,7 @@ def write_for_openvino(file: GraphFile, options: ExportOptions) -> Run:
 
 
 def write_for_torch(file: GraphFile, options: ExportOptions) -> Run:
-    """A .pt2 file; torch keeps the order of inputs and outputs, not their names."""
+    """Write a .pt2 file; torch keeps the order of inputs and outputs, not their names."""
     torch.export.save(file.program, file.path, extra_files={METADATA_KEY: file.metadata})
     read = torch.export.load(file.path).module()
 

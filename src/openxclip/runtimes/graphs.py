@@ -1,4 +1,4 @@
-"""Graphs and calibrations kept on disk: writing them takes longer than most videos take to be recognised."""
+"""Disk cache of graphs and calibrations: writing them takes longer than recognising most videos."""
 
 import hashlib
 import importlib.metadata
@@ -23,24 +23,24 @@ from openxclip.video.transforms import Preprocessor
 logger = logging.getLogger(__name__)
 
 MAX_KEPT = 16
-"""Folders; of more, the one that was used the longest ago is removed."""
+"""Maximum number of folders; beyond it, the least recently used one is removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A folder with what was written."""
+    """A folder with written files."""
 
     folder: Path
     owner: TemporaryDirectory[str] | None = None
-    """Holds the folder where there is no cache; it ends with this object."""
+    """The temporary folder if there is no cache; it is removed with this object."""
 
 
 def kept(kind: str, key: str, write: Callable[[Path], None]) -> Kept:
-    """The folder of a key, written if it is not there; of several processes one writes and the others wait.
+    """The folder of a key, written if missing; one process writes and the others wait.
 
     Args:
-        kind: of what is kept, a folder of the cache.
-        key: names all that it depends on.
+        kind: what is cached; a folder of the cache.
+        key: identifies everything that the content depends on.
         write: fills an empty folder.
     """
     cache = cache_folder()
@@ -49,7 +49,7 @@ def kept(kind: str, key: str, write: Callable[[Path], None]) -> Kept:
         folder = None
     if folder is None:
         logger.warning(
-            "there is no cache that can be written, so that %s are made anew in each run; set $OPENXCLIP_CACHE to a "
+            "there is no writable cache, so %s are created again in each run; set $OPENXCLIP_CACHE to a "
             "folder",
             kind,
         )
@@ -61,7 +61,7 @@ def kept(kind: str, key: str, write: Callable[[Path], None]) -> Kept:
             with atomic_folder(folder) as temporary:
                 write(temporary)
             _forget_oldest(folder.parent)
-    with suppress(OSError):  # a folder of another user
+    with suppress(OSError):  # the folder belongs to another user
         os.utime(folder)
     return Kept(folder=folder)
 
@@ -75,19 +75,19 @@ def _usable(folder: Path) -> bool:
 
 
 def _forget_oldest(parent: Path) -> None:
-    """Other processes do the same meanwhile, and files of other users stay: none of it is an error."""
+    """Remove old folders. Other processes may do the same, and other users' files stay: neither is an error."""
     ages: list[tuple[float, Path]] = []
     for path in parent.iterdir():
         with suppress(OSError):
             if path.is_dir() and not path.name.startswith("."):
                 ages.append((path.stat().st_mtime, path))
     for _, folder in sorted(ages)[:-MAX_KEPT]:
-        with suppress(OSError):  # renamed first: a folder that is there is whole
+        with suppress(OSError):  # renamed first: an existing folder is always complete
             shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.old")), ignore_errors=True)
 
 
 def versions(*packages: str) -> tuple[tuple[str, str | None], ...]:
-    """Of packages, for keys; None of one that is not installed."""
+    """Versions of packages, for keys; None for one that is not installed."""
     found: list[tuple[str, str | None]] = []
     for package in packages:
         try:
@@ -98,9 +98,9 @@ def versions(*packages: str) -> tuple[tuple[str, str | None], ...]:
 
 
 def video_key(model: XCLIP, preprocess: Preprocessor, *others: object) -> str:
-    """Names all that a model's video features in float32 depend on, this package's version, and other plain values.
+    """A key from everything that a model's float32 video features depend on, this package's version, and other values.
 
-    The same weights have one name in whatever type they are held.
+    The same weights give the same key in every dtype.
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr((__version__, model.config, preprocess, others)).encode())

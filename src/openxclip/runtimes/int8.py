@@ -1,6 +1,6 @@
-"""The image tower's products in 8-bit integers: for CPUs, which do four times as many of them as of float32's.
+"""Int8 matrix products in the image tower: CPUs compute four times as many of them as in float32.
 
-Shapes: ... any leading dims, M rows, D width that is summed over, F width that comes out.
+Shapes: ... any leading dims, M rows, D input width (summed over), F output width.
 """
 
 import torch
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from openxclip.errors import InputError
 from openxclip.models import XCLIP
 
-LARGEST = 127  # of the integers -127 to 127, which lie the same on both sides of 0
+LARGEST = 127  # of the integers -127 to 127, symmetric around 0
 
 
 class Int8Linear(nn.Module):
     """A linear layer whose weights and inputs are rounded to integers with a scale for each row of either.
 
-    A row of the input is a token and gets its scale when it comes, so that nothing has to be calibrated, and a token
-    with large values costs no other token its precision.
+    A row of the input is a token and is scaled dynamically, so no calibration is needed, and a token with large values
+    does not reduce the precision of other tokens.
     """
 
     weight: Tensor
@@ -32,7 +32,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., D) -> (..., F), in the type of x."""
         rows, scale = to_int8(x.flatten(0, -2))
-        # Exact: sums of 32 bits hold the products of 130,000 pairs. torch has no public name for this product yet.
+        # Exact: 32-bit sums hold the products of 130,000 pairs. torch has no public API for this product yet.
         out = torch._int_mm(rows, self.weight) * (scale * self.scale)
         if self.bias is not None:
             out = out + self.bias
@@ -40,7 +40,7 @@ class Int8Linear(nn.Module):
 
 
 def to_int8(x: Tensor, largest: int = LARGEST) -> tuple[Tensor, Tensor]:
-    """x (M, D) -> integers (M, D) and what to multiply them with (M, 1) to have x again, nearly.
+    """x (M, D) -> integers (M, D) and scales (M, 1) whose product approximates x.
 
     The integers are -largest to largest.
     """
@@ -50,19 +50,17 @@ def to_int8(x: Tensor, largest: int = LARGEST) -> tuple[Tensor, Tensor]:
 
 
 def check_device(device: torch.device) -> None:
-    """Refuse what is no CPU.
+    """Refuse a device that is not a CPU.
 
     Raises:
-        InputError: it is none.
+        InputError: the device is not a CPU.
     """
     if device.type != "cpu":
-        raise InputError(
-            f"int8 is a shortcut for CPUs, and the model is to run on {device}; leave it out there"
-        )
+        raise InputError(f"int8 is for CPUs, but the model runs on {device}; leave it out there")
 
 
 def quantisable(tower: XCLIP) -> dict[str, nn.Linear]:
-    """The layers that are worth it, by name: attention within frames and MLPs, nearly all of a video's arithmetic."""
+    """The layers worth quantising, by name: attention within frames and MLPs, nearly all of a video's arithmetic."""
     names = ("intra_attn.qkv", "intra_attn.proj", "mlp.fc1", "mlp.fc2")
     paths = [f"visual.blocks.{i}.{name}" for i in range(len(tower.visual.blocks)) for name in names]
     layers = {path: tower.get_submodule(path) for path in paths}
@@ -70,11 +68,11 @@ def quantisable(tower: XCLIP) -> dict[str, nn.Linear]:
 
 
 def use_int8(model: XCLIP) -> None:
-    """Change the image tower's attention within frames and its MLPs, in place: nearly all of a video's arithmetic.
+    """Quantise the image tower's attention within frames and its MLPs in place: nearly all of a video's arithmetic.
 
-    For inference alone, without gradients.
+    For inference only, without gradients.
 
-    Messages stay as they are (a row a frame costs nothing), and so do the projections, the integration transformer,
+    Messages stay as they are (one row per frame costs nothing), and so do the projections, the integration transformer,
     prompting and texts.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How fast and how exact each way to compute an image tower is on this machine.
+"""Measures speed and accuracy of each way to compute an image tower on this machine.
 
 Shapes: B clips, T frames, S input side, K labels, E joint embedding.
 """
@@ -31,34 +31,34 @@ from openxclip.runtimes.runtime import build_runtime
 from openxclip.runtimes.ways import Way, ways
 from openxclip.video.transforms import Preprocessor
 
-MAX_SECONDS = 4.0  # of rounds of one batch; no fewer than MIN_ROUNDS
+MAX_SECONDS = 4.0  # for the rounds of one batch; at least MIN_ROUNDS
 MIN_ROUNDS = 3
 
 
 class Run(NamedTuple):
-    """What one way gave."""
+    """Raw measurements of one way."""
 
     seconds: tuple[float, ...]
     """Median time of a batch, for each size."""
     features: VideoFeatures
-    """Of the clips, in float32."""
+    """Features of the clips, in float32."""
     peak_bytes: int | None = None
-    """The most memory of its process; None if that did more than this."""
+    """Peak memory of its process; None if the process also did other work."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One way's row."""
+    """The table row of one way."""
 
     way: Way
     seconds: tuple[float, ...] = ()
     """Median time of a batch, for each size."""
     noise: float | None = None
-    """How far its video features are from those of torch in float32: see `calibration.py`."""
+    """Deviation of its video features from torch in float32: see `calibration.py`."""
     same_best: float | None = None
     """Share of the clips with the same best label as with torch in float32."""
     peak_bytes: int | None = None
-    """The most memory of its process."""
+    """Peak memory of its process."""
     problem: str | None = None
     """Why it was not measured."""
 
@@ -74,7 +74,7 @@ def run_way(
     """Build and time one way.
 
     Args:
-        way: which.
+        way: the way to measure.
         model: as loaded, on the CPU; it is not changed.
         preprocess: of the model.
         options: calibration, token merging and threads.
@@ -91,7 +91,7 @@ def run_way(
 
 
 def _batch(clips: Tensor, size: int) -> Tensor:
-    """As many clips, from the start again where there are too few."""
+    """This many clips, repeated from the start if there are too few."""
     return clips[torch.arange(size) % len(clips)].contiguous()
 
 
@@ -106,7 +106,7 @@ def _seconds(step: Callable[[], object]) -> float:
 
 
 def calibrate_first(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> None:
-    """Measure the ranges that the ways of this machine will ask for, where its progress is seen."""
+    """Calibrate in advance for the ways of this machine, so that progress is visible."""
     if any(way.int8 and way.runtime != "torch" for way in ways(model)):
         kept_calibration(model, preprocess, options.calibration)
 
@@ -130,29 +130,29 @@ def measure_here(
 def _check_reference(way: Way, reference: VideoFeatures | None, problem: str) -> None:
     """
     Raises:
-        InputError: this is the way that the others are compared with.
+        InputError: this is the reference for the others.
     """
     if reference is None:
-        raise InputError(f"{way.name}, which the others are compared with, cannot be measured: {problem}")
+        raise InputError(f"{way.name}, the reference for the others, cannot be measured: {problem}")
 
 
 class Apart(NamedTuple):
-    """What processes of their own need to run a way."""
+    """The input of the process that runs a way."""
 
     source: ModelSource
     options: RuntimeOptions
     clips: np.ndarray
-    """Not a tensor, which would go through shared memory: containers have little of it."""
+    """A pickled array: a tensor would go through shared memory, which containers have little of."""
     batch_sizes: tuple[int, ...]
 
 
 def measure_apart(
     work: Apart, model: XCLIP, preprocess: Preprocessor, tokens: Tensor | None
 ) -> Iterator[Measured]:
-    """All ways, each in a process of its own, so that its peak of memory is its own.
+    """Measure all ways, each in a separate process, so that peak memory is its own.
 
     Args:
-        work: for the processes.
+        work: input of the processes.
         model: the same that they load, on the CPU.
         preprocess: of the model.
         tokens: (K, C) of labels, among which the best are compared; None if the model has no texts.
@@ -173,7 +173,7 @@ def measure_apart(
 
 
 def _run_apart(way: Way, work: Apart) -> Run | str:
-    """What a process of its own gave; or why it ended."""
+    """The result of a separate process, or why it ended."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(_load_and_run, way, work).result()

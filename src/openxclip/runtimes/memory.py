@@ -1,4 +1,4 @@
-"""The most memory that this process has held."""
+"""Peak memory of this process."""
 
 import sys
 from pathlib import Path
@@ -7,9 +7,9 @@ STATUS = Path("/proc/self/status")
 
 
 def peak_bytes() -> int | None:
-    """As Linux counts it, else as the system's own count has it; None on Windows and where nobody counts.
+    """Peak memory in bytes from /proc on Linux, otherwise from getrusage; None on Windows and if unavailable.
 
-    Not getrusage on Linux: its figure begins with that of the process this one was started from.
+    Not getrusage on Linux: its value starts at that of the parent process.
     """
     if STATUS.is_file():
         lines = [line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:")]

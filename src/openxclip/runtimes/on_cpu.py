@@ -1,4 +1,4 @@
-"""What runtimes of CPUs have in common."""
+"""Code shared by the CPU runtimes."""
 
 import logging
 from collections.abc import Callable
@@ -24,18 +24,18 @@ PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "onnx": ("onnxruntime", "onnxscript"),
 }
-"""What each runtime imports."""
+"""The packages that each runtime imports."""
 
 
 def check_cpu(model: XCLIP, name: str) -> None:
-    """Refuse a model that is elsewhere.
+    """Refuse a model that is not on the CPU.
 
     Raises:
-        InputError: it is.
+        InputError: it is on another device.
     """
     if model.logit_scale.device.type != "cpu":
         raise InputError(
-            f"{name} runs on the CPU here, and the model is on {model.logit_scale.device}: give --device cpu"
+            f"{name} runs on the CPU, but the model is on {model.logit_scale.device}: give --device cpu"
         )
 
 
@@ -46,7 +46,7 @@ def kept_graph(
     name: RuntimeName,
     write: Callable[[ExportedProgram, Path], None],
 ) -> Kept:
-    """The folder with a runtime's graph of a model, written if it is not there yet.
+    """The folder with a runtime's graph of a model, written if missing.
 
     Args:
         model: on the CPU.
@@ -75,7 +75,7 @@ def kept_graph(
 
 
 def report_floats(calibration: Calibration) -> None:
-    """Say how many layers the bound leaves in float, if any."""
+    """Warn about layers that the bound leaves in float, if any."""
     num_layers, num_floats = len(calibration.layers), sum(layer.in_float for layer in calibration.layers)
     if num_floats:
         logger.warning(

@@ -32,7 +32,7 @@ class OnnxRuntime:
 
         Raises:
             MissingExtraError: ONNX Runtime, or what writes its graphs, is not installed.
-            InputError: the model is on another device, or cannot be what the options ask for.
+            InputError: the model is on another device, or does not support the options.
         """
         try:
             import onnxruntime
@@ -46,7 +46,7 @@ class OnnxRuntime:
 
         self._kept = kept_graph(model, preprocess, options, "onnx", write)
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.num_threads or 0  # 0: one for each core
+        settings.intra_op_num_threads = options.num_threads or 0  # 0: one per core
         self._session = onnxruntime.InferenceSession(
             self._kept.folder / FILE, settings, providers=["CPUExecutionProvider"]
         )
@@ -65,11 +65,11 @@ def write_onnx(
     opset: int = OPSET,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a graph as ONNX, its weights beside it.
+    """Write a graph as ONNX, with its weights in a separate file.
 
     Args:
         program: the graph.
-        path: of the file; the weights get its name with `.data` behind it.
+        path: of the file; the weights get its name with `.data` appended.
         inputs: their names.
         outputs: their names; those that the graph lacks are left out.
         opset: the version of ONNX's operations.
@@ -80,9 +80,9 @@ def write_onnx(
         InputError: the model cannot be written in this opset.
     """
     num_outputs = len(program.graph_signature.user_outputs)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses packages that no model here needs
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses packages that no model needs
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what the exporter itself still uses
+        with warnings.catch_warnings(action="ignore"):  # the exporter's own deprecation warnings
             written = torch.onnx.export(
                 program,
                 input_names=list(inputs),
@@ -93,7 +93,7 @@ def write_onnx(
             )
     except ImportError as error:
         raise MissingExtraError("onnxscript", "onnx") from error
-    assert written is not None, "without a file it gives the program"
+    assert written is not None, "without a file it returns the program"
     found = written.model.opset_imports[""]
     if found != opset:
         raise InputError(f"this model cannot be written in opset {opset}, only in {found}; leave --opset out")

@@ -1,4 +1,4 @@
-"""The image tower in OpenVINO: the fastest on most of Intel's and AMD's processors."""
+"""The image tower in OpenVINO: the fastest runtime on most Intel and AMD processors."""
 
 import warnings
 from functools import cache
@@ -28,13 +28,13 @@ class OpenVinoRuntime:
     def __init__(self, model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> None:
         """
         Args:
-            model: on the CPU; in bfloat16 OpenVINO computes in that, else in float32.
+            model: on the CPU; OpenVINO computes in bfloat16 if the model does, otherwise in float32.
             preprocess: of the model.
             options: threads, int8 and token merging.
 
         Raises:
             MissingExtraError: OpenVINO is not installed.
-            InputError: the model is on another device, or cannot be what the options ask for.
+            InputError: the model is on another device, or does not support the options.
         """
         try:
             import openvino
@@ -57,11 +57,11 @@ class OpenVinoRuntime:
 
 @cache
 def core() -> "openvino.Core":
-    """The one of this process, kept until it ends; the package must be installed.
+    """The OpenVINO core of this process, kept until it ends; the package must be installed.
 
-    Its plugin gives the thread that loads it a stack for signals, and frees it with the last reference. If another
-    thread drops that, the first one keeps an address without memory: the next signal (Ctrl-C, a worker's end) would
-    end the process.
+    Its plugin gives the thread that loads it a signal stack, and frees it with the last reference. If another thread
+    drops that reference, the first thread keeps a dangling address: the next signal (Ctrl-C, a worker's end) would
+    crash the process.
     """
     import openvino
 
@@ -69,15 +69,15 @@ def core() -> "openvino.Core":
 
 
 def converted(program: ExportedProgram) -> "openvino.Model":
-    """A graph as OpenVINO has it; the package must be installed."""
+    """Convert a graph to OpenVINO; the package must be installed."""
     import openvino
 
-    with warnings.catch_warnings(action="ignore"):  # of what it uses of torch
+    with warnings.catch_warnings(action="ignore"):  # its deprecation warnings about torch
         return openvino.convert_model(program)
 
 
 def settings(model: XCLIP, options: RuntimeOptions) -> dict[str, Any]:
-    """OpenVINO's own: threads, cores and memory nodes are its choice unless a number of threads is given."""
+    """OpenVINO's settings: it chooses threads, cores and memory nodes unless a number of threads is given."""
     precision = "bf16" if model.logit_scale.dtype == torch.bfloat16 else "f32"
     found: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     if options.num_threads is not None:

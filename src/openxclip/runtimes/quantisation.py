@@ -1,10 +1,10 @@
-"""Products in 8-bit integers with ranges that were measured beforehand, in the form that runtimes turn into their own.
+"""Int8 matrix products with calibrated ranges, in a form that runtimes convert into their own.
 
-A layer's weights have a scale for each row; its input has one scale and offset for all. Channels of the input that are
-much larger than the others would leave those few steps of the range: each channel is divided by a factor first, and the
+A layer's weights have a scale for each row; its input has one scale and offset for all. Input channels that are much
+larger than the others would leave these few quantisation steps: each channel is first divided by a factor, and the
 weights that read it are multiplied by it ("smoothing": SmoothQuant, Xiao et al. 2023, section 4).
 
-Shapes: ... any leading dims, M rows, D width that is summed over, F width that comes out.
+Shapes: ... any leading dims, M rows, D input width (summed over), F output width.
 """
 
 import platform
@@ -27,10 +27,10 @@ X86 = ("x86_64", "AMD64", "i386", "i686")
 
 
 def largest_weight() -> int:
-    """Of the integers that weights are rounded to on this machine.
+    """The largest integer that weights are rounded to on this machine.
 
-    x86 processors without VNNI add two products of 8 bits in 16, and two of 255 x 127 do not fit: there weights get 7
-    bits. Where nobody says what the processor has, they do as well.
+    x86 processors without VNNI add two 8-bit products in 16 bits, and two of 255 x 127 overflow: there weights get 7
+    bits. They also do if the processor's features are unknown.
     """
     if platform.machine() not in X86:
         return LARGEST
@@ -43,11 +43,11 @@ class LayerRange:
     """How the input of one layer becomes integers."""
 
     low: float
-    """The smallest value that is told apart, at most 0."""
+    """The smallest representable value, at most 0."""
     high: float
     """The largest, at least 0; both of the input after smoothing."""
     smoothing: Tensor | None = None
-    """(D,): what each channel is divided by first; None leaves all as they are."""
+    """(D,): divisor of each channel; None leaves all as they are."""
 
     @property
     def scale(self) -> float:
@@ -56,12 +56,12 @@ class LayerRange:
 
     @property
     def zero(self) -> int:
-        """The integer that stands for 0, which is exact."""
+        """The zero point: the integer that represents 0 exactly."""
         return round(-self.low / self.scale)
 
 
 class QuantisedLinear(nn.Module):
-    """A linear layer that multiplies integers; torch itself computes the same slowly, in float32."""
+    """A linear layer with integer products; torch itself emulates it slowly, in float32."""
 
     weight: Tensor
     weight_scale: Tensor
@@ -73,7 +73,7 @@ class QuantisedLinear(nn.Module):
         Args:
             linear: the layer.
             input_range: of its input.
-            marked: write the weights' rounding as an operation by name, which ONNX needs; else as a plain product.
+            marked: write the weights' rounding as a named operation, which ONNX needs; otherwise as a plain product.
         """
         super().__init__()
         weight, smoothing = linear.weight.detach().float(), input_range.smoothing
@@ -102,7 +102,7 @@ class QuantisedLinear(nn.Module):
 
 
 def quantise(tower: XCLIP, ranges: Mapping[str, LayerRange], marked: bool = False) -> None:
-    """Change the layers that have a range, in place, for inference."""
+    """Quantise the layers that have a range, in place, for inference."""
     for path, input_range in ranges.items():
         layer = tower.get_submodule(path)
         assert isinstance(layer, nn.Linear)

@@ -13,10 +13,10 @@ from openxclip.video.transforms import Preprocessor
 
 
 class Runtime(Protocol):
-    """Computes the features of videos from pixels as they were decoded."""
+    """Computes the features of videos from decoded pixels."""
 
     device: torch.device
-    """Where the features are."""
+    """Device of the features."""
 
     def encode_video(self, pixels: Tensor) -> VideoFeatures:
         """Cropped frames uint8 (B, T, 3, S, S) on the CPU -> features on `device`.
@@ -26,7 +26,7 @@ class Runtime(Protocol):
 
 
 def build_runtime(model: XCLIP, preprocess: Preprocessor, options: RuntimeOptions) -> Runtime:
-    """The runtime that the options ask for by name.
+    """The runtime named by the options.
 
     Raises:
         InputError: the model's device cannot run it, or options of one runtime are given to another.
@@ -45,13 +45,13 @@ def build_runtime(model: XCLIP, preprocess: Preprocessor, options: RuntimeOption
 
 
 def check_options(options: RuntimeOptions) -> None:
-    """Refuse options that would change nothing.
+    """Refuse options that would have no effect.
 
     Raises:
-        InputError: there is one.
+        InputError: an option would have no effect.
     """
     if options.compile and options.runtime != "torch":
-        raise InputError(f"--compile is torch's; leave it out with --runtime {options.runtime}")
+        raise InputError(f"--compile is for torch; leave it out with --runtime {options.runtime}")
     if options.int8 and options.runtime == "auto":
         raise InputError("--runtime auto chooses the precision itself; leave --int8 out")
     if options.num_threads is not None and options.num_threads < 1:

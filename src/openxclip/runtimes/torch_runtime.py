@@ -1,4 +1,4 @@
-"""The image tower in torch: eager, compiled, or with products in 8-bit integers."""
+"""The image tower in torch: eager, compiled, or with int8 products."""
 
 import copy
 
@@ -26,7 +26,7 @@ class TorchRuntime:
         tower = fold_normalisation(model, preprocess)
         tower.visual.num_merged = options.merge_tokens
         if options.num_threads is not None:
-            torch.set_num_threads(options.num_threads)  # of the whole process: torch knows no other
+            torch.set_num_threads(options.num_threads)  # for the whole process: torch has no finer setting
         if options.int8:
             use_int8(tower)
         self._encode_video = tower.encode_video
@@ -40,13 +40,13 @@ class TorchRuntime:
         """Cropped frames uint8 (B, T, 3, S, S) on the CPU -> features on `device`."""
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()  # only a copy from pinned memory is asynchronous
-        # Every value of 0..255 is exact in all types that a model can have.
+        # Every value of 0..255 is exact in all dtypes of a model.
         return self._encode_video(pixels.to(self.device, non_blocking=True).to(self.dtype))
 
 
 @torch.no_grad()
 def fold_normalisation(model: XCLIP, preprocess: Preprocessor) -> XCLIP:
-    """A model that takes pixels of 0..255, cast to its dtype, where `model` takes normalised ones.
+    """A model that takes pixels of 0..255, cast to its dtype, instead of `model`'s normalised ones.
 
     (pixels / 255 - mean) / std is linear, and so is the projection W x + b of the patches: W / (255 std) and
     b - W mean / std do the same. All other parameters are shared with `model`, not copied.

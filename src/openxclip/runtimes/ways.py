@@ -16,17 +16,17 @@ TITLES: dict[RuntimeName, str] = {"torch": "torch", "openvino": "OpenVINO", "onn
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """One of them."""
+    """A runtime with its precision."""
 
     runtime: RuntimeName
     dtype: Literal["float32", "bfloat16"]
-    """Of all that is not in integers."""
+    """Type of everything that is not in integers."""
     compile: bool = False
     int8: bool = False
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name for tables."""
         words = [TITLES[self.runtime]]
         if self.int8:
             words.append("int8")
@@ -42,7 +42,7 @@ class Way:
         return model if model.logit_scale.dtype == dtype else copy.deepcopy(model).to(dtype)
 
     def options(self, options: RuntimeOptions) -> RuntimeOptions:
-        """Options that ask for this way, the others as they were."""
+        """Options that select this way, with the other settings unchanged."""
         calibrated = self.int8 and self.runtime != "torch"
         return replace(
             options,
@@ -54,9 +54,9 @@ class Way:
 
 
 def ways(model: XCLIP) -> tuple[Way, ...]:
-    """Those that are installed; in bfloat16 only for a model that was loaded in it. Plain torch in float32 is first.
+    """The installed ways; bfloat16 only for a model loaded in it. Plain torch in float32 is first.
 
-    Compiling takes a minute, and so only the model's own precision is compiled.
+    Compiling takes a minute, so only the model's own precision is compiled.
     """
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
     if model.logit_scale.dtype == torch.bfloat16:

@@ -1,1 +1,1 @@
-"""Find videos and moments by words or by example: embeddings in a LanceDB table, then prompts for the best."""
+"""Search for videos and moments by text or by example: embeddings in a LanceDB table, then prompts for the best."""

@@ -1,6 +1,6 @@
-"""Which videos are new, changed or gone: fingerprints of files, as far as their file systems tell.
+"""Detects new, changed and deleted videos by fingerprints from their file systems.
 
-A video that is gone and one that is out of reach are told apart: an outage must not empty an index.
+Deleted videos are distinguished from unreachable ones: an outage must not empty an index.
 """
 
 from collections.abc import Sequence
@@ -20,33 +20,33 @@ HTTP_GONE = (404, 410)
 
 @dataclass(frozen=True)
 class Look:
-    """What was found of some inputs, by path."""
+    """The state of some inputs, by path."""
 
     prints: dict[str, str] = field(default_factory=dict)
-    """Fingerprints of the files that are there."""
+    """Fingerprints of the existing files."""
     gone: set[str] = field(default_factory=set)
     unknown: dict[str, str] = field(default_factory=dict)
-    """Why nothing is known of a file, shard or folder: it may be there."""
+    """Why the state of a file, shard or folder is unknown: it may exist."""
 
     def may_hold(self, path: str) -> bool:
-        """Whether a video lies in a folder or shard of which nothing is known, whole or in part."""
+        """Whether a video is in a folder or shard whose state is unknown, entirely or in part."""
         return any(path.startswith((f"{place}/", f"{place}::")) for place in self.unknown)
 
 
 def root_of(inputs: str) -> str:
-    """Inputs as they are named in the index, from whatever folder they were given."""
+    """Inputs as named in the index, independent of the current folder."""
     return inputs.rstrip("/") if is_remote(inputs) else file_system(inputs)[1]
 
 
 def listed(inputs: str, *, was_indexed: bool) -> list[Source]:
-    """The videos of inputs, each once; of a folder that was indexed and is empty by now none.
+    """The videos of inputs, each once; none for an indexed folder that is now empty.
 
     Raises:
         InputError: there are none, or they cannot be listed.
     """
     inputs = inputs if is_remote(inputs) else root_of(inputs)
     try:
-        file_system(inputs)[0].invalidate_cache()  # a long-lived process must see what is new
+        file_system(inputs)[0].invalidate_cache()  # a long-lived process must see new files
         sources = list_sources(inputs)
     except InputError:
         if was_indexed and _is_emptied(inputs):
@@ -58,13 +58,13 @@ def listed(inputs: str, *, was_indexed: bool) -> list[Source]:
 
 
 def _is_emptied(inputs: str) -> bool:
-    """Whether this is a folder that can be listed and holds no videos. Web servers do not list what is empty."""
+    """Whether this is a folder that can be listed and holds no videos. Web servers do not list empty folders."""
     system, name = file_system(inputs)
     if _is_web(system) or (not is_remote(inputs) and not system.isdir(name)):
         return False
     try:
         found = [PurePosixPath(path) for path in system.find(name)]
-    except Exception:  # noqa: BLE001 each store has its own; it is not reachable
+    except Exception:  # noqa: BLE001 each store has its own errors; it is not reachable
         return False
     return not any(
         path.suffix.lower() in (*VIDEO_SUFFIXES, ".tar") and not path.name.startswith(".") for path in found
@@ -72,11 +72,11 @@ def _is_emptied(inputs: str) -> bool:
 
 
 def look_at(sources: Sequence[Source], listed_in: str | None = None) -> Look:
-    """Fingerprints of inputs. Of many members of one shard it is looked at once.
+    """Fingerprints of inputs. A shard with many members is checked once.
 
     Args:
         sources: the inputs.
-        listed_in: the address that they were just listed at: what that told of them still holds.
+        listed_in: the address where they were just listed; facts from that listing are reused.
     """
     look = Look()
     fresh = {id(file_system(listed_in)[0])} if listed_in is not None else set()
@@ -89,7 +89,7 @@ def look_at(sources: Sequence[Source], listed_in: str | None = None) -> Look:
             if id(system) not in fresh:
                 system.invalidate_cache()
                 fresh.add(id(system))
-        except Exception as error:  # noqa: BLE001 of an address that no file system understands
+        except Exception as error:  # noqa: BLE001 no file system understands the address
             facts[address] = _reason(error)
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         found = pool.map(lambda place: _facts(*place), places.values())
@@ -106,28 +106,28 @@ def look_at(sources: Sequence[Source], listed_in: str | None = None) -> Look:
 
 
 def _facts(system: Any, name: str) -> dict[str, Any] | str | None:
-    """What the file system says of a file; text why it says nothing; None where there is none."""
+    """The file system's facts about a file; a text with the reason if unknown; None if there is no file."""
     try:
         return system.info(name)
     except (FileNotFoundError, NotADirectoryError) as error:
         if not _is_web(system) or getattr(error.__cause__, "status", None) in HTTP_GONE:
             return None
         return _reason(error.__cause__ or error)
-    except Exception as error:  # noqa: BLE001 each store has its own
+    except Exception as error:  # noqa: BLE001 each store has its own errors
         return _reason(error)
 
 
 def print_of(facts: dict[str, Any]) -> str:
-    """What changes with the contents of a file."""
+    """A fingerprint that changes with the contents of a file."""
     names = ("ETag", "mtime", "LastModified", "Last-Modified", "Content-MD5", "Digest", "created")
     when = next((facts[name] for name in names if facts.get(name)), None)
     return f"{facts.get('size')} {when}"
 
 
 def _is_web(system: Any) -> bool:
-    """Whether each file is a request of its own, and a file that no server tells of looks like one that is gone."""
+    """Whether each file needs its own request, and an unreachable file looks like a deleted one."""
     return "http" in system.protocol
 
 
 def _reason(error: BaseException) -> str:
-    return f"it is out of reach ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    return f"it is unreachable ({type(error).__name__}: {' '.join(str(error).split())[:200]})"

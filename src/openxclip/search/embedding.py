@@ -1,4 +1,4 @@
-"""Windows of videos as rows of an index: their feature, and what video-specific prompts read.
+"""Windows of videos as rows of an index: their feature, and the context for video-specific prompts.
 
 Shapes: B views, N patches, E joint embedding.
 """
@@ -19,21 +19,21 @@ IndexRow = dict[str, Any]
 
 
 def index_runner(engine: Engine, decoders: PieceReader, *, with_context: bool) -> Runner[IndexRow]:
-    """What computes the rows of inputs; an input that cannot be read has none."""
+    """A runner that computes the rows of inputs; an unreadable input has none."""
     compute = partial(window_numbers, engine, with_context)
     to_row = partial(window_row, engine.model.config.embed_dim)
     return Runner(flow=engine.flow, decoders=decoders, compute=compute, to_row=to_row, failed=_none)
 
 
 def num_context(engine: Engine) -> int:
-    """Numbers of a window that prompts read: N times E, the mean over frames of the patches; 0 without prompting."""
+    """Size of a window's context for prompts: N times E, the mean over frames of the patches; 0 without prompting."""
     config = engine.model.config
     return config.vision.num_patches * config.embed_dim if config.prompting else 0
 
 
 @torch.inference_mode()
 def window_numbers(engine: Engine, with_context: bool, pixels: Tensor) -> Tensor:
-    """Views uint8 (B, T, 3, S, S) -> the video feature, and behind it the context if it is kept (B, E [+ N E])."""
+    """Views uint8 (B, T, 3, S, S) -> the video feature, followed by the context if it is kept (B, E [+ N E])."""
     video = engine.encode(pixels)
     parts = [video.video.float()]
     if with_context and video.patches is not None:
@@ -42,7 +42,7 @@ def window_numbers(engine: Engine, with_context: bool, pixels: Tensor) -> Tensor
 
 
 def window_row(embed_dim: int, source: Source, facts: Facts, window: int, views: Tensor) -> IndexRow:
-    """One view of a window: more would have to be compared one by one."""
+    """The single view of a window: several would have to be compared separately."""
     numbers = views[0].numpy().astype(np.float16)
     start, end = facts.windows[window]
     return {

@@ -1,6 +1,6 @@
-"""An index of videos: a LanceDB table of windows, which is brought up to date and searched. Needs lancedb.
+"""An index of videos: a LanceDB table of windows that can be updated and searched. Needs lancedb.
 
-A search has two stages. The first finds the nearest embeddings to the text's. The second scores these candidates anew
+A search has two stages. The first finds the embeddings nearest to the text's. The second rescores these candidates
 with video-specific prompts (section 3.3): a prompted text depends on the video, so no table can be sorted by it.
 
 Shapes: M candidates, N patches, E joint embedding.
@@ -64,55 +64,55 @@ from openxclip.workers import num_cores
 
 logger = logging.getLogger(__name__)
 
-INPUTS_AT_ONCE = 64  # inputs whose rows are added together: what an interrupted update does again at most
+INPUTS_AT_ONCE = 64  # inputs whose rows are added together: the most that an interrupted update repeats
 ROW_BYTES_AT_ONCE = (
     64 << 20
-)  # and the bytes of their embeddings and contexts; those of a longer video wait on disk
+)  # and the bytes of their embeddings and contexts; those of a longer video are buffered on disk
 MIN_ROWS_OF_ANN = (
-    2_000_000  # below, comparing with every row takes 1.5 s at most, on two cores with 512 numbers a row
+    2_000_000  # below, comparing with every row takes at most 1.5 s, on two cores with 512 numbers per row
 )
-NUM_PROMPTERS = 16  # videos that a text is prompted by for the first stage
-NEAR_DUPLICATE = 0.99  # cosine from which two windows are called near duplicates
+NUM_PROMPTERS = 16  # videos that prompt a text for the first stage
+NEAR_DUPLICATE = 0.99  # cosine from which two windows count as near duplicates
 
 FACTS = ("path", "start_seconds", "end_seconds", "duration_seconds", "fps", "width", "height", "codec")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
-    """A window that was found."""
+    """A search result: a window."""
 
     path: str
     start_seconds: float
     end_seconds: float
     duration_seconds: float
     score: float
-    """The cosine of the video with the text as it sees it, or with the other video: comparable among the hits of one
-    search that are prompted alike. Across searches only roughly: some texts lie nearer to all videos than others."""
+    """The cosine of the video with the prompted text, or with the other video: comparable among hits of one search that
+    are either all prompted or all not. Only roughly comparable across searches: some texts are nearer to all videos."""
     is_prompted: bool = False
-    """Whether the score is that of the text as the video sees it. A candidate that could not be read again has the
-    score of the bare text, which does not compare, and ranks behind those that could."""
+    """Whether the score is that of the prompted text. A candidate that could not be read again has the score of the
+    bare text, which is not comparable, and ranks behind the others."""
     is_near_duplicate: bool = False
-    """Whether it nearly equals the video that was searched with."""
+    """Whether it is a near duplicate of the query video."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """What an update changed, in videos."""
+    """Summary of an update, in videos."""
 
     num_added: int
     num_changed: int
     num_deleted: int
     num_unchanged: int
     num_rows: int
-    """Of the whole index, afterwards."""
+    """Rows of the whole index, afterwards."""
     errors: dict[str, str]
-    """Videos that cannot be read, and why; tried again by the next update. What the index knew of them stays, unless
-    they are gone."""
+    """Videos that cannot be read, and why; the next update tries them again. Their old rows stay, unless they are
+    deleted."""
 
 
 @dataclass
 class _Tally:
-    """What an update has done so far, by path."""
+    """Progress of an update, by path."""
 
     added: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
@@ -121,7 +121,7 @@ class _Tally:
 
 
 class Index:
-    """An open index and the model that it was made with."""
+    """An open index and its model."""
 
     def __init__(
         self, address: str, engine: Engine, settings: Settings, table: Any, limits: VideoLimits | None = None
@@ -142,19 +142,19 @@ class Index:
         keep_context: bool = True,
         limits: VideoLimits | None = None,
     ) -> Self:
-        """Open an index for updates, or make it.
+        """Open an index for updates, or create it.
 
         Args:
             address: folder of the index; a path, or an address of an object store.
             engine: the model.
-            model_name: how it was named, for `read_settings`.
+            model_name: the model's name as given, for `read_settings`.
             windows: length of a window, such as "4s"; None for whole videos.
             stride: from one window to the next.
-            keep_context: keep what prompts read; without it a search decodes its candidates again.
+            keep_context: store the context for prompts; without it a search decodes its candidates again.
             limits: videos beyond them are left out.
 
         Raises:
-            InputError: the index was made with another model or other windows.
+            InputError: the index was created with another model or other windows.
             OpenXCLIPError: the index cannot be read or written.
         """
         wanted = Settings.of(engine, model_name, windows=windows, stride=stride, keep_context=keep_context)
@@ -164,7 +164,7 @@ class Index:
             table = open_table(address)
         if settings is None or table is None:
             with alone(address):
-                settings = read_settings(address)  # another process may have made it since
+                settings = read_settings(address)  # another process may have created it meanwhile
                 if settings is None:
                     write_settings(address, wanted)
                     settings = wanted
@@ -174,31 +174,31 @@ class Index:
 
     @classmethod
     def for_search(cls, address: str, engine: Engine) -> Self:
-        """Open an index that is there, whatever its windows.
+        """Open an existing index with any windows.
 
         Raises:
-            InputError: there is no index, or it was made with another model.
+            InputError: there is no index, or it was created with another model.
             OpenXCLIPError: the index cannot be read.
         """
         settings = read_settings(address)
         table = None if settings is None else open_table(address)
         if settings is None or table is None:
-            raise InputError(f"there is no index at {address}; make one with openxclip index")
+            raise InputError(f"there is no index at {address}; create one with openxclip index")
         settings.check_model(engine, address)
         return cls(address, engine, settings, table)
 
     @property
     def num_rows(self) -> int:
-        """Windows in the index."""
+        """Number of windows in the index."""
         with readable(self.address):
             return self._table.count_rows()
 
-    # --- bringing it up to date -----------------------------------------------------------------------------------
+    # --- updates --------------------------------------------------------------------------------------------------
 
     def update(self, inputs: str, num_decoders: int | None = None) -> Update:
-        """Add new videos, read changed ones again, drop those that are gone from `inputs`.
+        """Add new videos, read changed ones again, drop those deleted from `inputs`.
 
-        A row is replaced once the new one is there. Rows of a video that is out of reach stay.
+        A row is replaced once the new one is written. Rows of an unreachable video stay.
 
         Raises:
             InputError: there are no inputs, or another process updates the index.
@@ -223,7 +223,7 @@ class Index:
         self._drop_gone(of_root.difference(source.path for source in sources), look, known, tally)
         prints = look.prints
         unchanged = {path for path in prints if prints[path] in known.get(path, {})}
-        with readable(self.address):  # an update that was killed may have left what it had replaced
+        with readable(self.address):  # a killed update may have left replaced rows
             drop_others(self._table, {path: prints[path] for path in unchanged if len(known[path]) > 1})
         to_read = [source for source in sources if source.path in prints and source.path not in unchanged]
         yield 0, len(to_read)
@@ -235,7 +235,7 @@ class Index:
         return self._summary(tally, len(unchanged))
 
     def _drop_gone(self, unlisted: set[str], look: Look, known: "_Known", tally: _Tally) -> None:
-        """Delete what is no longer among the inputs. A file of this machine that cannot be looked at may be there."""
+        """Delete rows that are no longer among the inputs. A local file that cannot be checked may still exist."""
         unlisted = {path for path in unlisted if not look.may_hold(path)}
         again = look_at([Source(path) for path in unlisted if not is_remote(path)])
         tally.errors.update(again.unknown)
@@ -252,7 +252,7 @@ class Index:
         known: "_Known",
         tally: _Tally,
     ) -> Iterator[tuple[int, int]]:
-        """Read videos and add their rows, those of many together: a video's rows are all there or none of them."""
+        """Read videos and add their rows in batches: either all of a video's rows are added or none."""
         runner = index_runner(self.engine, decoders, with_context=self.settings.num_context > 0)
         pieces = [Piece(number=number, source=source) for number, source in enumerate(sources)]
         max_rows = max(1, ROW_BYTES_AT_ONCE // (2 * (self.settings.embed_dim + self.settings.num_context)))
@@ -282,7 +282,7 @@ class Index:
         known: "_Known",
         tally: _Tally,
     ) -> None:
-        """The rows of a video of any length: they wait on disk until all are there, and are then added together."""
+        """Rows of a video of any length: they are buffered on disk until complete, and are then added together."""
         starts = range(WINDOWS_AT_ONCE, first.num_windows, WINDOWS_AT_ONCE)
         rest = runner.run_pieces(
             [Piece(number=first.number, source=source, first_window=at) for at in starts]
@@ -299,7 +299,7 @@ class Index:
             self._store(pa.ipc.open_stream(file), {source.path: marks["fingerprint"]}, known, tally)
 
     def _store(self, rows: Any, prints: Mapping[str, str], known: "_Known", tally: _Tally) -> None:
-        """Add the rows of some videos, in Arrow, and then drop those that they replace."""
+        """Add the rows of some videos, in Arrow, and then drop the rows that they replace."""
         before = {path: mark for path, mark in prints.items() if path in known or path in tally.added}
         with readable(self.address):
             if rows is not None:
@@ -309,17 +309,17 @@ class Index:
         tally.added |= prints.keys() - before.keys()
 
     def update_from_tags(self, output: str) -> Update:
-        """Add what `openxclip tag --embedding` wrote, part by part; parts that changed are taken anew.
+        """Add the output of `openxclip tag --embedding`, part by part; changed parts are read again.
 
-        Prompts need more than a tag output holds: the index must be made with `keep_context=False`.
+        Prompts need more than a tag output holds: the index must be created with `keep_context=False`.
 
         Raises:
-            InputError: the output holds no embeddings, or those of another model; or the index keeps context.
+            InputError: the output holds no embeddings, or those of another model; or the index stores context.
             OpenXCLIPError: the output cannot be read, or the index not be written.
         """
         if self.settings.num_context:
             raise InputError(
-                "a tag output holds no context for prompts; make the index without it (--no-context)"
+                "a tag output holds no context for prompts; create the index without it (--no-context)"
             )
         with alone(self.address):
             return self._update_from_tags(output)
@@ -351,7 +351,7 @@ class Index:
         """The file system of a tag output, its name in the index, and the fingerprint of each part.
 
         Raises:
-            InputError: it is no tag output, or has other windows.
+            InputError: it is not a tag output, or has other windows.
         """
         try:
             system, folder = file_system(output.rstrip("/"))
@@ -359,23 +359,23 @@ class Index:
             parts = sorted(system.glob(f"{folder}/part-*.parquet"))
             prints = {name: f"{name.rpartition('/')[2]} {print_of(system.info(name))}" for name in parts}
             job = json.loads(system.cat_file(f"{folder}/{JOB}")) if parts else {}
-        except Exception as error:  # each store has its own
+        except Exception as error:  # each store has its own errors
             raise unreachable(output, error) from error
         if not parts:
             raise InputError(f"{output} holds no parts of a tag output")
         if (job.get("windows"), job.get("stride")) != (self.settings.windows, self.settings.stride):
             raise InputError(
                 f"{output} has windows {job.get('windows')} and stride {job.get('stride')}, the index "
-                f"{self.settings.windows} and {self.settings.stride}; make the index with those of the output"
+                f"{self.settings.windows} and {self.settings.stride}; create the index with those of the output"
             )
         return system, f"tags {system.unstrip_protocol(folder)}", prints
 
     def _tag_rows(self, system: Any, name: str) -> tuple[list[IndexRow], int]:
-        """Rows of a part, each window of a path once, and how many of them are errors."""
+        """Rows of a part, each window of a path once, and the number of error rows."""
         try:
             with system.open(name, "rb") as file:
                 table = pq.read_table(file)
-        except Exception as error:  # each store has its own
+        except Exception as error:  # each store has its own errors
             raise unreachable(name, error) from error
         if "embedding" not in table.column_names:
             raise InputError(f"{name} holds no embeddings; tag with --embedding")
@@ -383,7 +383,9 @@ class Index:
         good = [row for row in rows if row["error_kind"] is None]
         for other in {row["model_id"] for row in good}:
             if not is_same_model(other, self.settings.model_id):
-                raise InputError(f"{name} was tagged with {other}, the index is of {self.settings.model_id}")
+                raise InputError(
+                    f"{name} was tagged with {other}, but the index is for {self.settings.model_id}"
+                )
         kept = {
             (row["path"], row["start_seconds"]): {key: row[key] for key in FACTS}
             | {"embedding": np.array(row["embedding"])}
@@ -392,13 +394,13 @@ class Index:
         return list(kept.values()), len(rows) - len(good)
 
     def add_rows(self, rows: Sequence[IndexRow]) -> None:
-        """Add rows as `index_runner` makes them, with `root` and `fingerprint`."""
+        """Add rows from `index_runner`, with `root` and `fingerprint`."""
         if rows:
             with readable(self.address):
                 self._table.add(batch_of(rows, self.settings))
 
     def _known(self) -> "_Known":
-        """What the table holds by now, also from other processes."""
+        """The current table, including changes by other processes."""
         known: _Known = {}
         with readable(self.address):
             self._table.checkout_latest()
@@ -420,18 +422,18 @@ class Index:
         )
 
     def _optimise(self) -> None:
-        """Merge small files; beyond `MIN_ROWS_OF_ANN` rows build an index of vectors."""
+        """Merge small files; beyond `MIN_ROWS_OF_ANN` rows, build a vector index."""
         with readable(self.address):
             self._table.optimize()
             if self.num_rows >= MIN_ROWS_OF_ANN and not self._table.list_indices():
                 self.build_ann()
 
     def _num_probes(self) -> int:
-        """Partitions that a search looks into, where there is an index of vectors: a tenth of them."""
+        """Number of partitions that a search probes in a vector index: a tenth of them."""
         return max(20, round(self.num_rows**0.5 / 10))
 
     def build_ann(self) -> None:
-        """Build an index of vectors, so that a search need not look at every row."""
+        """Build a vector index, so that a search need not compare every row."""
         partitions = max(1, round(self.num_rows**0.5))
         self._table.create_index(
             metric="cosine",
@@ -444,16 +446,16 @@ class Index:
     # --- searching ------------------------------------------------------------------------------------------------
 
     def search(self, text: str, *, top_k: int = 10, rerank: int = 100, where: str | None = None) -> list[Hit]:
-        """Windows that show what the text says, best first.
+        """Windows that match a text, best first.
 
         Args:
-            text: in your own words.
-            top_k: how many.
-            rerank: how many candidates are scored with prompts; 0 for none.
+            text: the query, in your own words.
+            top_k: number of results.
+            rerank: number of candidates to score with prompts; 0 for none.
             where: an SQL condition on the columns, such as "duration_seconds < 30 and path like '%cam2%'".
 
         Raises:
-            InputError: a number or the condition cannot be used.
+            InputError: a number or the condition is invalid.
         """
         feature = self._text_feature(text)
         with_prompts = rerank > 0 and self.engine.model.prompting is not None
@@ -467,11 +469,11 @@ class Index:
         return _hits(found, scores, top_k, is_prompted=is_prompted)
 
     def similar(self, video: str, *, top_k: int = 10, where: str | None = None) -> list[Hit]:
-        """Windows that look like a video, best first.
+        """Windows similar to a video, best first.
 
         Raises:
             VideoError: the video cannot be read.
-            InputError: the condition cannot be used.
+            InputError: the condition is invalid.
         """
         feature = self._read(source_at(video), None)["embedding"]
         found = self._nearest(feature, top_k, where, with_context=False)
@@ -479,17 +481,17 @@ class Index:
 
     @torch.inference_mode()
     def _text_feature(self, text: str) -> Tensor:
-        """(1, E), as the model gives it, on the CPU in float32."""
+        """The text feature (1, E) from the model, on the CPU in float32."""
         model = self.engine.model
         tokens = self.engine.tokenizer([text]).to(model.logit_scale.device)
         return label_features(model, tokens, [1]).float().cpu()
 
     @torch.inference_mode()
     def _query(self, text: Tensor) -> np.ndarray:
-        """What the first stage looks for (E,): the mean direction of the text as some videos of the index see it.
+        """The query of the first stage (E,): the mean direction of the text prompted by some videos of the index.
 
-        A model with prompting learned to compare videos with prompted texts; the bare text lies elsewhere. Without
-        context the bare text has to do.
+        A model with prompting was trained to compare videos with prompted texts; the bare text is elsewhere in the
+        embedding. Without stored context, the bare text is used.
         """
         if not self.settings.num_context or self.engine.model.prompting is None:
             return text[0].numpy()
@@ -518,12 +520,10 @@ class Index:
             except (ValueError, RuntimeError, OSError) as error:
                 self._table.search().limit(1).to_arrow()  # a damaged table is not the filter's fault
                 known, reason = ", ".join(FACTS), " ".join(str(error).split())
-                raise InputError(
-                    f"the filter {where!r} cannot be used: {reason}. Columns are {known}"
-                ) from error
+                raise InputError(f"the filter {where!r} is invalid: {reason}. Columns are {known}") from error
 
     def _to_prompt(self, found: Any) -> tuple[np.ndarray, VideoFeatures]:
-        """Which candidates can be prompted (M,), and the features of these; without context they are decoded again."""
+        """Which candidates can be prompted (M,), and their features; without stored context they are decoded again."""
         if self.settings.num_context:
             readable_ones = np.ones(len(found), bool)
             embedding, context = (_matrix(found[name]) for name in ("embedding", "context"))
@@ -550,21 +550,21 @@ class Index:
 
     @torch.inference_mode()
     def _prompted(self, videos: VideoFeatures, text: Tensor) -> np.ndarray:
-        """Cosine of each candidate with the text as it sees it."""
+        """Cosine of each candidate with its prompted text."""
         model = self.engine.model
         logits = model.logits(videos, text.to(videos.video.device, videos.video.dtype))[:, 0].float()
         bias = 0.0 if model.logit_bias is None else float(model.logit_bias)
         return ((logits - bias) / model.logit_scale.float().exp()).cpu().numpy()
 
     def _read_again(self, path: str, start_seconds: float) -> IndexRow | None:
-        """A candidate, decoded; None where it cannot be read any more."""
+        """A decoded candidate; None if it can no longer be read."""
         try:
             return self._read(source_at(path), start_seconds)
         except (VideoError, IndexError):
             return None
 
     def _read(self, source: Source, start_seconds: float | None) -> IndexRow:
-        """A window of a video, computed now; None for the whole video.
+        """Features of a window of a video, computed now; None for the whole video.
 
         Raises:
             VideoError: it cannot be read.
@@ -608,7 +608,7 @@ def _hits(
     is_prompted: np.ndarray | None = None,
     near_duplicate: float = np.inf,
 ) -> list[Hit]:
-    """The best rows, prompted ones before others; a score from `near_duplicate` on says that they are."""
+    """The best rows, prompted ones first; a score of at least `near_duplicate` marks a near duplicate."""
     if is_prompted is None:
         is_prompted = np.zeros(len(scores), bool)
     best = np.lexsort((-scores, ~is_prompted))[:top_k]
@@ -626,7 +626,7 @@ def _hits(
 
 
 _Known = dict[str, dict[str, str]]
-"""Path -> fingerprint -> root. Two fingerprints where an update was killed before it dropped what it had replaced."""
+"""Path -> fingerprint -> root. Two fingerprints if an update was killed before it dropped replaced rows."""
 
 
 def _paths_of(root: str, known: _Known) -> set[str]:

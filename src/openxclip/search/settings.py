@@ -1,4 +1,4 @@
-"""What an index was made with, kept beside its table: who searches or updates it must have the same."""
+"""Settings of an index, stored next to its table: searches and updates must use the same."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -17,26 +17,26 @@ META = "index.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What an index was made with."""
+    """Settings of an index."""
 
     model: str
-    """As it is given to load; of a model on this machine its absolute path."""
+    """The model as given to load; an absolute path for a local model."""
     model_id: str
     num_frames: int
     embed_dim: int
     num_context: int
-    """Numbers that prompts read, of each window; 0 where they are not kept."""
+    """Size of each window's context for prompts; 0 if it is not stored."""
     windows: str | None
     stride: str | None
     dtype: str = field(default="auto", compare=False)
-    """Of the model's weights; other rounding makes other weights."""
+    """Precision of the model's weights; other rounding gives other weights."""
     version: int = 1
 
     @classmethod
     def of(
         cls, engine: Engine, model_name: str, *, windows: str | None, stride: str | None, keep_context: bool
     ) -> Self:
-        """Those of a new index."""
+        """The settings of a new index."""
         name = lasting_name(model_name)
         config = engine.model.config
         return cls(
@@ -51,20 +51,20 @@ class Settings:
         )
 
     def check_model(self, engine: Engine, address: str) -> None:
-        """Refuse another model than that of the index.
+        """Refuse a model other than the index's.
 
         Raises:
-            InputError: its weights, number of frames or precision are others.
+            InputError: its weights, number of frames or precision differ.
         """
         if not is_same_model(model_id(self.model, engine.model), self.model_id):
             raise InputError(
-                f"{address} was made with {self.model_id} of {self.num_frames} frames in {self.dtype}; the model given "
-                f"is {model_id(self.model, engine.model)} of {engine.model.config.num_frames} frames in "
-                f"{dtype_of(engine)}. Load that model, or make the index anew"
+                f"{address} was created with {self.model_id} of {self.num_frames} frames in {self.dtype}; the given "
+                f"model is {model_id(self.model, engine.model)} of {engine.model.config.num_frames} frames in "
+                f"{dtype_of(engine)}. Load that model, or create the index again"
             )
 
     def check_same(self, wanted: "Settings", address: str) -> None:
-        """Refuse to go on with other settings. The model may lie elsewhere by now.
+        """Refuse to continue with other settings. The model may have moved.
 
         Raises:
             InputError: they differ.
@@ -79,14 +79,16 @@ class Settings:
             for name in now
             if before[name] != now[name]
         )
-        raise InputError(f"{address} was made {difference}. Ask the same, or make another index")
+        raise InputError(
+            f"{address} was created {difference}. Use the same settings, or create another index"
+        )
 
 
 def read_settings(address: str) -> Settings | None:
-    """What an index was made with; None where there is none.
+    """The settings of an index; None if there is no index.
 
     Raises:
-        InputError: the file beside it is no such file.
+        InputError: the file next to it does not hold settings.
         OpenXCLIPError: the store of the index cannot be reached.
     """
     path = f"{address.rstrip('/')}/{META}"
@@ -98,16 +100,18 @@ def read_settings(address: str) -> Settings | None:
         data = system.cat_file(name)
     except ImportError as error:
         raise InputError(f"{address}: {error}") from error
-    except Exception as error:  # each store has its own
+    except Exception as error:  # each store has its own errors
         raise unreachable(path, error) from error
     try:
         return Settings(**json.loads(data))
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is no settings of an index ({error}); make the index anew") from error
+        raise InputError(
+            f"{path} does not hold settings of an index ({error}); create the index again"
+        ) from error
 
 
 def write_settings(address: str, settings: Settings) -> None:
-    """Keep them beside the table.
+    """Write the settings next to the table.
 
     Raises:
         OpenXCLIPError: they cannot be written.
@@ -122,30 +126,30 @@ def write_settings(address: str, settings: Settings) -> None:
                 temporary.write_text(text, encoding="utf-8")
         else:
             system.pipe_file(name, text.encode())
-    except Exception as error:  # each store has its own
+    except Exception as error:  # each store has its own errors
         raise unreachable(path, error) from error
 
 
 def unreachable(address: str, error: Exception) -> OpenXCLIPError:
-    """One line in place of what a store or a table raised."""
+    """An error of a store or a table as one line."""
     reason = " ".join(str(error).split())[:300]
     return OpenXCLIPError(
         f"{address} cannot be read or written ({type(error).__name__}: {reason}); check the address and its disk, and "
-        "make the index anew if it is damaged"
+        "create the index again if it is damaged"
     )
 
 
 def lasting_name(model_name: str) -> str:
-    """A model's name that is right from every folder."""
+    """A model's name that is valid in every folder."""
     path = Path(model_name).expanduser()
     return str(path.absolute()) if path.exists() else model_name
 
 
 def is_same_model(one: str, other: str) -> bool:
-    """Whether two ids of models have the same weights and configuration, under whatever name."""
+    """Whether two model ids stand for the same weights and configuration, under any name."""
     return one.rpartition("@")[2] == other.rpartition("@")[2]
 
 
 def dtype_of(engine: Engine) -> str:
-    """The type of the weights, as options name it."""
+    """The dtype of the weights, as named in options."""
     return str(engine.model.logit_scale.dtype).removeprefix("torch.")

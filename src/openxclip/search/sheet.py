@@ -1,4 +1,4 @@
-"""Results of a search as one HTML page: a picture from each window, nothing to fetch."""
+"""Search results as a self-contained HTML page with a picture of each window."""
 
 from collections.abc import Sequence
 from html import escape
@@ -19,13 +19,13 @@ NUM_FRAMES = 3  # of each window
 
 
 def write_sheet(path: Path, query: str, hits: Sequence[Hit]) -> None:
-    """Write the page. A video that can no longer be read is named in place of its picture."""
+    """Write the page. A video that can no longer be read is named instead of shown."""
     prompted_alike = len({hit.is_prompted for hit in hits}) < 2
     figures = [
         _figure(hit, "" if prompted_alike or hit.is_prompted else ", by the text alone") for hit in hits
     ]
     body = section(f"{len(hits)} results", f'<div class="examples">{"".join(figures)}</div>')
-    write_page(path, query, "the best first; scores are comparable within this search", [body])
+    write_page(path, query, "best first; scores are comparable within this search", [body])
 
 
 def _figure(hit: Hit, stage: str) -> str:

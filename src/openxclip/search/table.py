@@ -1,4 +1,4 @@
-"""The LanceDB table of an index: its columns, how it is opened, and who may write it. Needs lancedb."""
+"""The LanceDB table of an index: columns, opening and locking. Needs lancedb."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,15 +22,15 @@ from openxclip.search.settings import Settings, unreachable
 from openxclip.tagging.sources import file_system
 
 TABLE, LOCK = "windows", ".update.lock"
-PATHS_AT_ONCE = 500  # in one condition
+PATHS_AT_ONCE = 500  # per condition
 
 
 @contextmanager
 def alone(address: str) -> Iterator[None]:
-    """Hold an index, so that no other process of this machine writes it. In an object store nothing can be held.
+    """Lock an index against other processes of this machine. Object stores have no lock.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds the lock.
     """
     system, folder = file_system(address)
     if "file" not in system.protocol:
@@ -42,7 +42,7 @@ def alone(address: str) -> Iterator[None]:
 
 
 def open_table(address: str) -> Any | None:
-    """The table; None where there is none.
+    """The table; None if it does not exist.
 
     Raises:
         OpenXCLIPError: it cannot be opened.
@@ -55,7 +55,7 @@ def open_table(address: str) -> Any | None:
 
 
 def make_table(address: str, settings: Settings) -> Any:
-    """A new table without rows.
+    """Create an empty table.
 
     Raises:
         OpenXCLIPError: it cannot be written.
@@ -75,10 +75,10 @@ def _connect(address: str) -> Any:
 
 @contextmanager
 def readable(address: str) -> Iterator[None]:
-    """One line in place of what LanceDB raises: a damaged table, a full disk, a store that does not answer.
+    """Turn LanceDB's errors into one line: a damaged table, a full disk, a store that does not respond.
 
     Raises:
-        OpenXCLIPError: it raised something.
+        OpenXCLIPError: LanceDB raised an error.
     """
     try:
         yield
@@ -122,14 +122,14 @@ def batch_of(rows: Sequence[IndexRow], settings: Settings) -> Any:
 
 
 def rows_of(table: Any, columns: Sequence[str], where: str | None = None, *, numbered: bool = False) -> Any:
-    """All rows that a condition names, as an Arrow table of some columns; `numbered` adds `_rowid`."""
+    """All rows that meet a condition, as an Arrow table of some columns; `numbered` adds `_rowid`."""
     found = table.search()
     found = (found if where is None else found.where(where)).select(list(columns)).with_row_id(numbered)
     return found.limit(max(1, table.count_rows())).to_arrow()
 
 
 def drop_others(table: Any, kept: Mapping[str, str]) -> None:
-    """Delete the rows of these paths that have another fingerprint than the one given."""
+    """Delete the rows of these paths whose fingerprint differs from the given one."""
     paths = list(kept)
     for start in range(0, len(paths), PATHS_AT_ONCE):
         chunk = paths[start : start + PATHS_AT_ONCE]
@@ -146,7 +146,7 @@ def drop_paths(table: Any, paths: Sequence[str]) -> None:
 
 
 def drop_copies(table: Any) -> None:
-    """Delete rows that stand in the table twice: two processes wrote it at once, where nothing can be held."""
+    """Delete duplicate rows, which two processes can write at the same time in a store without locks."""
     rows = rows_of(table, ["path", "start_seconds", "fingerprint"], numbered=True)
     names = ("path", "start_seconds", "fingerprint", "_rowid")
     seen, copies = set(), []
@@ -159,5 +159,5 @@ def drop_copies(table: Any) -> None:
 
 
 def quoted(text: str) -> str:
-    """As a string of SQL."""
+    """An SQL string literal."""
     return "'" + text.replace("'", "''") + "'"

@@ -16,7 +16,7 @@ errors = logging.getLogger("openxclip.serving")
 
 
 class AccessLog:
-    """Logs and counts every request, and names it: the answer's X-Request-ID stands in the log."""
+    """Logs and counts every request, and gives it an id: the response's X-Request-ID is in the log."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, routes: frozenset[str]) -> None:
         self.app = app
@@ -24,7 +24,7 @@ class AccessLog:
         self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and note what became of it."""
+        """Pass a request on, and log the outcome."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -43,21 +43,23 @@ class AccessLog:
 
         try:
             await self.app(scope, counted_receive, noted_send)
-        except LocalProtocolError:  # the client broke off, or does not speak HTTP; the library has told it so
+        except (
+            LocalProtocolError
+        ):  # the client broke off, or does not speak HTTP; the library has reported it
             pass
-        except Exception:  # noqa: BLE001 the log has it, and the client gets its answer
+        except Exception:  # noqa: BLE001 logged, and the client gets a response
             errors.exception("request %s ended in an error", request.name)
             if not request.status:
-                detail = "this is a mistake of the server, not of your request; its log tells more"
+                detail = "this is an error of the server, not of your request; see its log"
                 await Problem("internal-error", detail).response()(scope, receive, noted_send)
         finally:
             self._note(scope, request)
 
     def _note(self, scope: Scope, request: "_Request") -> None:
         seconds = time.perf_counter() - request.started
-        # The pattern of the address, not the address: metrics must not grow with what clients make up.
+        # The route pattern, not the URL: metrics must not grow with made-up URLs.
         route = getattr(scope.get("route"), "path", None)
-        if route is None:  # it was refused before
+        if route is None:  # refused before routing
             route = scope["path"] if scope["path"] in self.routes else "(none)"
         self.metrics.requests.labels(route, str(request.status)).inc()
         self.metrics.seconds.labels(route).observe(seconds)
@@ -75,10 +77,10 @@ class AccessLog:
 
 
 class _Request:
-    """What is known of a request so far."""
+    """The facts about a request so far."""
 
     def __init__(self) -> None:
         self.name = uuid.uuid4().hex[:16]
         self.started = time.perf_counter()
-        self.status = 0  # none was sent: the client went away, or the server was stopped
+        self.status = 0  # no response was sent: the client left, or the server was stopped
         self.num_bytes = 0

@@ -1,4 +1,4 @@
-"""The HTTP API: routes, and which part of the service answers them."""
+"""The HTTP API: routes and their handlers."""
 
 import asyncio
 import json
@@ -62,17 +62,17 @@ from openxclip.text.labels import BUILT_IN_LABEL_SETS, built_in_labels
 from openxclip.text.templates import BUILT_IN_TEMPLATES
 from openxclip.timelines.formats import json_text
 
-DESCRIPTION = """Recognise in any video whatever you can name.
+DESCRIPTION = """Recognise anything you can name, in any video.
 
 Send a video and labels in your own words; get the labels ranked. Errors are problem details (RFC 9457)."""
 
-CLOSE_SECONDS = 3.0  # for what is still computed when every request has been answered
-MAX_EXPLAINED = 10  # labels of one request
+CLOSE_SECONDS = 3.0  # for work still running when every request has been answered
+MAX_EXPLAINED = 10  # labels per request
 
 
 @dataclass
 class House:
-    """What all requests share."""
+    """State shared by all requests."""
 
     service: Service
     options: ServeOptions
@@ -80,23 +80,23 @@ class House:
     metrics: Metrics
     is_closing: bool = False
     examples: dict[str, bytes] = field(default_factory=dict)
-    """Rendered so far."""
+    """Examples rendered so far."""
 
     def __post_init__(self) -> None:
         self.timelines = Places(self.options.max_timelines)
-        """Places of those that are being made, beside those of their requests."""
+        """Slots of running timelines, in addition to those of their requests."""
 
 
 def build_app(service: Service, metrics: Metrics) -> FastAPI:
-    """The whole application around a service."""
+    """Build the application around a service."""
     options = service.options
     house = House(service, options, Places(options.max_queue), metrics)
-    metrics.gauge("openxclip_places", "Requests that may be in the house", lambda: options.max_queue)
-    metrics.gauge("openxclip_places_taken", "Requests in the house", lambda: house.places.num_taken)
-    metrics.gauge("openxclip_timelines", "Timelines at work", lambda: house.timelines.num_taken)
-    metrics.gauge("openxclip_label_sets", "Label sets kept encoded", lambda: len(service.label_sets))
+    metrics.gauge("openxclip_places", "Maximum number of concurrent requests", lambda: options.max_queue)
+    metrics.gauge("openxclip_places_taken", "Concurrent requests", lambda: house.places.num_taken)
+    metrics.gauge("openxclip_timelines", "Timelines in progress", lambda: house.timelines.num_taken)
+    metrics.gauge("openxclip_label_sets", "Encoded label sets in the cache", lambda: len(service.label_sets))
     metrics.gauge(
-        "openxclip_label_set_hits", "Requests whose set was kept", lambda: service.label_sets.num_hits
+        "openxclip_label_set_hits", "Requests whose label set was cached", lambda: service.label_sets.num_hits
     )
     metrics.gauge("openxclip_label_set_misses", "Label sets encoded", lambda: service.label_sets.num_misses)
 
@@ -104,7 +104,7 @@ def build_app(service: Service, metrics: Metrics) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         house.is_closing = True
-        # In a thread that nobody waits for at the end: what is left may take longer than the process has.
+        # In a daemon thread: the remaining work may take longer than the process has.
         closing = threading.Thread(target=service.close, daemon=True)
         closing.start()
         await asyncio.to_thread(closing.join, CLOSE_SECONDS)
@@ -116,7 +116,7 @@ def build_app(service: Service, metrics: Metrics) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        # Above the limits of our own, which have answers of their own.
+        # Above our own limits, which have their own responses.
         form_limits={"max_fields": options.max_labels + 200, "max_files": options.max_batch + 50},
     )
     app.state.house = house
@@ -133,7 +133,7 @@ def build_app(service: Service, metrics: Metrics) -> FastAPI:
 
 
 def paths_of(router: APIRouter) -> list[str]:
-    """Its addresses, as patterns."""
+    """The route patterns of a router."""
     return [route.path for route in router.routes if isinstance(route, APIRoute)]
 
 
@@ -168,11 +168,13 @@ async def predict_batch(
     house: HouseOf,
     labels: Annotated[LabelFields, Depends()],
     videos: Annotated[list[UploadFile] | None, File(description="videos as files")] = None,
-    paths: Annotated[list[PathField] | None, Form(description="and paths of others")] = None,
+    paths: Annotated[
+        list[PathField] | None, Form(description="paths of further videos on the server")
+    ] = None,
     top_k: TopK = 5,
     views: ViewsField = "1x1",
 ) -> BatchBody:
-    """Rank the same labels for several videos. One that cannot be read has its problem in its place."""
+    """Rank the same labels for several videos. A video that cannot be read gets a problem instead of scores."""
     texts, parsed = label_texts(labels, house.options), parse_views(views, house.options)
     wanted = [VideoFields(video=one) for one in videos or ()] + [VideoFields(path=one) for one in paths or ()]
     if not wanted:
@@ -186,12 +188,12 @@ async def predict_batch(
             async with opened(house, fields) as file:
                 found = await house.service.predict(file, texts, parsed, top_k, request.is_disconnected)
         except Problem as problem:
-            if problem.status_code >= 500:  # about the server: true of all of them
+            if problem.status_code >= 500:  # a server error concerns all of them
                 raise
             return BatchItem(problem=ProblemBody(**problem.body()))
         return BatchItem(scores=_score_bodies(found))
 
-    with house.places.taken(len(wanted) - 1, is_arriving=False):  # beside the place of the request
+    with house.places.taken(len(wanted) - 1, is_arriving=False):  # in addition to the slot of the request
         results = await _all_of([one(fields) for fields in wanted])
     return BatchBody(model=house.service.model_id, results=results)
 
@@ -201,12 +203,10 @@ async def embed(
     request: Request,
     house: HouseOf,
     video: Annotated[VideoFields, Depends()],
-    texts: Annotated[
-        list[str] | None, Form(description="texts to embed, instead of a video or beside it")
-    ] = None,
+    texts: Annotated[list[str] | None, Form(description="texts to embed, with or without a video")] = None,
     views: ViewsField = "1x1",
 ) -> EmbedBody:
-    """Embeddings of a video, of texts, or of both, in one space; each has length 1."""
+    """Embeddings of a video, of texts, or of both, in one space; each has unit length."""
     parsed = parse_views(views, house.options)
     has_video = video.video is not None or video.path is not None
     if not has_video and not texts:
@@ -223,10 +223,10 @@ async def explain(
     house: HouseOf,
     video: Annotated[VideoFields, Depends()],
     labels: Annotated[LabelFields, Depends()],
-    explain: Annotated[list[str] | None, Form(description="which labels; by default the best")] = None,
-    top_k: Annotated[int, Form(ge=1, le=MAX_EXPLAINED, description="how many of the best labels")] = 3,
+    explain: Annotated[list[str] | None, Form(description="labels to explain; by default the best")] = None,
+    top_k: Annotated[int, Form(ge=1, le=MAX_EXPLAINED, description="number of best labels to explain")] = 3,
 ) -> ExplainBody:
-    """Why labels got their scores: where the model looks, and which frames and words the score depends on."""
+    """Explain the scores of labels: where the model looks, and which frames and words the score depends on."""
     texts = label_texts(labels, house.options)
     if explain is not None and len(explain) > MAX_EXPLAINED:
         raise Problem("too-many-labels", f"{len(explain)} labels to explain are more than {MAX_EXPLAINED}")
@@ -250,7 +250,7 @@ async def timeline(
     labels: Annotated[LabelFields, Depends()],
     fields: Annotated[TimelineFields, Depends()],
 ) -> Response:
-    """What happens when in a video: scores of windows over it, and the segments that they make."""
+    """Find what happens when in a video: scores of windows, and the resulting segments."""
     wish = timeline_wish(fields, house.options)
     texts = label_texts(labels, house.options, takes_one=wish.is_own_background)
     written = partial(json_text, thumbnails=fields.thumbnails)
@@ -265,7 +265,7 @@ async def timeline(
                         yield step if isinstance(step, Progress) else await asyncio.to_thread(written, step)
 
     made = steps()
-    first = await anext(made)  # what is wrong from the beginning has a status of its own
+    first = await anext(made)  # early errors still have their own status
     if events.is_wanted(request.headers.get("accept", "")):
         return events.EventStream(_as_events(first, made))
     last = first
@@ -291,7 +291,7 @@ def _event(step: Progress | str) -> bytes:
 
 @information.get("/v1/models", responses={401: PROBLEMS[401]})
 async def models(house: HouseOf) -> ModelsBody:
-    """The model that is served, its label sets and templates, and what a request may cost."""
+    """The served model, its label sets and templates, and the limits of a request."""
     model, options = house.service.engine.model, house.options
     vision = model.config.vision
     return ModelsBody(
@@ -322,7 +322,7 @@ async def models(house: HouseOf) -> ModelsBody:
 
 @information.get("/v1/examples", responses={401: PROBLEMS[401]})
 async def examples() -> list[ExampleBody]:
-    """Rendered clips to try the server on: moving shapes, which openxclip-tiny knows."""
+    """Rendered example clips to try the server: moving shapes, which openxclip-tiny knows."""
     names = [clip.kind.name for clip in example_clips()]
     return [
         ExampleBody(name=name, url=f"v1/examples/{name.replace(' ', '-')}.mp4", labels=list(EXAMPLE_LABELS))
@@ -336,7 +336,7 @@ async def examples() -> list[ExampleBody]:
     responses={200: {"content": {"video/mp4": {}}}, 401: PROBLEMS[401], 404: PROBLEMS[404]},
 )
 async def example(name: str, house: HouseOf) -> Response:
-    """One of the example clips."""
+    """An example clip."""
     clips = {clip.kind.name.replace(" ", "-"): clip for clip in example_clips()}
     if name not in clips:
         raise Problem("not-found", "there is no such example; /v1/examples lists them")
@@ -347,7 +347,7 @@ async def example(name: str, house: HouseOf) -> Response:
 
 @information.get("/healthz", response_class=PlainTextResponse)
 async def healthz() -> str:
-    """The process answers."""
+    """Liveness: the process responds."""
     return "ok\n"
 
 
@@ -355,23 +355,23 @@ async def healthz() -> str:
     "/readyz", response_class=PlainTextResponse, responses={503: {"description": "do not send requests"}}
 )
 async def readyz(house: HouseOf) -> PlainTextResponse:
-    """Requests may be sent: the model is loaded and its thread runs."""
+    """Readiness: the model is loaded and its thread runs."""
     is_ready = house.service.online.is_alive and not house.is_closing
     return PlainTextResponse("ready\n" if is_ready else "not ready\n", 200 if is_ready else 503)
 
 
 @information.get("/metrics", response_class=PlainTextResponse, responses={401: PROBLEMS[401]})
 async def metrics(house: HouseOf) -> PlainTextResponse:
-    """Numbers for Prometheus."""
+    """Metrics for Prometheus."""
     return PlainTextResponse(house.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 @asynccontextmanager
 async def opened(house: House, fields: VideoFields) -> AsyncIterator[BinaryIO]:
-    """The video of a request, uploaded or below the allowed folder."""
+    """The video of a request, uploaded or in the allowed folder."""
     if (fields.video is None) == (fields.path is None):
-        raise Problem("invalid-request", "send either video, a file, or path, that of a video on the server")
-    if fields.video is not None:  # the framework closes it with the request, and with that it is gone
+        raise Problem("invalid-request", "send either video (a file) or path (of a video on the server)")
+    if fields.video is not None:  # the framework closes it with the request, which deletes it
         yield fields.video.file
         return
     assert fields.path is not None
@@ -393,7 +393,7 @@ def _score_bodies(scores: Sequence[Score]) -> list[ScoreBody]:
 
 
 async def _all_of(answers: Sequence[Awaitable[BatchItem]]) -> list[BatchItem]:
-    """All answers; the first error cancels the others."""
+    """Await all results; the first error cancels the others."""
     async with AsyncExitStack() as stack:
         tasks = [asyncio.ensure_future(answer) for answer in answers]
         for task in tasks:

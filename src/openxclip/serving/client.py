@@ -1,4 +1,4 @@
-"""A client of a server: the same answers as a local `Recognizer`, without loading a model. Needs httpx2."""
+"""A client of a server: the same results as a local `Recognizer`, without loading a model. Needs httpx2."""
 
 import io
 import json
@@ -20,32 +20,32 @@ except ImportError as error:
     raise MissingExtraError("httpx2", "client") from error
 
 EVENTS = "text/event-stream"
-MAX_TRIES = 5  # of a request that the server is too busy for
+MAX_TRIES = 5  # for a request while the server is busy
 
 
 class ServerPath(str):
-    """The path of a video on the server, in the folder that it allows."""
+    """The path of a video on the server, in its allowed folder."""
 
 
 ClientVideo = str | Path | bytes | ServerPath
 OnProgress = Callable[[float, float | None], None]
-"""Takes the seconds seen so far, and those of the video if it tells."""
+"""Called with the seconds seen so far, and the length of the video if known."""
 _Sent = Sequence[tuple[str, str, ClientVideo]]
 """(name of an upload, name of a path, video)"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """What `Client.embed` gives; each vector has length 1."""
+    """Result of `Client.embed`; each vector has unit length."""
 
     video: list[float] | None
-    """Of the video, if one was given."""
+    """Embedding of the video, if one was given."""
     texts: list[list[float]] | None
-    """Of each text."""
+    """Embedding of each text."""
 
 
 class Client:
-    """Asks a server that `openxclip serve` runs. Use it in a `with` statement, or close it."""
+    """A client for a server run by `openxclip serve`. Use it in a `with` statement, or close it."""
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class Client:
     ) -> None:
         """
         Args:
-            url: where the server listens.
-            api_key: its key, if it wants one.
-            timeout_seconds: how long to wait for an answer.
+            url: URL of the server.
+            api_key: the server's key, if it requires one.
+            timeout_seconds: how long to wait for a response.
         """
         self.url = url
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -95,7 +95,7 @@ class Client:
             video: a local path, the bytes of a video, or a `ServerPath`.
             labels: class names, or the name of a built-in set.
             templates: sentences with {} for the class name, or a built-in name.
-            top_k: how many labels.
+            top_k: number of labels.
             views: clips x crops, such as "4x3".
 
         Raises:
@@ -115,7 +115,7 @@ class Client:
         top_k: int = 5,
         views: str = "1x1",
     ) -> list[Prediction]:
-        """The best labels of several videos, in their order, in one request; a bad one has its `error` set."""
+        """The best labels of several videos, in order, in one request; an unreadable one has its `error` set."""
         fields = {**_labels(labels), **_list("templates", templates), "top_k": str(top_k), "views": views}
         uploads = [video for video in videos if not isinstance(video, ServerPath)]
         on_server = [video for video in videos if isinstance(video, ServerPath)]
@@ -142,7 +142,7 @@ class Client:
         explain: Sequence[str] | None = None,
         top_k: int = 3,
     ) -> dict[str, Any]:
-        """Why labels got their scores: the answer of /v1/explain. Raises what `predict` raises."""
+        """Explain the scores of labels: the response of /v1/explain. Raises what `predict` raises."""
         fields = {**_labels(labels), **_list("templates", templates), **_list("explain", explain)}
         return self._json("POST", "/v1/explain", {**fields, "top_k": str(top_k)}, [("video", "path", video)])
 
@@ -158,28 +158,26 @@ class Client:
         thumbnails: bool = False,
         on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
-        """What happens when in a video: the values of `openxclip timeline --formats json`.
+        """Find what happens when in a video: the values of `openxclip timeline --formats json`.
 
         Args:
             video: a local path, the bytes of a video, or a `ServerPath`.
             labels: class names, or the name of a built-in set.
             templates: sentences with {} for the class name, or a built-in name.
-            windows: what is looked at; one view of each window.
+            windows: length and stride of the windows; one view of each window.
             rules: when a segment begins and ends.
-            background: "self" if the video is quiet for the most part; this calibrates "none of these".
+            background: "self" if the video is mostly quiet; this calibrates "none of these".
             thumbnails: whether `thumbnails` holds small pictures along the video, as data URIs.
-            on_progress: called a few times a second.
+            on_progress: called a few times per second.
 
         Raises:
-            InputError: more than one view is asked for.
+            InputError: more than one view is requested.
             VideoError: the video cannot be read, here or there.
             ServerError: the server does not answer, or refuses the request for another reason.
         """
         wanted = windows or WindowOptions()
         if wanted.views != "1x1":
-            raise InputError(
-                f"views {wanted.views}: a server looks at one view of a window; leave views at 1x1"
-            )
+            raise InputError(f"views {wanted.views}: a server scores one view per window; leave views at 1x1")
         settings = {"window": wanted.window, "stride": wanted.stride, "shots": str(wanted.shots).lower()}
         thresholds = {
             name: str(value) for name, value in vars(rules or SegmentRules()).items() if value is not None
@@ -201,7 +199,7 @@ class Client:
     def _response(
         self, method: str, path: str, fields: dict[str, Any], videos: _Sent, accept: str
     ) -> Iterator["httpx2.Response"]:
-        """Send a request, again while the server is busy -> its answer, which is not read yet."""
+        """Send a request, and retry while the server is busy -> its response, not read yet."""
         for attempt in range(MAX_TRIES):
             response = self._send(method, path, fields, videos, accept)
             try:
@@ -222,7 +220,7 @@ class Client:
             return self._request(method, path, accept)
         data = {name: value if isinstance(value, list) else [value] for name, value in fields.items()}
         with ExitStack() as files:
-            # A form without a file would be sent in another encoding; a field that is no file has no file name.
+            # A form without a file would be sent in another encoding; a field that is not a file has no file name.
             parts: list[tuple[str, tuple[str | None, Any]]] = [
                 (name, (None, text)) for name, values in data.items() for text in values
             ]
@@ -245,7 +243,7 @@ class Client:
 
 @contextmanager
 def _http_errors(url: str) -> Iterator[None]:
-    """A connection that fails is a ServerError."""
+    """Turn connection errors into a ServerError."""
     try:
         yield
     except httpx2.HTTPError as error:
@@ -323,14 +321,14 @@ def _error_of(response: "httpx2.Response", url: str, videos: _Sent) -> ServerErr
         return _error(response.json(), url, videos)
     except (ValueError, KeyError, TypeError, AttributeError):
         return ServerError(
-            f"{url} answered {response.status_code} and no problem details; is it an OpenXCLIP server?",
+            f"{url} answered {response.status_code} without problem details; is it an OpenXCLIP server?",
             response.status_code,
             "",
         )
 
 
 def _error(problem: dict[str, Any], url: str, videos: _Sent) -> ServerError | VideoError:
-    """The error that problem details tell of."""
+    """The error that problem details describe."""
     kind, detail = problem["type"].rpartition(":")[2], problem["detail"]
     if kind.startswith("video-") or kind == "no-such-video":
         return VideoError(_name(videos[0][2]), detail)

@@ -1,4 +1,4 @@
-"""Answers as server-sent events: `progress` while the work goes on, then one `result`, or one `error`."""
+"""Responses as server-sent events: `progress` during the work, then one `result`, or one `error`."""
 
 import json
 import logging
@@ -17,19 +17,19 @@ errors = logging.getLogger("openxclip.serving")
 
 
 def is_wanted(accept: str) -> bool:
-    """Whether a client names events among what it accepts; one that accepts anything gets JSON."""
+    """Whether a client explicitly accepts events; one that accepts anything gets JSON."""
     kinds = (kind.partition(";")[0].strip().lower() for kind in accept.split(","))
     return MEDIA_TYPE in kinds
 
 
 def event(name: str, data: str) -> bytes:
-    """One event; the data is JSON of any number of lines, which become one."""
+    """One event; the data is JSON, joined into one line."""
     line = "".join(line.strip() for line in data.split("\n"))
     return f"event: {name}\ndata: {line}\n\n".encode()
 
 
 class EventStream(Response):
-    """Sends events as they come. An error in the middle becomes the last event: the status is sent by then."""
+    """Sends events as they come. An error on the way becomes the last event, since the status is already sent."""
 
     media_type = MEDIA_TYPE
 
@@ -49,9 +49,9 @@ class EventStream(Response):
                 scope["app"].state.house.metrics.gone.inc()
             except Problem as problem:
                 await _send_error(send, problem.body())
-            except Exception:  # noqa: BLE001 the log has it, and the client gets an answer
+            except Exception:  # noqa: BLE001 logged, and the client gets a response
                 errors.exception("an answer ended in an error")
-                detail = "this is a mistake of the server, not of your request; its log tells more"
+                detail = "this is an error of the server, not of your request; see its log"
                 await _send_error(send, Problem("internal-error", detail).body())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

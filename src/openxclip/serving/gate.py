@@ -1,4 +1,4 @@
-"""What every request passes before it is read: origin, key, size, time and a place. Plain ASGI: nothing is buffered."""
+"""Checks on every request before it is read: origin, key, size, time and a free slot. Plain ASGI, no buffering."""
 
 import asyncio
 import hmac
@@ -13,14 +13,14 @@ from openxclip.serving.options import ServeOptions
 from openxclip.serving.places import Place, Places
 from openxclip.serving.problems import ClientGoneError, Problem
 
-# A client that is still sending would not see an answer that closes the connection: what it sends is read for a while.
+# A client that is still sending would not see a response that closes the connection: read its data for a while.
 DRAIN_SECONDS = 2.0
 
 THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 class Gate:
-    """Refuses a request before its body is read, or while it is."""
+    """Refuses a request before or while its body is read."""
 
     def __init__(self, app: ASGIApp, *, options: ServeOptions, places: Places) -> None:
         self.app = app
@@ -29,7 +29,7 @@ class Gate:
         self.keys = options.keys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer it with its problem."""
+        """Admit a request, or respond with a problem."""
         if scope["type"] != "http" or not scope["path"].startswith(("/v1/", "/metrics")):
             await self.app(scope, receive, send)
             return
@@ -49,7 +49,7 @@ class Gate:
             await problem.response({"Connection": "close"})(scope, receive, send)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, place: Place) -> None:
-        """Let the application answer; an answer before the end of the body waits for that, for a short while."""
+        """Let the application respond; a response before the end of the body waits for it briefly."""
         body = Body(receive, self.options, place)
 
         async def send_after_body(message: Message) -> None:
@@ -83,7 +83,7 @@ class Body:
             Problem: the body is too large, took too long, or had to make room.
             ClientGoneError: the client left before it was complete.
         """
-        if not self._place.is_arriving:  # what comes now is the client's leave, at any time
+        if not self._place.is_arriving:  # the next message is the client's disconnect, at any time
             return await self._receive()
         message = await self._next()
         if message["type"] == "http.disconnect":
@@ -95,7 +95,7 @@ class Body:
         return message
 
     async def _next(self) -> Message:
-        """What comes before the time is over and before others need the place."""
+        """The next message, unless time runs out or others need the slot."""
         arrival = asyncio.ensure_future(self._receive())
         leave = asyncio.ensure_future(self._place.must_leave.wait())
         try:
@@ -107,23 +107,21 @@ class Body:
             arrival.cancel()
             leave.cancel()
         if self._place.must_leave.is_set():
-            detail = (
-                "the request arrived too slowly to keep its place while others wait; send it faster, or less"
-            )
+            detail = "the request arrived too slowly to keep its slot while others wait; send it faster, or send less"
             raise Problem("receive-timeout", detail)
         limit = self._options.receive_seconds
-        detail = f"the request was not complete after {limit:g} s; send it faster, or less"
+        detail = f"the request was not complete after {limit:g} s; send it faster, or send less"
         raise Problem("receive-timeout", detail, limit=limit)
 
 
 async def drain(receive: Receive) -> None:
-    """Read what a client still sends, for a short while, and drop it."""
+    """Read and discard what a client still sends, for a short while."""
     try:
         async with asyncio.timeout(DRAIN_SECONDS):
             while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
                 pass
     except TimeoutError:
-        pass  # it gets its answer all the same, if it reads one
+        pass  # it still gets its response, if it reads one
 
 
 def too_many_bytes(options: ServeOptions) -> Problem:
@@ -133,10 +131,10 @@ def too_many_bytes(options: ServeOptions) -> Problem:
 
 
 def check_origin(options: ServeOptions, has_keys: bool, headers: Headers) -> None:
-    """Refuse what a page of another site asks in its visitor's browser. Other programs send no such headers.
+    """Refuse cross-site requests from browsers. Other programs do not send these headers.
 
-    Without keys, a server for this machine alone also refuses names that are not this machine's: a site could point one
-    of its own names here, and would then be no other site to the browser.
+    Without keys, a server for this machine only also refuses foreign host names: a site could point one of its own
+    names here (DNS rebinding), and the browser would then treat it as the same site.
 
     Raises:
         Problem: the request comes from another site.
@@ -145,16 +143,16 @@ def check_origin(options: ServeOptions, has_keys: bool, headers: Headers) -> Non
     origin = headers.get("origin")
     is_foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
     if is_foreign or headers.get("sec-fetch-site") == "cross-site":
-        raise Problem("foreign-origin", "a page of another site may not ask this server")
+        raise Problem("foreign-origin", "pages of other sites may not use this server")
     name = re.sub(r":\d+$", "", host.lower()).strip("[]")
     if options.host in THIS_MACHINE and not has_keys and name not in (*THIS_MACHINE, *options.allow_hosts):
         raise Problem(
-            "foreign-origin", "this server is called by another name; allow it with --allow-hosts NAME"
+            "foreign-origin", "the request's host name is not allowed; allow it with --allow-hosts NAME"
         )
 
 
 def check_key(keys: Sequence[str], headers: Headers) -> None:
-    """Compare the request's key with the accepted ones, in a time that does not depend on them.
+    """Compare the request's key with the accepted ones, in constant time.
 
     Raises:
         Problem: it has none of them.

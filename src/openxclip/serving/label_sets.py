@@ -1,4 +1,4 @@
-"""Label sets are encoded once and kept, the least recently used are dropped."""
+"""An LRU cache of encoded label sets."""
 
 import asyncio
 from collections import OrderedDict
@@ -18,7 +18,7 @@ Encode = Callable[[LabelTexts, Callable[[], None]], LabelSet]
 
 
 class _AbandonedError(Exception):
-    """Nobody waits for a set any more, and somebody for another one."""
+    """No request waits for this set any more, and one waits for another."""
 
 
 @dataclass
@@ -30,8 +30,8 @@ class _Entry:
 class LabelSets:
     """Encoded label sets by their texts. For one event loop.
 
-    They are encoded in a thread of their own, one after the other: a long list keeps only other new lists waiting, and
-    none of them once nobody wants the long one any more.
+    They are encoded in a separate thread, one after the other: a long list delays only other new lists, and is given up
+    once no request wants it any more.
     """
 
     def __init__(self, encode: Encode, max_label_sets: int) -> None:
@@ -46,7 +46,7 @@ class LabelSets:
         return len(self._entries)
 
     async def get(self, texts: LabelTexts) -> LabelSet:
-        """The encoded set: kept from before, on its way for somebody else, or encoded now.
+        """The encoded set: cached, being encoded for another request, or encoded now.
 
         Raises:
             InputError: the model cannot take these labels.
@@ -57,10 +57,12 @@ class LabelSets:
             entry.num_waiting += 1
             try:
                 return await asyncio.shield(asyncio.wrap_future(entry.future))
-            except _AbandonedError:  # just before this request came: once more
+            except _AbandonedError:  # given up just before this request came: try again
                 continue
             except asyncio.CancelledError:
-                if entry.num_waiting == 1 and entry.future.cancel():  # not begun, and nobody else wants it
+                if (
+                    entry.num_waiting == 1 and entry.future.cancel()
+                ):  # not started, and no other request wants it
                     self._forget(key, entry)
                 raise
             finally:
@@ -69,11 +71,11 @@ class LabelSets:
                     self._forget(key, entry)
 
     async def features(self, encode: Callable[[], Tensor]) -> Tensor:
-        """Encode something that is not kept, in the same thread."""
+        """Encode something without caching it, in the same thread."""
         return await asyncio.wrap_future(self._thread.submit(encode))
 
     def close(self) -> None:
-        """Finish what is being encoded, then stop."""
+        """Finish the current encoding, then stop."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _entry(self, key: Key, texts: LabelTexts) -> _Entry:
@@ -90,7 +92,7 @@ class LabelSets:
         return entry
 
     def _check(self, key: Key) -> None:
-        """Between batches: go on if somebody waits for this set, or nobody for another one."""
+        """Between batches: continue if a request waits for this set, or none for another one."""
         entries = list(self._entries.items())
         own = [entry for other, entry in entries if other == key]
         others = [entry for other, entry in entries if other != key and not entry.future.done()]

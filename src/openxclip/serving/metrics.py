@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics. Each server has a registry of its own."""
+"""Metrics that Prometheus reads at /metrics. Each server has its own registry."""
 
 from collections.abc import Callable
 
@@ -19,17 +19,17 @@ class Metrics:
         )
         self.seconds = Histogram(
             "openxclip_request_seconds",
-            "From the first byte of a request to the last of its answer",
+            "From the first byte of a request to the last of its response",
             ["route"],
             buckets=SECONDS,
             registry=registry,
         )
         self.gone = Counter(
-            "openxclip_clients_gone", "Clients that left before their answer", registry=registry
+            "openxclip_clients_gone", "Clients that left before their response", registry=registry
         )
         self.batch_views = Histogram(
             "openxclip_batch_views",
-            "Views that went through the model together",
+            "Views per batch",
             buckets=VIEWS,
             registry=registry,
         )
@@ -38,7 +38,7 @@ class Metrics:
         )
 
     def gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
-        """A number that is looked up whenever the metrics are read."""
+        """Add a gauge that is evaluated whenever the metrics are read."""
         Gauge(name, help_text, registry=self.registry).set_function(value)
 
     def on_batch(self, num_views: int, seconds: float) -> None:
@@ -47,5 +47,5 @@ class Metrics:
         self.batch_seconds.observe(seconds)
 
     def text(self) -> bytes:
-        """All of them in Prometheus' own format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)

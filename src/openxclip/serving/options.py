@@ -1,4 +1,4 @@
-"""How a server serves, as settings. Imports nothing heavy, so that a command can offer them as options."""
+"""Settings of a server. Imports nothing heavy, so that a command can offer them as options."""
 
 import re
 from dataclasses import dataclass
@@ -9,56 +9,56 @@ from openxclip.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """Settings of a server: its address, who may use it, and what a request may cost."""
+    """Settings of a server: address, access, and limits of a request."""
 
     host: str = "127.0.0.1"
-    """address to listen on; 0.0.0.0 lets other machines in"""
+    """address to listen on; 0.0.0.0 admits other machines"""
     port: int = 8000
-    """port to listen on; 0 takes a free one"""
+    """port to listen on; 0 chooses a free one"""
     api_key_file: Path | None = None
-    """file with one accepted key a line; without it anybody who reaches the address may ask"""
+    """file with one accepted key per line; without it, anyone who can reach the address has access"""
     allow_paths: Path | None = None
-    """folder whose videos requests may name by path; without it videos can only be uploaded"""
+    """folder whose videos requests may name by path; without it, videos can only be uploaded"""
     allow_hosts: tuple[str, ...] = ()
-    """further names of a server for this machine alone, such as that of a proxy before it"""
+    """additional host names of a local-only server, such as the name of a proxy in front of it"""
     allow_frames: str | None = None
-    """site that may show the page in a frame, such as https://huggingface.co"""
+    """site that may embed the page in a frame, such as https://huggingface.co"""
     max_queue: int = 64
-    """requests that are received, wait or are computed at the same time; more get 503"""
+    """maximum number of concurrent requests, including waiting ones; more get 503"""
     max_megabytes: float = 100.0
     """largest request (1 MB = 1,000,000 bytes)"""
     max_seconds: float = 600.0
     """longest video"""
     max_frame_px: int = 4096 * 2304
-    """most pixels of a frame, width times height"""
+    """maximum pixels of a frame, width times height"""
     max_labels: int = 1000
-    """most labels of a request"""
+    """maximum number of labels of a request"""
     max_label_letters: int = 200
-    """longest label or template"""
+    """maximum length of a label or template, in characters"""
     max_sentences: int = 20_000
-    """most labels times templates"""
+    """maximum number of labels times templates"""
     max_views: int = 30
-    """most views of a video"""
+    """maximum number of views of a video"""
     max_windows: int = 2000
-    """most windows of a timeline"""
+    """maximum number of windows of a timeline"""
     max_timelines: int = 4
-    """timelines that are made at the same time; more get 503"""
+    """maximum number of concurrent timelines; more get 503"""
     max_batch: int = 16
-    """most videos of one request"""
+    """maximum number of videos of a request"""
     max_label_sets: int = 64
-    """label sets that are kept encoded"""
+    """number of encoded label sets to cache"""
     receive_seconds: float = 60.0
-    """time to send a request in"""
+    """time limit for receiving a request"""
     deadline_seconds: float = 60.0
-    """time to answer it, once it is received"""
+    """time limit for answering a request, once received"""
     timeline_deadline_seconds: float = 600.0
-    """time to answer with a timeline, which takes as long as its video has windows"""
+    """time limit for a timeline, whose duration grows with the number of windows"""
     decoders: int | None = None
-    """videos that are decoded at the same time; by default as many as suit the device"""
+    """videos decoded at the same time; by default as many as suit the device"""
 
     @property
     def largest_batch(self) -> int:
-        """Videos of one request: each needs a place."""
+        """Maximum number of videos of one request: each needs a slot."""
         return min(self.max_batch, self.max_queue)
 
     @property
@@ -67,10 +67,10 @@ class ServeOptions:
         return round(self.max_megabytes * 1_000_000)
 
     def check(self) -> None:
-        """Refuse values that mean nothing. Not on construction: a command line reports its own errors.
+        """Refuse invalid values. Not done on construction: a command line reports its own errors.
 
         Raises:
-            InputError: a number is out of its range, or the folder of `allow_paths` is none.
+            InputError: a number is out of range, or `allow_paths` is not a folder.
         """
         if not 0 <= self.port <= 65535:
             raise InputError(f"--port must be 0 to 65535, got {self.port}")
@@ -82,11 +82,11 @@ class ServeOptions:
                 f"--allow-frames must be a site such as https://example.org, got {self.allow_frames!r}"
             )
         if self.allow_paths is not None and not self.allow_paths.is_dir():
-            raise InputError(f"--allow-paths: {self.allow_paths} is no folder; give an existing one")
+            raise InputError(f"--allow-paths: {self.allow_paths} is not a folder; give an existing one")
         self.keys()
 
     def keys(self) -> tuple[str, ...]:
-        """The accepted keys; none where everybody may ask.
+        """The accepted keys; none if access is open.
 
         Raises:
             InputError: the file cannot be read or holds no key.
@@ -100,6 +100,6 @@ class ServeOptions:
         keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
         if not keys or not all(key.isascii() and key.isprintable() for key in keys):
             raise InputError(
-                f"--api-key-file: {self.api_key_file} must hold one key a line, of printable ASCII characters"
+                f"--api-key-file: {self.api_key_file} must hold one key per line, of printable ASCII characters"
             )
         return keys

@@ -1,6 +1,6 @@
-"""What can be wrong with a request: RFC 9457 problem details, each kind with its own type and status.
+"""Errors of requests as RFC 9457 problem details; each kind has its own type and status.
 
-A problem says what happened, the value, what is allowed and what to do; it never holds contents of a file.
+A problem states what happened, the value, what is allowed and what to do; it never includes file contents.
 """
 
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ MEDIA_TYPE = "application/problem+json"
 
 KINDS: dict[str, tuple[int, str]] = {
     "bad-request": (400, "The request cannot be read"),
-    "unauthorized": (401, "An API key is needed"),
-    "foreign-origin": (403, "Another site may not ask this server"),
+    "unauthorized": (401, "An API key is required"),
+    "foreign-origin": (403, "Cross-site requests are not allowed"),
     "path-not-allowed": (403, "This path may not be read"),
-    "not-found": (404, "There is nothing here"),
+    "not-found": (404, "Not found"),
     "no-such-video": (404, "There is no such video"),
-    "method-not-allowed": (405, "This address has other methods"),
-    "receive-timeout": (408, "The request came too slowly"),
+    "method-not-allowed": (405, "Method not allowed"),
+    "receive-timeout": (408, "The request arrived too slowly"),
     "too-many-bytes": (413, "The request is too large"),
-    "invalid-request": (422, "A field is missing or has a wrong value"),
-    "invalid-labels": (422, "The labels cannot be used"),
+    "invalid-request": (422, "A field is missing or invalid"),
+    "invalid-labels": (422, "The labels are invalid"),
     "too-many-labels": (422, "There are too many labels"),
     "label-too-long": (422, "A label is too long"),
     "too-many-views": (422, "There are too many views"),
@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "video-unreadable": (422, "The video cannot be read"),
     "video-too-long": (422, "The video is too long"),
     "video-too-large": (422, "The frames of the video are too large"),
-    "internal-error": (500, "The server made a mistake"),
+    "internal-error": (500, "Internal server error"),
     "queue-full": (503, "The server is busy"),
     "deadline-exceeded": (503, "The answer took too long"),
     "server-stopping": (503, "The server is being stopped"),
@@ -45,14 +45,14 @@ RETRY_AFTER_SECONDS = {"queue-full": 1, "deadline-exceeded": 5, "server-stopping
 
 
 class Problem(HTTPException):
-    """An answer that is an error. An HTTPException, so that the framework lets it through wherever it is raised."""
+    """An error response. An HTTPException, so that the framework lets it through wherever it is raised."""
 
     def __init__(self, kind: str, detail: str, **facts: Any) -> None:
         """
         Args:
             kind: one of `KINDS`.
             detail: what is wrong with this request, and what to do.
-            **facts: further members of the answer, such as the limit.
+            ***facts: further members of the response, such as the limit.
         """
         status, title = KINDS[kind]
         super().__init__(status, detail)
@@ -61,7 +61,7 @@ class Problem(HTTPException):
         self.facts = facts
 
     def body(self) -> dict[str, Any]:
-        """The members of the answer."""
+        """The members of the response."""
         return {
             "type": f"urn:openxclip:problem:{self.kind}",
             "title": self.title,
@@ -81,14 +81,14 @@ class Problem(HTTPException):
 
 
 class ClientGoneError(HTTPException):
-    """The client does not wait for its answer any more. An HTTPException for the same reason; nobody reads it."""
+    """The client no longer waits for its response. An HTTPException for the same reason; nobody reads it."""
 
     def __init__(self) -> None:
-        super().__init__(499)  # as nginx logs it
+        super().__init__(499)  # as in nginx's log
 
 
 def of_video(error: VideoError) -> Problem:
-    """The problem with a video that cannot be read. The name that an upload came with is not in it."""
+    """The problem of a video that cannot be read. It does not contain the upload's file name."""
     if isinstance(error, VideoLimitError):
         detail = f"{error.found} is over this server's limit of {error.allowed:g}; send a smaller video"
         return Problem(f"video-{error.kind}", detail, limit=error.allowed)
@@ -96,9 +96,9 @@ def of_video(error: VideoError) -> Problem:
 
 
 def of_status(status: int, detail: str) -> Problem:
-    """The problem of a status that the framework gives."""
+    """The problem for an error status of the framework."""
     kinds = {404: "not-found", 405: "method-not-allowed", 400: "bad-request"}
-    if "Too many fields" in detail:  # the framework's own limit, which lies above ours
+    if "Too many fields" in detail:  # the framework's own limit, which is above ours
         return Problem("too-many-labels", "the request has too many fields; send fewer labels")
     if status in kinds:
         return Problem(kinds[status], detail)

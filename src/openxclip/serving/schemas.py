@@ -1,4 +1,4 @@
-"""The bodies of requests and answers, as they stand in the OpenAPI description."""
+"""The bodies of requests and responses, as in the OpenAPI description."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from openxclip.serving.uploads import MAX_PATH_LETTERS
 from openxclip.timelines.options import SegmentRules, WindowOptions
 
-TopK = Annotated[int, Form(ge=1, le=1000, description="labels to give, best first")]
+TopK = Annotated[int, Form(ge=1, le=1000, description="number of labels to return, best first")]
 
 
 _WINDOWS, _RULES = WindowOptions(), SegmentRules()
@@ -19,22 +19,22 @@ PathField = Annotated[str, StringConstraints(max_length=MAX_PATH_LETTERS)]
 
 @dataclass
 class VideoFields:
-    """Which video: exactly one of the two."""
+    """The video: exactly one of the two."""
 
     video: Annotated[UploadFile | None, File(description="the video as a file")] = None
     path: Annotated[
-        PathField | None, Form(description="or the path of one in the folder that the server allows")
+        PathField | None, Form(description="or the path of a video in the server's allowed folder")
     ] = None
 
 
 @dataclass
 class LabelFields:
-    """What to choose from: labels or a named set, and the sentences they are written into."""
+    """Labels or a named set, and the prompt templates for them."""
 
     labels: Annotated[
         list[str] | None,
         Form(
-            description="the labels: repeat the field, or give one value with commas",
+            description="the labels: repeat the field, or give one comma-separated value",
             examples=[["surfing", "playing piano"]],
         ),
     ] = None
@@ -44,7 +44,7 @@ class LabelFields:
     templates: Annotated[
         list[str] | None,
         Form(
-            description="a built-in name, see /v1/models, or own sentences with {} for the label",
+            description="a built-in name, see /v1/models, or your own sentences with {} for the label",
             examples=[["a video of a person {}."]],
         ),
     ] = None
@@ -68,33 +68,33 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 @dataclass
 class TimelineFields:
-    """Windows over a video, and what makes a segment; the defaults are those of `openxclip timeline`."""
+    """Windows over a video, and rules for segments; the defaults are those of `openxclip timeline`."""
 
     window: Annotated[LengthField, Form(description="length of a window", examples=["4s"])] = _WINDOWS.window
-    stride: Annotated[LengthField, Form(description="from one window to the next", examples=["2s"])] = (
+    stride: Annotated[LengthField, Form(description="time from one window to the next", examples=["2s"])] = (
         _WINDOWS.stride
     )
-    shots: Annotated[bool, Form(description="look for shot boundaries: no segment goes on beyond one")] = (
+    shots: Annotated[bool, Form(description="detect shot boundaries: no segment crosses one")] = (
         _WINDOWS.shots
     )
-    enter: Annotated[Share, Form(description="score that a label must reach somewhere")] = _RULES.enter
-    leave: Annotated[Share, Form(description="score below which it has ended")] = _RULES.leave
+    enter: Annotated[Share, Form(description="score that a label must reach within a segment")] = _RULES.enter
+    leave: Annotated[Share, Form(description="score below which a segment ends")] = _RULES.leave
     min_seconds: Annotated[Seconds, Form(description="shorter segments are dropped")] = _RULES.min_seconds
     close_gap_seconds: Annotated[
-        Seconds, Form(description="segments of a label with no more between them become one")
+        Seconds, Form(description="segments of a label with a gap of at most this are merged")
     ] = _RULES.close_gap_seconds
     suppress: Annotated[
         Share | None,
         Form(
-            description="drop a segment that overlaps by so much (intersection over union) with a better one of "
+            description="drop a segment that overlaps this much (intersection over union) with a better one of "
             "another label"
         ),
     ] = _RULES.suppress
     background: Annotated[
         Literal["self"] | None,
-        Form(description='self: the video is quiet for the most part, which calibrates "none of these"'),
+        Form(description='self: the video is mostly quiet, which calibrates "none of these"'),
     ] = None
-    thumbnails: Annotated[bool, Form(description="small pictures along the video as well")] = False
+    thumbnails: Annotated[bool, Form(description="also return small pictures along the video")] = False
 
 
 class ScoreBody(BaseModel):
@@ -117,11 +117,11 @@ class ProblemBody(BaseModel):
     type: str = Field(examples=["urn:openxclip:problem:video-unreadable"])
     title: str = Field(examples=["The video cannot be read"])
     status: int = Field(examples=[422])
-    detail: str = Field(examples=["it is damaged, incomplete or no video"])
+    detail: str = Field(examples=["it is damaged, incomplete or not a video"])
 
 
 class BatchItem(BaseModel):
-    """One video of several: its scores, or its problem."""
+    """One of several videos: its scores, or its problem."""
 
     scores: list[ScoreBody] | None = None
     problem: ProblemBody | None = None
@@ -138,12 +138,12 @@ class EmbedBody(BaseModel):
     """Embeddings of unit length."""
 
     model: str
-    video: list[float] | None = Field(None, description="of the video, before any prompting")
-    texts: list[list[float]] | None = Field(None, description="of each text")
+    video: list[float] | None = Field(None, description="embedding of the video, before any prompting")
+    texts: list[list[float]] | None = Field(None, description="embedding of each text")
 
 
 class LabelExplanationBody(BaseModel):
-    """Why a label got its score; see docs/explaining.md for the members."""
+    """Explanation of a label's score; see docs/explaining.md for the members."""
 
     label: str
     probability: float
@@ -154,7 +154,7 @@ class LabelExplanationBody(BaseModel):
 
 
 class ExplainBody(BaseModel):
-    """Why labels got their scores."""
+    """Explanations of labels' scores."""
 
     model: str
     frames: list[str] = Field(
@@ -165,13 +165,13 @@ class ExplainBody(BaseModel):
 
 
 class SegmentBody(BaseModel):
-    """A label and when it is to be seen."""
+    """A label and the time span in which it occurs."""
 
     label: str = Field(examples=["surfing"])
     start_seconds: float = Field(examples=[12.0])
     end_seconds: float = Field(examples=[31.0])
-    score: float = Field(description="mean of its windows", examples=[0.91])
-    peak: float = Field(description="best of its windows", examples=[0.98])
+    score: float = Field(description="mean score of its windows", examples=[0.91])
+    peak: float = Field(description="best score of its windows", examples=[0.98])
 
 
 class WindowBody(BaseModel):
@@ -179,12 +179,12 @@ class WindowBody(BaseModel):
 
     start_seconds: float
     end_seconds: float
-    scores: list[float] | None = Field(description="of each label; null where a frame was missing")
-    none: float | None = Field(description='of "none of these"; null without a background')
+    scores: list[float] | None = Field(description="score of each label; null if a frame was missing")
+    none: float | None = Field(description='score of "none of these"; null without a background')
 
 
 class BreakBody(BaseModel):
-    """What could not be read, or a jump of the time stamps."""
+    """A stretch that could not be read, or a jump of the time stamps."""
 
     kind: str = Field(examples=["damage"])
     start_seconds: float
@@ -193,12 +193,12 @@ class BreakBody(BaseModel):
 
 
 class BackgroundBody(BaseModel):
-    """What "none of these" was calibrated with."""
+    """The calibration of "none of these"."""
 
-    ceilings: list[float] = Field(description="of the logits of each label")
+    ceilings: list[float] = Field(description="ceiling of each label's logit")
     strength: float
     num_windows: int
-    conditions: str = Field(description="what else the values depend on")
+    conditions: str = Field(description="other settings that the values depend on")
 
 
 class ThumbnailBody(BaseModel):
@@ -209,7 +209,7 @@ class ThumbnailBody(BaseModel):
 
 
 class TimelineBody(BaseModel):
-    """What happens when."""
+    """A timeline: what happens when."""
 
     video: str
     model: str
@@ -218,11 +218,11 @@ class TimelineBody(BaseModel):
     stride_seconds: float
     labels: list[str]
     background: BackgroundBody | None
-    cuts_seconds: list[float] = Field(description="shot boundaries, if they were wanted")
+    cuts_seconds: list[float] = Field(description="shot boundaries, if requested")
     breaks: list[BreakBody]
     segments: list[SegmentBody] = Field(description="in order of time")
     windows: list[WindowBody]
-    thumbnails: list[ThumbnailBody] = Field(default=[], description="in order of time, if they were wanted")
+    thumbnails: list[ThumbnailBody] = Field(default=[], description="in order of time, if requested")
 
 
 EVENTS_EXAMPLE = """event: progress
@@ -234,7 +234,7 @@ data: {"video": "the video", "model": "microsoft/xclip-base-patch32", "duration_
 """
 TIMELINE_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "the timeline; as server-sent events where `Accept` names `text/event-stream`: some of "
+        "description": "the timeline; as server-sent events if `Accept` names `text/event-stream`: some "
         "`progress`, then one `result` with the same members, or one `error` with a problem",
         "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}},
     }
@@ -242,7 +242,7 @@ TIMELINE_ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 class LimitsBody(BaseModel):
-    """What a request may cost."""
+    """Limits of a request."""
 
     max_bytes: int
     max_seconds: float
@@ -277,7 +277,7 @@ class LabelSetBody(BaseModel):
 
 
 class ModelsBody(BaseModel):
-    """What is served, and what may be asked for."""
+    """The served models, built-in label sets and templates, and limits."""
 
     version: str
     models: list[ModelBody]
@@ -303,12 +303,12 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     }
     for status, description in (
         (400, "the request cannot be read"),
-        (401, "a key is needed"),
+        (401, "a key is required"),
         (403, "the path may not be read"),
         (404, "there is no such video"),
-        (408, "the request came too slowly"),
+        (408, "the request arrived too slowly"),
         (413, "the request is too large"),
-        (422, "a field or the video cannot be used"),
-        (503, "busy: try again after the seconds of Retry-After"),
+        (422, "a field or the video is invalid"),
+        (503, "busy: try again after the seconds in Retry-After"),
     )
 }

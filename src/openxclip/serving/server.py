@@ -1,4 +1,4 @@
-"""Runs the application until a signal: what was taken by then is finished, and the exit status is 0."""
+"""Runs the application until a signal: accepted requests are finished, and the exit status is 0."""
 
 import asyncio
 import logging
@@ -18,15 +18,15 @@ from openxclip.serving.metrics import Metrics
 from openxclip.serving.options import ServeOptions
 from openxclip.serving.service import Service
 
-GRACE_SECONDS = 5.0  # beyond what a request may take
-WRITE_SECONDS = 15.0  # without anything being read
+GRACE_SECONDS = 5.0  # beyond a request's time limit
+WRITE_SECONDS = 15.0  # without the client reading anything
 
 
 def serve(engine: Engine, model_id: str, options: ServeOptions) -> bool:
-    """Serve until SIGTERM or Ctrl-C -> whether the address could be listened on.
+    """Serve until SIGTERM or Ctrl-C -> whether listening on the address succeeded.
 
     Raises:
-        TokenizerError: the model has no tokenizer, and so cannot read labels.
+        TokenizerError: the model has no tokenizer, so it cannot read labels.
     """
     metrics = Metrics()
     service = Service(engine, model_id, options, metrics.on_batch)
@@ -46,41 +46,41 @@ def serve(engine: Engine, model_id: str, options: ServeOptions) -> bool:
     with _calm_signals(), _log_lines():
         try:
             server.run()
-        except SystemExit:  # the address is taken, or is none of this machine; the log has said so
+        except SystemExit:  # the address is in use, or not of this machine; the log says so
             service.close()
             return False
-    if not service.is_closed:  # something that nobody waits for does not end: every answer has been given
+    if not service.is_closed:  # abandoned work does not end; every request has been answered
         sys.stderr.flush()
         os._exit(0)
     return True
 
 
 class _ImpatientProtocol(H11Protocol):
-    """Hangs up on a client that does not read its answer: it would keep its place for ever."""
+    """Disconnects a client that does not read its response: it would keep its slot forever."""
 
     _hang_up: asyncio.TimerHandle | None = None
 
     def pause_writing(self) -> None:
-        """The client reads no more for now."""
+        """The client has stopped reading."""
         super().pause_writing()
         self._hang_up = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It reads again."""
+        """The client reads again."""
         if self._hang_up is not None:
             self._hang_up.cancel()
         super().resume_writing()
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens in a line for people."""
+    """A server that prints its address in a readable line."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
 
     async def shutdown(self, sockets: list | None = None) -> None:
-        """Answer what was taken."""
+        """Finish accepted requests."""
         self._service.stop_soon()
         await super().shutdown(sockets)
 
@@ -97,7 +97,7 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _calm_signals() -> Iterator[None]:
-    """The server raises the signal that stopped it once more when it is done; then nobody need die of it."""
+    """Ignore the signal that stopped the server: uvicorn raises it again when done."""
 
     def ignore(_: int, __: FrameType | None) -> None:
         pass
@@ -112,14 +112,14 @@ def _calm_signals() -> Iterator[None]:
 
 @contextmanager
 def _log_lines() -> Iterator[None]:
-    """While the server runs: access lines as bare JSON on stderr, other messages only where they are errors.
+    """While the server runs: access lines as bare JSON on stderr, other messages only if they are errors.
 
-    The levels are the process's own: they are put back, for it may go on after the server.
+    The levels belong to the process: they are restored, because it may continue after the server.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     access = logging.getLogger("openxclip.access")
-    # Warnings of the text rooms quote labels, which are nobody's business.
+    # Warnings about texts quote labels, which are private.
     quiet = [logging.getLogger(name) for name in ("uvicorn", "python_multipart", "openxclip.text")]
     levels = {logger: logger.level for logger in (access, *quiet)}
     propagates = access.propagate

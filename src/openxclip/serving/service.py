@@ -1,6 +1,6 @@
-"""Between HTTP and the model: requests become videos and label sets, results become answers.
+"""The layer between HTTP and the model: turns requests into videos and label sets, and results into responses.
 
-Knows nothing of routes and headers.
+It is independent of routes and headers.
 """
 
 import asyncio
@@ -40,13 +40,13 @@ from openxclip.video.source import VideoLimits
 Result = TypeVar("Result")
 Score = tuple[str, float]
 Embedded = tuple[list[float] | None, list[list[float]] | None]
-"""Of a video, and of each text."""
+"""Embeddings of a video, and of each text."""
 HasLeft = Callable[[], Awaitable[bool]]
 """Whether the client of a request has gone away."""
 
 MAX_TEMPLATES = 100
-POLL_SECONDS = 0.25  # between two looks whether the client is still there
-TELL_SECONDS = 10.0  # progress is told again after so long, also where there is none
+POLL_SECONDS = 0.25  # between checks whether the client is still there
+TELL_SECONDS = 10.0  # progress is repeated after this time, even without news
 
 
 class Service:
@@ -62,31 +62,29 @@ class Service:
         self.label_sets = LabelSets(engine.label_set, options.max_label_sets)
         self.timelines = Timelines(engine, self.online, model_id, options, on_batch)
         self.stops_at = math.inf
-        """On the event loop's clock: when what is still being made is given up."""
+        """On the event loop's clock: when unfinished work is given up."""
         self.is_closed = False
         self.limits = VideoLimits(max_seconds=options.max_seconds, max_frame_px=options.max_frame_px)
 
     def warm_up(self) -> None:
-        """Let the model see batches before a request waits for its first one; compiled, that is when it is compiled.
+        """Run batches before the first request; this also compiles the model, if compilation is on.
 
-        Batches come in any size: a second size makes the compiler write code for all of them, apart from one alone.
+        Batches have any size: a second size makes the compiler generate code for all sizes except 1.
         """
         preprocess, num_frames = self.engine.preprocess, self.engine.model.config.num_frames
         side = preprocess.input_size_px
-        if (
-            self.engine.model.discrete is None
-        ):  # a model without a tokenizer is found out now, not by a request
+        if self.engine.model.discrete is None:  # a missing tokenizer is detected now, not by a request
             embed_texts(self.engine.model, self.engine.tokenizer, ["a"])
         for size in (1, 2, 3) if self.engine.options.runtime.may_compile else (1,):
             pixels = torch.zeros(size, num_frames, 3, side, side, dtype=torch.uint8)
             self.online.call(partial(self.engine.encode, pixels)).result()
 
     def stop_soon(self) -> None:
-        """The server is being stopped: a timeline has as long as any other request from now on."""
+        """The server is being stopped: from now on, a timeline has only as long as any other request."""
         self.stops_at = asyncio.get_running_loop().time() + self.options.deadline_seconds
 
     def close(self) -> None:
-        """Finish what was taken, then stop."""
+        """Finish accepted work, then stop."""
         self.label_sets.close()
         self.timelines.close()
         self.online.close()
@@ -98,8 +96,8 @@ class Service:
         """The best labels of a video.
 
         Raises:
-            Problem: the video or the labels cannot be used, or there was not enough time.
-            ClientGoneError: nobody waits for the answer.
+            Problem: the video or the labels are invalid, or there was not enough time.
+            ClientGoneError: the client no longer waits.
         """
 
         async def answer(video: BinaryIO) -> list[Score]:
@@ -136,7 +134,7 @@ class Service:
     async def explain(
         self, file: BinaryIO, texts: LabelTexts, chosen: Sequence[str] | None, top_k: int, has_left: HasLeft
     ) -> Explanation:
-        """Why labels of a video got their scores. Raises what `predict` raises."""
+        """Explain the scores of labels for a video. Raises what `predict` raises."""
         ids = None if chosen is None else _ids(texts, chosen)
 
         async def answer(video: BinaryIO) -> Explanation:
@@ -162,7 +160,7 @@ class Service:
     async def timeline(
         self, file: BinaryIO, texts: LabelTexts, wish: TimelineWish, has_left: HasLeft
     ) -> AsyncGenerator[Progress | Timeline]:
-        """What happens when in a video: its progress a few times a second, then the timeline.
+        """Find what happens when in a video: progress a few times per second, then the timeline.
 
         Raises what `predict` raises, at any time.
         """
@@ -180,17 +178,19 @@ class Service:
             video.end()
 
     async def _progress_of(self, watching: Watching, has_left: HasLeft) -> AsyncGenerator[Progress]:
-        """What is new of it, until it is done; it is given up after its deadline, or once its client has left."""
+        """Progress until a timeline is done; it is given up at its deadline, or once its client has left."""
         task = asyncio.wrap_future(watching.future)
         clock, seconds = asyncio.get_running_loop().time, self.options.timeline_deadline_seconds
         until, tell_at, told = clock() + seconds, 0.0, Progress()
         try:
             while not (await asyncio.wait({task}, timeout=POLL_SECONDS))[0]:
                 if clock() >= until:
-                    detail = f"there was no timeline after {seconds:g} s; take a longer stride, or send less"
+                    detail = f"there was no timeline after {seconds:g} s; use a longer stride, or send a shorter video"
                     raise Problem("deadline-exceeded", detail, limit=seconds)
                 if clock() >= self.stops_at:
-                    raise Problem("server-stopping", "it was stopped before the timeline was made; try again")
+                    raise Problem(
+                        "server-stopping", "the server stopped before the timeline was finished; try again"
+                    )
                 if await has_left():
                     raise ClientGoneError
                 if watching.progress.seconds_seen and (watching.progress != told or clock() >= tell_at):
@@ -205,7 +205,7 @@ class Service:
         return partial(read_video, self.engine, video, views, self._limits_of(video))
 
     def _limits_of(self, video: BinaryIO) -> VideoLimits:
-        """Those of the server, and the end of the request."""
+        """The server's limits, and the end of the request."""
         return replace(self.limits, is_over=cast(GuardedFile, video).is_over)
 
     async def _labels(self, texts: LabelTexts) -> LabelSet:
@@ -217,7 +217,7 @@ class Service:
     async def _with_video(
         self, file: BinaryIO, answer: Callable[[BinaryIO], Coroutine[Any, Any, Result]], has_left: HasLeft
     ) -> Result:
-        """An answer about a video; however it ends, the decoder lets go of the file."""
+        """A response about a video; in any case, the decoder releases the file."""
         video = GuardedFile(file)
         try:
             return await self._in_time(answer(cast(BinaryIO, video)), has_left)
@@ -227,14 +227,14 @@ class Service:
             video.end()
 
     async def _in_time(self, answer: Coroutine[Any, Any, Result], has_left: HasLeft) -> Result:
-        """The answer, if it comes before the deadline and while the client waits for it; else it is given up."""
+        """The result, if it is ready before the deadline and while the client waits; otherwise it is given up."""
         task = asyncio.ensure_future(answer)
         clock, seconds = asyncio.get_running_loop().time, self.options.deadline_seconds
         until = clock() + seconds
         try:
             while not (await asyncio.wait({task}, timeout=min(POLL_SECONDS, max(0.0, until - clock()))))[0]:
                 if clock() >= until:
-                    detail = f"there was no answer after {seconds:g} s; try again, or send less"
+                    detail = f"there was no result after {seconds:g} s; try again, or send less"
                     raise Problem("deadline-exceeded", detail, limit=seconds)
                 if await has_left():
                     raise ClientGoneError
@@ -244,7 +244,7 @@ class Service:
 
 
 def label_texts(fields: LabelFields, options: ServeOptions, *, takes_one: bool = False) -> LabelTexts:
-    """The label set that a request asks for, within the limits; a single label only where that has a meaning.
+    """The requested label set, within the limits; a single label only if that is meaningful.
 
     Raises:
         Problem: there are none or too many, one is too long, or a name is unknown.
@@ -252,7 +252,7 @@ def label_texts(fields: LabelFields, options: ServeOptions, *, takes_one: bool =
     labels = _labels_of(fields)
     templates = _templates_of(fields.templates)
     if len(labels) == 1 and not takes_one:
-        raise Problem("invalid-labels", "a single label has nothing to tell it from; send two or more")
+        raise Problem("invalid-labels", "a single label has nothing to compare it to; send two or more")
     check_texts(labels, options)
     _check_lengths(templates, options)
     if len(labels) * len(templates) > options.max_sentences:
@@ -313,7 +313,8 @@ def _templates_of(given: Sequence[str] | None) -> tuple[str, ...]:
         if given[0] not in BUILT_IN_TEMPLATES:
             known = ", ".join(BUILT_IN_TEMPLATES)
             raise Problem(
-                "invalid-labels", f"templates is one of {known}, or own sentences with {SLOT} for the label"
+                "invalid-labels",
+                f"templates is one of {known}, or your own sentences with {SLOT} for the label",
             )
         return BUILT_IN_TEMPLATES[given[0]]
     if len(given) > MAX_TEMPLATES:
@@ -322,7 +323,7 @@ def _templates_of(given: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def parse_views(text: str, options: ServeOptions) -> Views:
-    """The views that a request asks for, within the limits.
+    """The requested views, within the limits.
 
     Raises:
         Problem: they cannot be read, or are too many.
@@ -332,7 +333,7 @@ def parse_views(text: str, options: ServeOptions) -> Views:
     except (InputError, ValueError) as error:
         raise Problem("invalid-request", str(error)) from error
     if (num_views := views.num_clips * views.num_crops) > options.max_views:
-        detail = f"{num_views} views are more than this server's {options.max_views}; ask for fewer"
+        detail = f"{num_views} views are more than this server's {options.max_views}; request fewer"
         raise Problem("too-many-views", detail, limit=options.max_views)
     return views
 
@@ -344,7 +345,7 @@ def pictures_of(explanation: Explanation) -> list[str]:
 
 
 def model_name(source: str) -> str:
-    """What clients call the model: its hub id, or the last part of a path of this machine."""
+    """The model's public name: its hub id, or the last part of a local path."""
     return Path(source).name if Path(source).exists() else source
 
 
@@ -354,6 +355,6 @@ def _ids(texts: LabelTexts, chosen: Sequence[str]) -> list[int]:
     if unknown := [i for i, label in enumerate(wanted) if label not in places]:
         raise Problem(
             "invalid-labels",
-            f"explain, number {unknown[0] + 1}: this is none of the labels; send one of them",
+            f"explain, number {unknown[0] + 1}: this is not one of the labels; send one of them",
         )
     return [places[label] for label in wanted]

@@ -1,6 +1,6 @@
-"""Timelines of a server: each is watched by a thread of its own, and its batches take turns with other requests.
+"""Timelines of a server: each runs in its own thread, and its batches take turns with other requests.
 
-Only the model's thread computes. A long video therefore holds others up for one batch at a time.
+Only the model's thread computes. A long video therefore delays others by only one batch at a time.
 """
 
 import itertools
@@ -30,14 +30,14 @@ from openxclip.timelines.timeline import Timeline
 from openxclip.timelines.watcher import Watcher
 from openxclip.video.source import VideoLimits
 
-MAX_OVERLAP = 32  # windows over one moment: their frames are in memory together
-MIN_STRIDE_SECONDS = 0.04  # a frame at 25 a second: a video may tell any frame rate
-POLL_SECONDS = 0.25  # between two looks whether the request is over
+MAX_OVERLAP = 32  # overlapping windows: their frames are in memory together
+MIN_STRIDE_SECONDS = 0.04  # one frame at 25 per second: a video may state any frame rate
+POLL_SECONDS = 0.25  # between checks whether the request is over
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimelineWish:
-    """How a request wants its timeline."""
+    """Settings of a requested timeline."""
 
     windows: WindowOptions
     rules: SegmentRules
@@ -47,11 +47,11 @@ class TimelineWish:
 
 @dataclass(frozen=True)
 class Progress:
-    """How much of a video was seen."""
+    """How much of a video was processed."""
 
     seconds_seen: float = 0.0
     seconds_total: float | None = None
-    """None where the video does not tell."""
+    """None if the video does not state it."""
 
     @property
     def share(self) -> float | None:
@@ -62,17 +62,17 @@ class Progress:
 
 
 class Watching:
-    """A timeline in the making."""
+    """A timeline in progress."""
 
     def __init__(self, video: GuardedFile, wish: TimelineWish) -> None:
         self.video, self.wish = video, wish
         self.progress = Progress()
-        """Replaced by the thread that watches."""
+        """Updated by the worker thread."""
         self.future: Future[Timeline]
 
 
 class Timelines:
-    """Makes timelines, as many at a time as the options allow."""
+    """Computes timelines, as many at a time as the options allow."""
 
     def __init__(
         self,
@@ -88,16 +88,16 @@ class Timelines:
         self._threads = ThreadPoolExecutor(options.max_timelines, "timeline")
 
     def start(self, video: GuardedFile, labels: LabelSet, wish: TimelineWish) -> Watching:
-        """Begin a timeline; it ends soon after the video's request has ended.
+        """Start a timeline; it ends soon after the video's request has ended.
 
-        The future raises VideoError, or Problem where the video has too many windows.
+        The future raises VideoError, or Problem if the video has too many windows.
         """
         watching = Watching(video, wish)
         watching.future = self._threads.submit(self._watch, watching, labels)
         return watching
 
     def close(self) -> None:
-        """Wait for those that are still at work."""
+        """Wait for timelines in progress."""
         self._threads.shutdown(wait=True)
 
     def _watch(self, watching: Watching, labels: LabelSet) -> Timeline:
@@ -117,23 +117,23 @@ class Timelines:
 
         def check(step: tuple[float, float | None]) -> None:
             progress = Progress(*step)
-            limits.check_seconds(video.name, progress.seconds_seen)  # its header may tell less
+            limits.check_seconds(video.name, progress.seconds_seen)  # its header may state less
             self._check_windows(next(numbers), progress, wish)
-            watching.progress = progress  # only now: what is refused at once has not begun
+            watching.progress = progress  # only now: a timeline that is refused at once has not started
 
         try:
             return finished(watcher.watch_in_steps(cast(BinaryIO, video), thumbnails=wish.thumbnails), check)
-        except InputError as error:  # not one window could be seen, and it is its own background
+        except InputError as error:  # no window could be read, and the video is its own background
             raise VideoError(video.name, str(error)) from error
 
     def _check_windows(self, num_seen: int, progress: Progress, wish: TimelineWish) -> None:
-        """Refuse too many windows, at once where the video tells its length."""
+        """Refuse too many windows, at once if the video states its length."""
         stated = (progress.seconds_total or 0.0) / wish.windows.stride_seconds
         num_windows = max(num_seen, math.floor(stated))
         if num_windows > (most := self._options.max_windows):
             raise Problem(
                 "too-many-windows",
-                f"{num_windows} windows are more than this server's {most}; take a longer stride",
+                f"{num_windows} windows are more than this server's {most}; use a longer stride",
                 limit=most,
             )
 
@@ -154,10 +154,10 @@ class Timelines:
 
 
 def timeline_wish(fields: TimelineFields, options: ServeOptions) -> TimelineWish:
-    """The windows and rules that a request asks for, within the limits.
+    """The requested windows and rules, within the limits.
 
     Raises:
-        Problem: a length cannot be read or is too long, windows overlap too much, or a threshold means nothing.
+        Problem: a length cannot be read or is too long, windows overlap too much, or a threshold is invalid.
     """
     try:
         window, stride = seconds_of("window", fields.window), seconds_of("stride", fields.stride)
@@ -175,10 +175,10 @@ def timeline_wish(fields: TimelineFields, options: ServeOptions) -> TimelineWish
         detail = f"window and stride may be {options.max_seconds:g} s, as long as a video; send shorter ones"
         raise Problem("invalid-request", detail, limit=options.max_seconds)
     if stride < MIN_STRIDE_SECONDS:
-        detail = f"a stride of {stride:g} s is below {MIN_STRIDE_SECONDS:g} s; take a longer one"
+        detail = f"a stride of {stride:g} s is below {MIN_STRIDE_SECONDS:g} s; use a longer one"
         raise Problem("invalid-request", detail, limit=MIN_STRIDE_SECONDS)
     if window > MAX_OVERLAP * stride:
-        detail = f"a window of {window:g} s is more than {MAX_OVERLAP} strides of {stride:g} s; take a longer stride"
+        detail = f"a window of {window:g} s is more than {MAX_OVERLAP} strides of {stride:g} s; use a longer stride"
         raise Problem("invalid-request", detail, limit=MAX_OVERLAP)
     windows = WindowOptions(window=fields.window, stride=fields.stride, shots=fields.shots)
     return TimelineWish(
@@ -190,5 +190,5 @@ def timeline_wish(fields: TimelineFields, options: ServeOptions) -> TimelineWish
 
 
 def _of_fields(message: str) -> str:
-    """Options of a command become fields of a form."""
+    """Rename options of a command to form fields."""
     return re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), message)

@@ -1,1 +1,1 @@
-"""Moving shapes: a small, seeded world of videos with language labels, rendered on demand."""
+"""Moving shapes: a small, seeded, synthetic dataset of videos with text labels, rendered on demand."""

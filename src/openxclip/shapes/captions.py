@@ -1,7 +1,7 @@
-"""The image-caption mode: a still of a clip and what a person might write under it.
+"""Image-caption pairs: a still of a clip and a caption that a person might write.
 
-As in captions on the web, words of motion occur, though a still hardly tells the motions apart, and the grammar is as
-careless as people's: "a emerald ring", "a orange star going to the left".
+As in web captions, motion words occur although a still hardly distinguishes motions, and the grammar is careless:
+"a emerald ring", "a orange star going to the left".
 """
 
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from openxclip.shapes.words import MOTIONS, PARAPHRASES, SYNONYMS, ShapesClass
 
 OPENINGS = ("", "", "a ", "a photo of a ", "a picture of a ", "an image with a ", "look, a ")
 MOTION_SHARE = 0.75
-"""Share of captions that say how the thing moves."""
+"""Share of captions that describe the motion."""
 
 
 class CaptionedImage(NamedTuple):
-    """A still and what two people wrote under it."""
+    """A still and two captions of it."""
 
     image: np.ndarray
     """uint8 (S, S, 3)."""
@@ -34,7 +34,7 @@ def captioned_image(kind: ShapesClass, side_px: int, rng: np.random.Generator) -
 
 
 def caption(kind: ShapesClass, scene: Scene, time: np.ndarray, rng: np.random.Generator) -> str:
-    """Colour and shape always; size, place, background and motion now and then."""
+    """A caption: always colour and shape; sometimes size, place, background and motion."""
     where = path(scene, time)
     words = [str(rng.choice(SYNONYMS[kind.colour])), str(rng.choice(SYNONYMS[kind.shape]))]
     if rng.random() < 0.5 and (size := _size(float(where.radius[0]))):
@@ -49,7 +49,7 @@ def caption(kind: ShapesClass, scene: Scene, time: np.ndarray, rng: np.random.Ge
 
 
 def all_words() -> list[str]:
-    """Texts that hold every word a caption or a class name can use, for a tokenizer to learn from."""
+    """Texts with every word of captions and class names, to train a tokenizer on."""
     words = [word for alternatives in SYNONYMS.values() for word in alternatives]
     return [
         *words,

@@ -22,17 +22,17 @@ VIDEO_SIDE_PX = 128
 
 @dataclass(frozen=True, kw_only=True)
 class ShapesClip:
-    """One clip of the world; equal clips show the same."""
+    """One clip of moving shapes; equal clips show the same."""
 
     kind: ShapesClass
-    """What it shows."""
+    """The class of the clip."""
     key: str
-    """Which of the endless clips of this class; the seed of its scene."""
+    """Identifies the clip within its class; the seed of its scene."""
     other_background: bool = False
-    """The same scene over a background of a kind that training never shows."""
+    """Whether the background is of a kind that never occurs in training."""
 
     def scene(self) -> Scene:
-        """What is to be seen."""
+        """The scene that the clip shows."""
         digest = hashlib.sha256(f"{self.kind.name}/{self.key}".encode()).digest()
         backgrounds = OTHER_BACKGROUNDS if self.other_background else USUAL_BACKGROUNDS
         return draw_scene(self.kind, np.random.default_rng(list(digest)), backgrounds)
@@ -45,7 +45,7 @@ class ShapesClip:
         num_threads: int = 1,
         limits: VideoLimits | None = None,
     ) -> np.ndarray:
-        """Frames uint8 (T, 3, S, S), rendered at the asked size: no file is written or decoded.
+        """Frames uint8 (T, 3, S, S), rendered at the requested size: no file is written or decoded.
 
         Threads and limits are for files; a rendered clip is small and needs neither.
         """
@@ -57,15 +57,15 @@ class ShapesClip:
         return self.encode()
 
     def is_missing(self) -> bool:
-        """A rendered clip is always there."""
+        """False: a rendered clip always exists."""
         return False
 
     def facts(self) -> dict[str, Any]:
-        """What it is, in plain values: `from_dict(ShapesClip, facts["clip"])` is the inverse."""
+        """The clip as plain values: `from_dict(ShapesClip, facts["clip"])` is the inverse."""
         return {"file": None, "clip": asdict(self)}
 
     def frames(self, choose: Callable[[int], np.ndarray], side_px: int) -> np.ndarray:
-        """Frames uint8 (T, S, S, 3) at the indices that `choose` picks of the clip's length."""
+        """Frames uint8 (T, S, S, 3) at the indices that `choose` picks from the clip's length."""
         return render(self.scene(), (choose(NUM_FRAMES) + 0.5) / NUM_FRAMES, side_px)
 
     def encode(self) -> bytes:
@@ -75,7 +75,7 @@ class ShapesClip:
             stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "20"})
             stream.width = stream.height = VIDEO_SIDE_PX
             stream.pix_fmt = "yuv420p"
-            stream.codec_context.thread_count = 1  # another number of threads gives other bytes
+            stream.codec_context.thread_count = 1  # another number of threads gives different bytes
             for frame in self.frames(np.arange, VIDEO_SIDE_PX):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode(None))

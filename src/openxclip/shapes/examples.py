@@ -1,4 +1,4 @@
-"""Six clips of classes that the shipped model never saw, to try it on, and names to choose from."""
+"""Six example clips of classes that the shipped model never saw, and candidate labels."""
 
 from openxclip.shapes.clip import ShapesClip
 from openxclip.shapes.splits import shapes_list
@@ -19,9 +19,9 @@ EXAMPLE_LABELS = (
     "white star orbiting",
     "white star zigzagging",
 )
-"""The right name of each clip and a near miss: another motion or another colour. Any other names do as well."""
+"""The correct name of each clip and a near miss: another motion or another colour. Any other names work as well."""
 
 
 def example_clips() -> tuple[ShapesClip, ...]:
-    """One of each novel colour-shape pair, not chosen by what the model makes of them."""
+    """One clip of each novel colour-shape pair, not selected by the model's results."""
     return tuple(row.clip for row in shapes_list("test-novel").rows[::CLIPS_BETWEEN])

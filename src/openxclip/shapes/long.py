@@ -1,8 +1,8 @@
-"""A long video of the world: hours of a quiet stage on which something happens now and then.
+"""A long video of moving shapes: hours of a quiet stage with occasional events.
 
-Frames are rendered when they are looked at, so that hours need no file. Each event shows a thing in its motion, which
-takes two seconds, as in a clip, and begins anew as long as the event lasts. Some events overlap. Others pass by that
-are none of the labels: things of another colour and shape, and small dull ones. Light and camera noise never rest.
+Frames are rendered on demand, so that hours need no file. Each event shows an object in its motion, which takes two
+seconds, as in a clip, and repeats as long as the event lasts. Some events overlap. Unlabelled objects also pass by:
+some of another colour and shape, and small dull ones. Light and camera noise vary all the time.
 
 Shapes: S side in pixels.
 """
@@ -31,14 +31,14 @@ NUM_LABELS = 12
 CYCLE_SECONDS = NUM_FRAMES / FRAMES_PER_SECOND
 EVENT_SECONDS = (4.0, 12.0)
 NOISE = 2.0  # standard deviation, in levels of 255
-LIGHT = 0.04  # how far it goes up and down
+LIGHT = 0.04  # amplitude of brightness changes
 LIGHT_SECONDS = 97.0
-SMALL = 0.3  # size of a dull passer-by, in sizes of a thing
+SMALL = 0.3  # size of a dull passer-by, relative to an object
 
 
 @dataclass(frozen=True, kw_only=True)
 class LongEvent:
-    """Something that is to be seen for a while."""
+    """An event that is visible for a while."""
 
     label: str
     start_seconds: float
@@ -48,30 +48,30 @@ class LongEvent:
     scene: Scene
 
     def moment(self, seconds: float) -> float:
-        """Where its motion stands, 0 to 1."""
+        """Phase of its motion, 0 to 1."""
         return (seconds - self.start_seconds) / CYCLE_SECONDS % 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class LongVideo:
-    """One long video; equal ones show the same."""
+    """One long video; equal values show the same."""
 
     key: str
     """The seed."""
     seconds: float
     labels: tuple[str, ...]
     share_overlapping: float = 0.2
-    """Of events, that begin while another one lasts."""
+    """Share of events that begin during another one."""
     share_others: float = 0.3
-    """As many as events, that are none of the labels."""
+    """Number of unlabelled passers-by, as a share of the number of events."""
     quiet_seconds: float = 30.0
-    """Mean of the quiet stretches between events."""
+    """Mean length of the quiet stretches between events."""
     with_events: bool = True
-    """False for footage without any: for the background. What is none of the labels passes by all the same."""
+    """False for footage without events, for the background. Unlabelled objects still pass by."""
 
     @property
     def name(self) -> str:
-        """What results call it."""
+        """Name in results."""
         return f"moving-shapes/{self.key}"
 
     def quiet(self, seconds: float) -> "LongVideo":
@@ -80,12 +80,12 @@ class LongVideo:
 
     @cached_property
     def events(self) -> tuple[LongEvent, ...]:
-        """All that happens, those that are none of the labels among them; in order of time."""
+        """All events by time, including unlabelled ones."""
         return tuple(sorted(self._events(), key=lambda event: event.start_seconds))
 
     @property
     def truth(self) -> tuple[LongEvent, ...]:
-        """The events that are labels."""
+        """The labelled events."""
         return tuple(event for event in self.events if event.is_labelled)
 
     def _events(self) -> Iterator[LongEvent]:
@@ -110,7 +110,7 @@ class LongVideo:
             now = event.end_seconds + rng.exponential(self.quiet_seconds)
 
     def frame(self, seconds: float, side_px: int) -> np.ndarray:
-        """What is to be seen at a moment, uint8 (S, S, 3)."""
+        """The frame at a moment, uint8 (S, S, 3)."""
         canvas = stage(self._stage, side_px)
         for event in self.events:
             if event.start_seconds <= seconds < event.end_seconds:
@@ -121,7 +121,7 @@ class LongVideo:
 
     @cached_property
     def _stage(self) -> Scene:
-        """The camera's view where nothing happens: a background and small still things."""
+        """The camera's view without events: a background and small still objects."""
         return draw_scene(ALL_CLASSES[0], self._rng("stage"), USUAL_BACKGROUNDS)
 
     def _rng(self, purpose: str) -> np.random.Generator:
@@ -129,7 +129,7 @@ class LongVideo:
         return np.random.default_rng(list(digest))
 
     def play(self) -> "RenderedPlayer":
-        """Frame by frame, without a file."""
+        """Play it frame by frame, without a file."""
         return RenderedPlayer(self)
 
     def write(self, path: Path, side_px: int = VIDEO_SIDE_PX) -> None:
@@ -145,7 +145,7 @@ class LongVideo:
 
 
 class RenderedPlayer:
-    """A long video as `Player` plays a file."""
+    """Plays a long video as `Player` plays a file."""
 
     frame_rate = Fraction(FRAMES_PER_SECOND)
 
@@ -155,7 +155,7 @@ class RenderedPlayer:
 
     @property
     def end_seconds(self) -> float:
-        """Of the last frame."""
+        """Time of the last frame."""
         return self._num_frames / FRAMES_PER_SECOND
 
     @property
@@ -169,7 +169,7 @@ class RenderedPlayer:
         return self.end_seconds
 
     def close(self) -> None:
-        """For `Player`: no file is open."""
+        """Does nothing: no file is open."""
 
     def __iter__(self) -> Iterator[PlayedFrame]:
         """All frames; their pixels are rendered on demand."""
@@ -183,7 +183,7 @@ class RenderedPlayer:
 
 
 def usual_labels() -> tuple[str, ...]:
-    """Twelve trained classes, each of a colour and a shape of its own, whose motions take turns."""
+    """Twelve training classes, each with its own colour and shape, with alternating motions."""
     kinds = sorted({row.clip.kind for row in shapes_list("test-base").rows}, key=lambda kind: kind.name)
     pairs = sorted({(kind.colour, kind.shape) for kind in kinds})
     chosen = pairs[:: len(pairs) // NUM_LABELS][:NUM_LABELS]
@@ -203,7 +203,7 @@ def _event(kind: ShapesClass, start: float, rng: np.random.Generator, *, is_labe
 
 
 def _small(event: LongEvent) -> LongEvent:
-    """The same, small and dull."""
+    """The same object, small and dull."""
     thing = event.scene.thing
     red, green, blue = (0.4 * level + 50 for level in thing.colour)
     thing = replace(thing, radius=SMALL * thing.radius, colour=(red, green, blue))

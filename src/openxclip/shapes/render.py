@@ -1,4 +1,4 @@
-"""Scenes become pixels: signed distances, anti-aliased, for any size and any moments.
+"""Renders scenes: signed distances, anti-aliased, at any size and any times.
 
 Shapes: T frames, S side in pixels.
 """
@@ -8,7 +8,7 @@ import numpy as np
 from openxclip.shapes.scene import Background, Scene, Thing, path
 
 DARK_SIDE = 0.65
-"""Brightness of one half of each thing: it shows which way round it is."""
+"""Brightness of one half of each object, which shows its orientation."""
 
 
 def render(scene: Scene, times: np.ndarray, side_px: int) -> np.ndarray:
@@ -21,7 +21,7 @@ def render(scene: Scene, times: np.ndarray, side_px: int) -> np.ndarray:
 
 
 def stage(scene: Scene, side_px: int) -> np.ndarray:
-    """What stands still in a scene, float32 (S, S, 3)."""
+    """The static part of a scene, float32 (S, S, 3)."""
     x, y = _grid(side_px)
     still = _background(scene.background, x, y)
     for thing in scene.distractors:
@@ -30,14 +30,14 @@ def stage(scene: Scene, side_px: int) -> np.ndarray:
 
 
 def paint_scene(canvas: np.ndarray, scene: Scene, time: float) -> np.ndarray:
-    """A copy of the canvas (S, S, 3) with the moving thing of a scene as it is at a time in 0..1."""
+    """A copy of the canvas (S, S, 3) with the moving object of a scene at a time in 0..1."""
     x, y = _grid(canvas.shape[0])
     ((centre_x, centre_y, radius, angle),) = zip(*path(scene, np.array([time])), strict=True)
     return _paint(canvas, scene.thing, x, y, centre_x, centre_y, radius, angle)
 
 
 def _grid(side_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the pixels: x (1, S) and y (S, 1)."""
+    """Coordinates of the pixels: x (1, S) and y (S, 1)."""
     ticks = ((np.arange(side_px) + 0.5) / side_px).astype(np.float32)
     return ticks[None, :], ticks[:, None]
 
@@ -52,13 +52,13 @@ def _paint(
     radius: float,
     angle: float,
 ) -> np.ndarray:
-    """A copy of the canvas (S, S, 3) with the thing on it, one half of it darker."""
+    """A copy of the canvas (S, S, 3) with an object on it, one half of it darker."""
     side_px = canvas.shape[0]
-    reach = 1.5 * radius + 1 / side_px  # only the box around it is looked at
+    reach = 1.5 * radius + 1 / side_px  # only its bounding box is rendered
     top, bottom = _pixels(centre_y, reach, side_px)
     left, right = _pixels(centre_x, reach, side_px)
     canvas = canvas.copy()
-    if top >= bottom or left >= right:  # all of it is out of the picture
+    if top >= bottom or left >= right:  # it is entirely outside the picture
         return canvas
     dx, dy = (x[:, left:right] - centre_x) / radius, (y[top:bottom] - centre_y) / radius
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -75,7 +75,7 @@ def _pixels(centre: float, reach: float, side_px: int) -> tuple[int, int]:
 
 
 def _coverage(distance: np.ndarray, px: float) -> np.ndarray:
-    """How much of each pixel lies inside, from signed distances and the pixels in a unit of them."""
+    """Coverage of each pixel, from signed distances and the number of pixels per unit."""
     return np.clip(0.5 - distance * np.float32(px), 0, 1)
 
 
@@ -96,7 +96,7 @@ def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Five points: the angle is folded into one tenth, in which the outline is a straight line."""
+    """A star with five points: the angle is folded into one tenth, where the outline is a straight line."""
     tenth = np.pi / 5
     around = np.abs((np.arctan2(x, -y) + tenth) % (2 * tenth) - tenth)
     away = np.hypot(x, y)

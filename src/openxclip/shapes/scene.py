@@ -1,4 +1,4 @@
-"""A scene: everything a clip shows, drawn once from a random generator; time runs from 0 to 1.
+"""A scene: the content of a clip, drawn once from a random generator; time runs from 0 to 1.
 
 Lengths are shares of the frame's side, angles are radians (clockwise on the screen), x grows to the right and y
 downwards.
@@ -13,7 +13,7 @@ from openxclip.shapes.words import COLOURS, SHAPES, ShapesClass
 
 USUAL_BACKGROUNDS = ("plain", "gradient", "stripes", "checks")
 OTHER_BACKGROUNDS = ("dots", "waves")
-"""Never used in training: for the same motion over another background."""
+"""Never used in training: for evaluating the same motion over another background."""
 
 Colour = tuple[float, float, float]
 
@@ -27,12 +27,12 @@ class Background:
     second: Colour
     angle: float
     period: float
-    """Length after which the pattern repeats."""
+    """Period of the pattern."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """A shape and where it is at rest."""
+    """A shape and its rest position."""
 
     shape: str
     colour: Colour
@@ -43,11 +43,11 @@ class Thing:
 
 
 class Moments(NamedTuple):
-    """For each property a moment of its movement, -0.5 to 0.5.
+    """For each property, a moment of its movement, -0.5 to 0.5.
 
-    What a motion does not change stands still as it would be at this moment of a movement that does. So places,
-    sizes and angles are spread alike for the eight motions that have an opposite, and no single frame tells which of
-    these it is. Bouncing, zigzagging and orbiting prefer some places, and can be guessed a little from one.
+    Properties that a motion does not change are fixed at this moment of their movement. So positions, sizes and angles
+    have the same distribution for the eight motions that have an opposite, and no single frame reveals which of these
+    it is. Bouncing, zigzagging and orbiting favour some positions, so a frame reveals a little about them.
     """
 
     x: float
@@ -58,16 +58,16 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A moving thing among smaller still ones, over a background."""
+    """A moving object among smaller still ones, over a background."""
 
     thing: Thing
     motion: str
     reach: float
     """The extent of movements, 0.6 to 1 of the largest. All take the same time, so this also sets their speed."""
     moments: Moments
-    """Where the properties stand that do not move."""
+    """Fixed values of the properties that do not move."""
     phase: float
-    """Where in a repeated motion the clip begins, 0 to 1."""
+    """Phase of a repeated motion at the start of the clip, 0 to 1."""
     direction: int
     """1 or -1, for motions that have no direction in their name."""
     distractors: tuple[Thing, ...]
@@ -75,7 +75,7 @@ class Scene:
 
 
 class Path(NamedTuple):
-    """Where the moving thing is at each of T times."""
+    """Position of the moving object at each of T times."""
 
     x: np.ndarray
     y: np.ndarray
@@ -109,7 +109,7 @@ def draw_scene(kind: ShapesClass, rng: np.random.Generator, backgrounds: tuple[s
 
 
 def path(scene: Scene, times: np.ndarray) -> Path:
-    """The moving thing at `times` (T,) in 0..1."""
+    """The moving object at `times` (T,) in 0..1."""
     now = times - 0.5
     x, y, size, angle = (np.full_like(times, moment) for moment in scene.moments)
     turns, sign = times + scene.phase, scene.direction
@@ -148,12 +148,12 @@ def path(scene: Scene, times: np.ndarray) -> Path:
 
 
 def _triangle(turns: np.ndarray) -> np.ndarray:
-    """A wave of straight lines between -1 and 1, one period a turn."""
+    """A triangle wave between -1 and 1, one period per turn."""
     return 4 * np.abs(turns % 1 - 0.5) - 1
 
 
 def _shade(colour: tuple[int, int, int], rng: np.random.Generator) -> Colour:
-    """A colour a little lighter or darker, a little off."""
+    """A slightly changed colour: lighter or darker, and shifted."""
     r, g, b = np.clip(np.array(colour) * rng.uniform(0.85, 1.0) + rng.uniform(-12, 12, 3), 0, 255)
     return float(r), float(g), float(b)
 

@@ -1,11 +1,11 @@
-"""The fixed lists of moving shapes: which classes are trained, which choose the settings, which are tested.
+"""The fixed lists of moving shapes: training, validation and test classes.
 
 Classes are split by composition: every colour, shape and motion occurs in the base classes, but some colour-shape
-pairs do so in no training clip and no caption: they make the novel and the validation classes. All motions of a pair
-are among the candidates, so that a class is told only by all three words.
+pairs occur in no training clip and no caption: they form the novel and the validation classes. All motions of a pair
+are among the candidates, so all three words are needed to identify a class.
 
     train                   base classes, 100 clips of each
-    val                     validation classes, 4 clips of each: settings are chosen on these
+    val                     validation classes, 4 clips of each: for choosing settings
     test-base               base classes, 2 other clips of each
     test-novel              novel classes, 8 clips of each
     test-novel-1, -2, -3    three draws of two thirds of the novel classes
@@ -27,24 +27,24 @@ from openxclip.shapes.clip import ShapesClip
 from openxclip.shapes.words import ALL_CLASSES, COLOURS, MOTIONS, SHAPES, ShapesClass
 
 WORLD = "moving-shapes"
-"""What stands for these lists where the path of a data set is expected."""
+"""The name that selects these lists instead of the path of a dataset."""
 
 
 @dataclass(frozen=True)
 class World:
-    """The classes that some colours and shapes make, and which of them are never trained."""
+    """The classes of some colours and shapes, and those that are never used for training."""
 
     colours: tuple[str, ...]
     shapes: tuple[str, ...]
 
     @property
     def novel(self) -> tuple[ShapesClass, ...]:
-        """Tested, never trained."""
+        """Classes for testing, never for training."""
         return self._pairs_in_every_motion(0)
 
     @property
     def validation(self) -> tuple[ShapesClass, ...]:
-        """To choose settings on, never trained."""
+        """Classes for choosing settings, never for training."""
         return self._pairs_in_every_motion(len(self.colours) // 2)
 
     @property
@@ -60,7 +60,7 @@ class World:
         return self._pairs_in_every_motion(1)[: 3 * len(MOTIONS)]
 
     def _pairs_in_every_motion(self, first_colour: int) -> tuple[ShapesClass, ...]:
-        """Each shape once; another `first_colour` gives other pairs."""
+        """Colour-shape pairs with each shape once; another `first_colour` gives other pairs."""
         pairs = [
             (self.colours[(first_colour + 3 * i) % len(self.colours)], shape)
             for i, shape in enumerate(self.shapes)
@@ -72,14 +72,14 @@ WORLDS = {
     "full": World(tuple(COLOURS), SHAPES),
     "small": World(tuple(COLOURS), ("ring", "bar", "star")),
 }
-"""All words, and few of them."""
+"""The world with all words, and the one with few."""
 
 
 class ShapesRow(NamedTuple):
     """One clip of a list."""
 
     path: str
-    """Its name as a file."""
+    """File name of the clip."""
     label: int
     """Index into the labels of the list."""
     clip: ShapesClip
@@ -114,7 +114,7 @@ def _clips(
     other_background: bool,
     label: Callable[[ShapesClass], str],
 ) -> ShapesList:
-    """`keys` names the scenes: lists of the same keys and classes show the same."""
+    """`keys` selects the scenes: lists with the same keys and classes show the same."""
     rows = tuple(
         ShapesRow(
             f"{kind.name.replace(' ', '_')}/{keys}_{i}.mp4",
@@ -133,7 +133,7 @@ def _part(kinds: Sequence[ShapesClass], number: int) -> tuple[ShapesClass, ...]:
 
 
 def _lists(prefix: str, world: World, base_test_clips: int) -> dict[str, Callable[[], ShapesList]]:
-    """Name of each list -> what makes it."""
+    """Name of each list -> function that builds it."""
 
     def clips(
         name: str,

@@ -1,4 +1,4 @@
-"""The words of the world: what a clip can show, and how it is called."""
+"""The vocabulary of moving shapes: colours, shapes and motions, and their names."""
 
 from dataclasses import dataclass
 
@@ -51,7 +51,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "cross": ("cross", "plus sign"),
     "star": ("star", "pentagram"),
 }
-"""Words that image captions use for the same thing; the first is that of the class names."""
+"""Synonyms in image captions; the first is used in class names."""
 
 PARAPHRASES: dict[str, str] = {
     "moving left": "going to the left",
@@ -66,7 +66,7 @@ PARAPHRASES: dict[str, str] = {
     "zigzagging": "moving in a zigzag",
     "orbiting": "going round and round",
 }
-"""Other names of the motions; no video is ever trained with them."""
+"""Other names of the motions; never used with training videos."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ ALL_CLASSES = tuple(ShapesClass(c, s, m) for m in MOTIONS for s in SHAPES for c 
 
 
 def shapes_descriptions() -> dict[str, tuple[str, ...]]:
-    """Texts of every class of moving shapes: what the captions of its stills call the same thing and motion."""
+    """Descriptions of every class of moving shapes, in the words of the captions."""
     return {kind.name: _described(kind) for kind in ALL_CLASSES}
 
 
 def _described(kind: ShapesClass) -> tuple[str, ...]:
-    """Two names of the thing with two of the motion; always the same texts."""
+    """Two names of the object with two of the motion; always the same texts."""
     things = [f"{SYNONYMS[kind.colour][i]} {SYNONYMS[kind.shape][i]}" for i in (0, 1)]
     return tuple(
         f"a {thing} {motion}" for thing in things for motion in (kind.motion, PARAPHRASES[kind.motion])

@@ -1,1 +1,1 @@
-"""Many videos: sources, decoders in processes of their own, parts of a Parquet data set, and a way to go on."""
+"""Tags many videos: sources, decoders in separate processes, and a Parquet dataset in parts that can be resumed."""

@@ -1,4 +1,4 @@
-"""One video becomes the pixels of its rows, and facts about it. What a decoder's process does.
+"""Decodes a video into the pixels of its rows and facts about it. Runs in a decoder process.
 
 Shapes: W windows, V views, T frames, S input side.
 """
@@ -17,12 +17,12 @@ from openxclip.video.decode import VideoReader
 from openxclip.video.source import VideoLimits
 from openxclip.video.transforms import Preprocessor
 
-WINDOWS_AT_ONCE = 64  # of one video; a long one is opened again for the next ones
+WINDOWS_AT_ONCE = 64  # of one video; a long one is reopened for the next ones
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is looked at in each video."""
+    """Which frames of each video to decode, and how."""
 
     preprocess: Preprocessor
     num_frames: int
@@ -35,10 +35,10 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """Some windows of an input: the first of them, and those that follow up to `WINDOWS_AT_ONCE`."""
+    """Some windows of an input: up to `WINDOWS_AT_ONCE`, from the first one."""
 
     number: int
-    """Of the input in its part."""
+    """Number of the input in its part."""
     source: Source
     first_window: int = 0
     max_windows: int = WINDOWS_AT_ONCE
@@ -46,7 +46,7 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """About a video, for the columns of its rows."""
+    """Facts about a video, for the columns of its rows."""
 
     duration_seconds: float
     fps: float
@@ -55,14 +55,14 @@ class Facts:
     codec: str
     content_hash: str | None
     windows: tuple[tuple[float, float], ...]
-    """Start and end in seconds of each window of this piece; of a whole video 0 and its length."""
+    """Start and end in seconds of each window of this piece; 0 and the length for a whole video."""
     num_windows: int
-    """Of the whole video."""
+    """Number of windows of the whole video."""
 
 
 class LastFile:
-    """Opens sources, and keeps the bytes of the last one that had to be fetched: a long video is opened for each
-    of its pieces."""
+    """Opens sources, and caches the bytes of the last fetched one: a long video is opened for each of its
+    pieces."""
 
     def __init__(self) -> None:
         self._source: Source | None = None
@@ -107,7 +107,7 @@ def decode(
 
 
 def spans_of(plan: Plan, length: int, seconds: float) -> list[tuple[int, int]]:
-    """The frames of each window, from and to; of a whole video all of them.
+    """The frame range of each window; all frames for a whole video.
 
     The last window is the one that reaches the end, and stops there.
     """
@@ -115,7 +115,7 @@ def spans_of(plan: Plan, length: int, seconds: float) -> list[tuple[int, int]]:
         return [(0, length)]
     per_second = length / seconds
     size = plan.window_seconds * per_second
-    step = max(1.0, plan.stride_seconds * per_second)  # two windows never begin at the same frame
+    step = max(1.0, plan.stride_seconds * per_second)  # no two windows begin at the same frame
     spans: list[tuple[int, int]] = []
     while (start := len(spans) * step) < length:
         begin, end = round(start), min(length, max(round(start) + 1, round(start + size)))

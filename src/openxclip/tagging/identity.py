@@ -1,4 +1,4 @@
-"""Names for a model and a label set by what they are: rows of the same names can be compared."""
+"""Content-based names of models and label sets: rows with the same names are comparable."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def model_id(name: str, model: XCLIP) -> str:
 
 
 def label_set_id(texts: LabelTexts) -> str:
-    """A digest of the labels and of the sentences that stand for them."""
+    """A digest of the labels and of the sentences that represent them."""
     return hashlib.blake2b(
         json.dumps([list(texts.labels), texts.sentences()]).encode(), digest_size=8
     ).hexdigest()

@@ -22,7 +22,7 @@ TagRow = dict[str, Any]
 
 
 def tag_runner(engine: Engine, label_set: LabelSet, layout: Layout, decoders: PieceReader) -> Runner[TagRow]:
-    """What computes the rows of inputs."""
+    """A runner that computes the rows of inputs."""
     return Runner(
         flow=engine.flow,
         decoders=decoders,
@@ -34,7 +34,7 @@ def tag_runner(engine: Engine, label_set: LabelSet, layout: Layout, decoders: Pi
 
 @torch.inference_mode()
 def _compute(engine: Engine, label_set: LabelSet, with_embedding: bool, pixels: Tensor) -> Tensor:
-    """Views uint8 (B, T, 3, S, S) -> logits (B, K), behind them the embedding if it is wanted (B, K + E)."""
+    """Views uint8 (B, T, 3, S, S) -> logits (B, K), followed by the embedding if requested (B, K + E)."""
     video = engine.encode(pixels)
     logits = engine.compare(video, label_set)
     if not with_embedding:

@@ -1,4 +1,4 @@
-"""What a tagging job computes and how, as settings. Imports nothing heavy: a command offers them as options."""
+"""Settings of a tagging job. Imports nothing heavy, so that a command can offer them as options."""
 
 import re
 from dataclasses import dataclass
@@ -10,28 +10,28 @@ from openxclip.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class RowOptions:
-    """What a row holds. A job that goes on must be asked for the same."""
+    """Content of a row. A resumed job must use the same settings."""
 
     top_k: int = 5
-    """best labels of a row"""
+    """number of best labels per row"""
     views: str = "1x1"
     """temporal clips x spatial crops; with --windows, of each window"""
     windows: str | None = None
-    """a row for each window of so many seconds, such as 4s, in place of one for each video"""
+    """a row for each window of this length, such as 4s, instead of one per video"""
     stride: str | None = None
-    """seconds from one window to the next; by default as long as a window"""
+    """time from one window to the next; by default the window length"""
     all_scores: bool = False
-    """also the scores of all labels"""
+    """also store the scores of all labels"""
     embedding: bool = False
-    """also the embedding, as 16-bit floats"""
+    """also store the embedding, as 16-bit floats"""
     content_hash: bool = False
-    """also a hash of each file's contents"""
+    """also store a hash of each file's contents"""
 
     def check(self) -> None:
-        """Refuse values that mean nothing. Not on construction: a command line reports its own errors.
+        """Refuse invalid values. Not done on construction: a command line reports its own errors.
 
         Raises:
-            InputError: a number cannot be read, or is not greater than 0.
+            InputError: a number is malformed, or not greater than 0.
         """
         if self.top_k < 1:
             raise InputError(f"--top-k must be at least 1, got {self.top_k}")
@@ -46,46 +46,46 @@ class RowOptions:
 
     @property
     def stride_seconds(self) -> float | None:
-        """From one window to the next."""
+        """Time from one window to the next."""
         return self.window_seconds if self.stride is None else seconds_of("--stride", self.stride)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a job runs. None of these changes a row, but for the parts they stand in."""
+    """How a job runs. These settings do not change rows, only how they are grouped into parts."""
 
     decoders: int | None = None
-    """processes that decode; by default one for each core"""
+    """number of decoding processes; by default one per core"""
     decode_seconds: float = 300.0
-    """longest that a video may take to decode; then its process is ended"""
+    """time limit for decoding a video; its process is then killed"""
     part_size: int = 256
-    """inputs of a part: what an interrupted job computes again at most"""
+    """inputs per part: the most that an interrupted job computes again"""
     retry_errors: bool = False
-    """try inputs again that ended in an error"""
+    """retry inputs that ended in an error"""
     overwrite: bool = False
-    """begin anew, and drop what an earlier job wrote"""
+    """start over, and delete the output of an earlier job"""
     engine: Literal["local", "ray"] = "local"
-    """where: this machine, or a Ray cluster"""
+    """where to run: this machine, or a Ray cluster"""
     address: str | None = None
-    """of a Ray cluster, such as auto or ray://host:10001; by default one is started on this machine"""
+    """address of a Ray cluster, such as auto or ray://host:10001; by default one is started on this machine"""
     models: str = "1"
-    """with Ray: copies of the model, such as 4, or 1-8 for as many as there is work for"""
+    """with Ray: number of model replicas, such as 4, or 1-8 to scale with the work"""
     model_cpus: float = 1.0
-    """with Ray: cores that a copy is counted with"""
+    """with Ray: cores reserved per replica"""
     model_threads: int | None = None
-    """with Ray: threads of a copy; by default as many as its cores"""
+    """with Ray: threads per replica; by default as many as its cores"""
     model_gpus: float = 0.0
-    """with Ray: GPUs of a copy; 0.25 lets four share one"""
+    """with Ray: GPUs per replica; 0.25 lets four share one"""
 
     def check(self) -> None:
-        """Refuse values that mean nothing.
+        """Refuse invalid values.
 
         Raises:
             InputError: a number is not greater than 0.
         """
         _ = self.num_models
         if self.engine == "local" and self.address is not None:
-            raise InputError("--address is that of a Ray cluster; add --engine ray")
+            raise InputError("--address is for Ray; add --engine ray")
         if self.model_gpus < 0:
             raise InputError(f"--model-gpus must not be negative, got {self.model_gpus}")
         for name in ("decoders", "decode_seconds", "part_size", "model_cpus", "model_threads"):
@@ -95,7 +95,7 @@ class RunOptions:
 
     @property
     def num_models(self) -> tuple[int, int]:
-        """Least and most copies of the model.
+        """Minimum and maximum number of model replicas.
 
         Raises:
             InputError: `models` is neither a number nor a range.

@@ -1,13 +1,13 @@
-"""The output of a job: a Parquet data set in parts, and beside them what the job is.
+"""The output of a job: a Parquet dataset in parts, and metadata of the job.
 
     OUT/part-00000000.parquet   rows of the inputs of a part, in their order
-    OUT/_job/job.json           what was asked for; another question is refused
-    OUT/_job/inputs.parquet     the inputs and their parts; further inputs get further parts
-    OUT/_job/lock               held by the job that writes, where a file can be held
+    OUT/_job/job.json           the job's settings; other settings are refused
+    OUT/_job/inputs.parquet     the inputs and their parts; new inputs get new parts
+    OUT/_job/lock               lock of the writing job, where files can be locked
 
-A part is there whole or not at all, and holds its inputs' rows once: the parts that are there tell what is done. The
-list of inputs is written before the question and dropped after the parts: parts or a question without it are refused.
-Readers of data sets pass over names that begin with _. Needs fsspec and pyarrow.
+A part is written atomically and holds its inputs' rows once: the existing parts show what is done. The list of inputs
+is written before the settings and deleted after the parts: parts or settings without it are refused.
+Dataset readers ignore names that begin with _. Needs fsspec and pyarrow.
 """
 
 import functools
@@ -35,32 +35,32 @@ except ImportError as error:
 
 JOB, INPUTS, LOCK = "_job/job.json", "_job/inputs.parquet", "_job/lock"
 VERSION_KEY = b"openxclip_schema_version"
-"""In the metadata of every part that a job wrote."""
+"""Marker in the metadata of every part written by a job."""
 
 GROUP_BYTES = 32 << 20
-"""Of a row group, before it is compressed."""
+"""Size of a row group before compression."""
 
 _EXTRA = "extra."
-"""Begins the names of the manifest's columns in the list of inputs."""
+"""Prefix of the manifest's columns in the list of inputs."""
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Part:
-    """Inputs whose rows lie in one file."""
+    """Inputs whose rows are in one file."""
 
     number: int
     sources: tuple[Source, ...]
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """Name of the file."""
         return f"part-{self.number:08d}.parquet"
 
 
 def _in_one_line(method: _Method) -> _Method:
-    """What an object store refuses is an error of the output; each store has errors of its own."""
+    """Turn errors of an object store into errors of the output; each store has its own."""
 
     @functools.wraps(method)
     def wrapped(self: "Output", *words: Any, **named: Any) -> Any:
@@ -89,19 +89,19 @@ class Output:
         self.address = address.rstrip("/") or address
         try:
             self._system, self._root = file_system(self.address)
-        except Exception as error:  # each store has errors of its own
+        except Exception as error:  # each store has its own errors
             raise InputError(
-                f"{address} cannot be an output ({error}); give a folder, or an address such as s3://bucket/tags"
+                f"{address} cannot be used as output ({error}); give a folder, or a URL such as s3://bucket/tags"
             ) from error
         self.is_local = "file" in self._system.protocol
         self._question: dict[str, Any] = {}
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the output, so that no other job of this machine writes it. In an object store nothing can be held.
+        """Lock the output against other jobs of this machine. Object stores have no lock.
 
         Raises:
-            InputError: another job holds it, or the folder holds something that is no job.
+            InputError: another job holds the lock, or the folder holds something other than a job.
         """
         if not self.is_local:
             yield
@@ -113,10 +113,10 @@ class Output:
 
     @_in_one_line
     def begin(self, question: dict[str, Any], *, overwrite: bool) -> None:
-        """Begin a job, or go on with it. `parts` writes it down.
+        """Start a job, or resume it. `parts` records it.
 
         Raises:
-            InputError: the folder holds another job, or something that is no job; or a job without its inputs.
+            InputError: the folder holds another job, something other than a job, or a job without its inputs.
         """
         self._system.invalidate_cache()
         self._check_free()
@@ -126,18 +126,20 @@ class Output:
         elif self._exists(JOB):
             if not self._exists(INPUTS):
                 raise InputError(
-                    f"{self.address} has lost the list of its inputs, {INPUTS}: what was to be done is not known. Put "
-                    "it back, give another output, or --overwrite to begin anew"
+                    f"{self.address} has lost the list of its inputs, {INPUTS}: the remaining work is unknown. "
+                    "Restore it, give another output, or --overwrite to start over"
                 )
             self._check_same(question)
         elif parts:
-            raise InputError(f"{self.address} holds parts without their job; --overwrite drops them")
+            raise InputError(f"{self.address} holds parts without their job; --overwrite deletes them")
         elif self._exists(INPUTS):
-            self._remove(INPUTS)  # of a job that was killed before it began, or after its parts were dropped
+            self._remove(
+                INPUTS
+            )  # of a job that was killed before it started, or after its parts were deleted
         self._question = question
 
     def _check_free(self) -> None:
-        """Refuse a folder of something else."""
+        """Refuse a folder that holds something else."""
         names = self._names()
         if "_job" in names and any(self._exists(name) for name in (JOB, INPUTS, LOCK)):
             return
@@ -148,14 +150,14 @@ class Output:
             raise InputError(f"{self.address} holds no job, but {min(foreign)}; give another output")
 
     def _names(self, folder: str = "") -> list[str]:
-        """What lies in the folder, or in one of its."""
+        """The files in the folder, or in one of its subfolders."""
         path = self._root + folder
         if not self._system.exists(path):
             return []
         return [name.rpartition("/")[2] for name in self._system.ls(path, detail=False)]
 
     def _part_names(self) -> list[str]:
-        """Names of the parts that are there, in order."""
+        """Names of the existing parts, in order."""
         return sorted(name for name in self._names() if _PART.fullmatch(name))
 
     def _is_our_part(self, name: str) -> bool:
@@ -169,11 +171,11 @@ class Output:
             return False
 
     def _drop(self, parts: Sequence[str]) -> None:
-        """Remove what jobs wrote, and nothing else. Killed between two steps, what is left is refused or begun anew."""
+        """Remove only files written by jobs. If killed between steps, the rest is refused or started over."""
         if foreign := [name for name in parts if not self._is_our_part(name)]:
             raise InputError(
-                f"{self.address}/{foreign[0]} is damaged, or no job wrote it; delete it or move it away, and run the "
-                "command again"
+                f"{self.address}/{foreign[0]} is damaged, or was not written by a job; delete it or move it away, and "
+                "run the command again"
             )
         for name in (JOB, *parts, INPUTS):
             if self._exists(name):
@@ -199,29 +201,29 @@ class Output:
             if name == "columns":
                 raise InputError(
                     f"{self.address} holds another job: {_difference(before.get(name) or [], question.get(name) or [])}"
-                    ". Give the manifest's columns the names and types of before (a Parquet manifest states its types, "
-                    "others are guessed from their values), or another output, or --overwrite to begin anew"
+                    ". Give the manifest's columns their former names and types (a Parquet manifest states its types, "
+                    "others are inferred from their values), or another output, or --overwrite to start over"
                 )
             raise InputError(
                 f"{self.address} holds another job: its {name} is {_short(before.get(name))}, now it is "
-                f"{_short(question.get(name))}. Give another output, or --overwrite to begin anew"
+                f"{_short(question.get(name))}. Give another output, or --overwrite to start over"
             )
 
     def _damaged(self, name: str, error: Exception) -> str:
         return (
-            f"{self.address}/{name} is damaged ({error}). Put it back, give another output, or --overwrite to begin "
-            "anew"
+            f"{self.address}/{name} is damaged ({error}). Restore it, give another output, or --overwrite to start "
+            "over"
         )
 
     @_in_one_line
     def parts(self, sources: Sequence[Source], part_size: int) -> list[Part]:
-        """The inputs in parts. Those of before keep theirs; new ones, by path and how often, get parts behind them.
+        """The inputs in parts. Known inputs keep theirs; new ones, by path and repetition, get later parts.
 
-        An input of before takes what the listing says of it now, such as a corrected column of the manifest: it counts
-        where the input is computed or tried again.
+        A known input takes its current values from the listing, such as a corrected column of the manifest; they apply
+        if the input is computed or retried.
 
         Raises:
-            InputError: the list of inputs is damaged, or there are parts that it does not know.
+            InputError: the list of inputs is damaged, or there are unknown parts.
         """
         before = self._read_inputs()
         known = _inputs_of(before)
@@ -234,8 +236,8 @@ class Output:
         parts = [Part(number, tuple(members)) for number, members in by_part.items()]
         if strange := sorted(self.done() - {part.name for part in parts}):
             raise InputError(
-                f"{self.address}/{strange[0]} is no part of this job: its list of inputs, {INPUTS}, does not know it. "
-                "Move it away, or put the right list back"
+                f"{self.address}/{strange[0]} is not a part of this job: its list of inputs, {INPUTS}, lacks it. "
+                "Move it away, or restore the correct list"
             )
         table = _table_of(everything)
         if before is None or not table.equals(before):
@@ -245,18 +247,18 @@ class Output:
         return parts
 
     def done(self) -> set[str]:
-        """Names of the parts that are there."""
+        """Names of the existing parts."""
         self._system.invalidate_cache()
         return set(self._part_names())
 
     @_in_one_line
     def write(self, part: Part, table: Any) -> None:
-        """Write a part, whole or not at all."""
+        """Write a part atomically."""
         self._write(part.name, _parquet(table))
 
     @contextmanager
     def writing(self, part: Part, schema: Any) -> Iterator["PartWriter"]:
-        """Write a part from the tables of its inputs, as they come; it appears at the end, whole or not at all."""
+        """Write a part from the tables of its inputs, as they come; it appears at the end, atomically."""
         with self._temporary(part.name) as temporary:
             with (
                 open(temporary, "wb") as sink,  # noqa: PTH123
@@ -274,7 +276,7 @@ class Output:
 
     @contextmanager
     def _temporary(self, name: str) -> Iterator[str]:
-        """A file that becomes the one of this name in a folder of this machine; for an object store just a file."""
+        """A temporary file that replaces the file of this name in a local folder; for an object store just a file."""
         if not self.is_local:
             with tempfile.NamedTemporaryFile() as file:
                 yield file.name
@@ -286,7 +288,7 @@ class Output:
         try:
             yield temporary
             with open(temporary, "rb") as file:  # noqa: PTH123
-                os.fsync(file.fileno())  # the name must not be on the disk before what it names
+                os.fsync(file.fileno())  # the name must not reach the disk before the contents
             os.replace(temporary, path)  # noqa: PTH105
         finally:
             if os.path.exists(temporary):  # noqa: PTH110
@@ -294,12 +296,12 @@ class Output:
 
     @_in_one_line
     def with_errors(self, names: Iterable[str]) -> list[str]:
-        """Those of the parts that hold errors."""
+        """The parts that contain errors."""
         return [name for name in names if self.count([name])[1]]
 
     @_in_one_line
     def count(self, names: Iterable[str]) -> tuple[int, int]:
-        """Rows and errors of these parts, from their ends alone."""
+        """Number of rows and errors in these parts, from their footers only."""
         num_rows = num_errors = 0
         for name in names:
             meta = self._end_of(name)
@@ -309,18 +311,18 @@ class Output:
 
     @_in_one_line
     def check_complete(self, parts: Sequence[Part]) -> None:
-        """Refuse parts that hold fewer inputs than are known.
+        """Refuse parts that hold fewer inputs than listed.
 
         Raises:
-            InputError: a part is missing, or holds others than its inputs.
+            InputError: a part is missing, or does not hold exactly its inputs.
         """
         done = self.done()
         for part in parts:
             if part.name not in done:
-                raise InputError(f"{self.address}: {part.name} is not there; run the command again")
+                raise InputError(f"{self.address}: {part.name} is missing; run the command again")
             if (found := _num_inputs(self._end_of(part.name))) != len(part.sources):
                 raise InputError(
-                    f"{self.address}/{part.name} holds {found} inputs; its job gave it {len(part.sources)}. Delete "
+                    f"{self.address}/{part.name} holds {found} inputs instead of {len(part.sources)}. Delete "
                     "it, and run the command again"
                 )
 
@@ -335,7 +337,7 @@ class Output:
         with self._part(name) as file:
             meta = pq.ParquetFile(file).metadata
         if VERSION_KEY not in (meta.metadata or {}):
-            raise InputError(f"{self.address}/{name} was written by no job; move it away")
+            raise InputError(f"{self.address}/{name} was not written by a job; move it away")
         return meta
 
     @contextmanager
@@ -351,7 +353,7 @@ class Output:
                 ) from error
 
     def _read_inputs(self) -> Any:
-        """The table of the inputs that are known; None if there are none yet."""
+        """The table of known inputs; None if there are none yet."""
         if not self._exists(INPUTS):
             return None
         with self._system.open(self._path(INPUTS), "rb") as file:
@@ -365,7 +367,7 @@ class Output:
         return table
 
     def _write(self, name: str, data: Any) -> None:
-        """An object store shows an object once it is whole; here it is renamed."""
+        """Write a file atomically: by renaming locally; object stores show only complete objects."""
         if not self.is_local:
             self._system.pipe_file(self._path(name), bytes(data))
             return
@@ -374,7 +376,7 @@ class Output:
 
     @_in_one_line
     def clean(self) -> None:
-        """Remove what a killed job was writing."""
+        """Remove temporary files of a killed job."""
         for folder in ("", "/_job"):
             for name in self._names(folder):
                 if _is_temporary(name):
@@ -385,9 +387,9 @@ class Output:
 
 
 class PartWriter:
-    """Writes the tables of a part's inputs in the order of their numbers, whichever comes first.
+    """Writes the tables of a part's inputs in the order of their numbers, in any order of arrival.
 
-    Few of them wait: the windows of a day of video take more memory than all decoders.
+    Few of them are buffered: the windows of a day of video take more memory than all decoders.
     """
 
     def __init__(self, file: Any, schema: Any) -> None:
@@ -398,7 +400,7 @@ class PartWriter:
         self._group_bytes = 0
 
     def add(self, number: int, rows: Any) -> None:
-        """The rows of an input; each number from 0 is to come once."""
+        """Add the rows of an input; each number from 0 must come once."""
         self._later[number] = rows
         while self._next in self._later:
             rows = self._later.pop(self._next)
@@ -413,7 +415,7 @@ class PartWriter:
         self._group, self._group_bytes = [], 0
 
     def finish(self) -> None:
-        """Write what is left."""
+        """Write the rest."""
         assert not self._later  # all inputs came
         if self._group:
             self._write_group()
@@ -423,7 +425,7 @@ _PART = re.compile(r"part-\d{8,}\.parquet")
 
 
 def _is_temporary(name: str) -> bool:
-    """Whether this is a file that a job was writing."""
+    """Whether this is a temporary file of a job."""
     names = r"\.(part-\d{8,}\.parquet|job\.json|inputs\.parquet)\.[0-9a-f]{8}"
     return re.fullmatch(names, name) is not None
 
@@ -438,7 +440,7 @@ _INPUT_FIELDS = {
 
 
 def _inputs_of(table: Any) -> list[tuple[int, Source]]:
-    """Inputs and the numbers of their parts, from the table that keeps them."""
+    """Inputs and the numbers of their parts, from the stored table."""
     if table is None:
         return []
     names = [name for name in table.column_names if name.startswith(_EXTRA)]
@@ -454,7 +456,7 @@ def _inputs_of(table: Any) -> list[tuple[int, Source]]:
 
 
 def _table_of(inputs: Sequence[tuple[int, Source]]) -> Any:
-    """The table that keeps inputs and the numbers of their parts."""
+    """The table to store, with inputs and the numbers of their parts."""
     sources = [source for _, source in inputs]
     values = {
         "part": [number for number, _ in inputs],
@@ -469,7 +471,7 @@ def _table_of(inputs: Sequence[tuple[int, Source]]) -> Any:
 
 
 def _merge(known: list[tuple[int, Source]], sources: Sequence[Source]) -> list[Source]:
-    """Bring known inputs up to what the listing says -> those that are new."""
+    """Update known inputs from the listing -> the new ones."""
     identities = Identities()
     places: dict[str, deque[int]] = {}
     for i, (_, source) in enumerate(known):
@@ -482,7 +484,7 @@ def _merge(known: list[tuple[int, Source]], sources: Sequence[Source]) -> list[S
             new.append(source)
             continue
         i = places[name].popleft()
-        if name not in repeated:  # which is which cannot be told: they stay as they are
+        if name not in repeated:  # repeated inputs cannot be matched: they stay as they are
             number, before = known[i]
             path = before.path
             known[i] = (
@@ -509,7 +511,7 @@ def _num_errors(group: Any) -> int:
 
 
 def _num_inputs(meta: Any) -> int:
-    """Inputs of a part: they are numbered from 0, and each has a row."""
+    """Number of inputs of a part: they are numbered from 0, and each has a row."""
     groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
     highest = [_column(group, "input_number").statistics.max for group in groups if group.num_rows]
     return min(meta.num_rows, 1 + max(highest, default=-1))
@@ -524,8 +526,8 @@ def _difference(before: Sequence[Any], now: Sequence[Any]) -> str:
         if old[name] != kind:
             return f"the manifest's column {name!r} was of type {old[name]}, now its values are {kind}"
     if gone := [name for name in old if name not in new]:
-        return f"the manifest's column {gone[0]!r} is gone"
-    return "the manifest's columns stand in another order"
+        return f"the manifest's column {gone[0]!r} is missing"
+    return "the manifest's columns are in another order"
 
 
 def _short(value: Any) -> str:

@@ -1,12 +1,12 @@
-"""The same stages on Ray Data: actors on CPUs decode, actors that hold the model compute rows.
+"""The tagging stages on Ray Data: CPU actors decode, actors with the model compute rows.
 
-Needs ray. A part goes in; its decoded pieces travel in bundles of a bounded size; its rows come out. Ray Data bounds
-what lies between the stages, and tries again what was lost when a process or node dies, without an end: the bundles of
-a part are the same each time.
+Needs ray. A part goes in; its decoded pieces travel in bundles of bounded size; its rows come out. Ray Data limits the
+data between stages and retries work lost when a process or node dies, without a limit: the bundles of a part are the
+same each time.
 
-Decoding happens in processes of its own here as well, so that most videos that kill their decoder take no Ray worker
-with them. For those that do, and for workers that the kernel or Ray ends to free memory, a journal outside the workers
-holds what each one decodes. An input that was decoded when its worker died is decoded once more while no other decoder
+Decoding runs in separate processes here as well, so that most videos that kill their decoder do not kill a Ray worker.
+For those that do, and for workers that the kernel or Ray kills to free memory, a journal outside the workers records
+what each one decodes. An input that was decoded when its worker died is decoded once more while no other decoder
 of that machine works, and never a third time.
 """
 
@@ -50,36 +50,36 @@ except ImportError as error:
 
 BUNDLE_BYTES = (
     320 << 20
-)  # of decoded pixels; 256 whole videos of 8 frames of 224 x 224 pixels, a part as it comes, are one bundle
+)  # of decoded pixels; a default part, 256 whole videos of 8 frames of 224 x 224 pixels, is one bundle
 DECODER_CPUS = (
-    0.999  # not that of a model: Ray Data runs stages as one that ask for the same, one after the other
+    0.999  # not that of a model: Ray Data fuses stages with equal resources and runs them sequentially
 )
-MAX_DEATHS = 2  # of workers that decode the same input
-MAX_LOST = 5  # times that the same work is begun again for no known reason, such as a node that died
+MAX_DEATHS = 2  # of workers while decoding the same input
+MAX_LOST = 5  # restarts of the same work for an unknown reason, such as a dead node
 CONNECT_SECONDS = 10.0
-DECODERS_PER_JOURNAL = 16  # each asks a few dozen times a second
+DECODERS_PER_JOURNAL = 16  # each makes a few dozen calls per second
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Where a job runs, and what it may take there."""
+    """The cluster of a job, and its resources there."""
 
     address: str | None = None
-    """Of a cluster, such as "auto" or ray://host:10001; None starts one on this machine."""
+    """Address of a cluster, such as "auto" or ray://host:10001; None starts one on this machine."""
     min_models: int = 1
     max_models: int = 1
-    """Actors that hold the model: as many as there is work for, between these."""
+    """Limits on the number of actors with the model, which scales with the work."""
     model_cpus: float = 1.0
-    """Cores that an actor is counted with; may be a fraction."""
+    """Cores reserved per actor; may be a fraction."""
     model_gpus: float = 0.0
-    """GPUs of an actor; a fraction lets several share one."""
+    """GPUs per actor; a fraction lets several share one."""
     num_decoders: int | None = None
-    """Most decoding actors; None for as many as there is work and room for, also on nodes that join later."""
+    """Maximum number of decoding actors; None for as many as useful and possible, also on nodes that join later."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What every actor needs to know."""
+    """Settings for every actor."""
 
     model: ModelSource
     inference: InferenceOptions
@@ -88,28 +88,28 @@ class Work:
     plan: Plan
     decode_seconds: float
     num_threads: int
-    """Of a copy of the model."""
+    """Threads of a model replica."""
 
 
 @dataclass(frozen=True)
 class PartDone:
-    """A part that is computed."""
+    """A computed part."""
 
     part: Part
     table: Any
     """Its rows."""
     video_seconds: float
     errors: dict[str, int]
-    """Kind -> how many."""
+    """Kind -> count."""
 
 
 @dataclass
 class _Bundle:
-    """Pieces that were decoded, for a `Runner` in place of `Decoders`."""
+    """Decoded pieces, for a `Runner` instead of `Decoders`."""
 
     part: int
     number: int
-    """Among those of its part."""
+    """Number among the bundles of its part."""
     is_last: bool = False
     pieces: list[Piece] = field(default_factory=list)
     pixels: dict[tuple[int, int], np.ndarray | VideoError] = field(default_factory=dict)
@@ -119,7 +119,7 @@ class _Bundle:
     num_decoders: int = 1
 
     def add(self, piece: Piece, pixels: np.ndarray | VideoError, facts: Facts | None) -> None:
-        """Add a piece; facts of one that was read."""
+        """Add a piece, with its facts if it was read."""
         key = piece.number, piece.first_window
         self.pieces.append(piece)
         self.pixels[key] = pixels
@@ -142,7 +142,7 @@ class _Bundle:
 
 @dataclass(frozen=True)
 class _BundleRows:
-    """What becomes of a bundle."""
+    """The result of a bundle."""
 
     part: int
     number: int
@@ -164,13 +164,13 @@ def run_parts(
 
     Args:
         parts: what to compute.
-        work: how.
-        cluster: where.
-        only: number of a part -> numbers of the inputs to compute of it, in order; of other parts all.
+        work: settings of the work.
+        cluster: where to run.
+        only: number of a part -> numbers of its inputs to compute, in order; all inputs of other parts.
 
     Raises:
         InputError: there is no such cluster, or it is too small.
-        OpenXCLIPError: workers die of something that is not one of the videos.
+        OpenXCLIPError: workers die for a reason other than a video.
     """
     connect(cluster.address)
     free_cores = _free_cores(cluster)
@@ -191,7 +191,7 @@ def run_parts(
             yield _joined(part, waiting.pop(bundle.part), numbers[part.number])
     if by_number:
         raise OpenXCLIPError(
-            f"{len(by_number)} parts did not come back from the cluster; run the same command again, it computes these"
+            f"{len(by_number)} parts did not come back from the cluster; run the same command again to compute them"
         )
 
 
@@ -202,15 +202,15 @@ def _pipeline(
     cluster: Cluster,
     free_cores: int,
 ) -> Any:
-    """The stages, not yet begun."""
+    """The stages, not yet started."""
     max_decoders = min(cluster.num_decoders or len(parts), len(parts))
     journals = [_RemoteJournal.start() for _ in range(-(-free_cores // DECODERS_PER_JOURNAL))]
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # the job has a progress bar of its own
     ray.data.DataContext.get_current().enable_progress_bars = False
-    # Values of ours travel as bytes: Arrow knows no such types.
+    # Our values travel as bytes: Arrow has no such types.
     items = [{"part": pickle.dumps((part, numbers[part.number]))} for part in parts]
     data: Any = ray.data.from_items(items, override_num_blocks=len(items))
-    # Ray Data tries tasks and actors again whose process or node dies.
+    # Ray Data retries tasks and actors whose process or node dies.
     decoded = data.flat_map(
         _Decoder,
         fn_constructor_kwargs={"work": work, "journals": journals},
@@ -233,14 +233,14 @@ def connect(address: str | None) -> None:
     """Connect to a cluster, or start one on this machine.
 
     Raises:
-        InputError: none answers at this address.
+        InputError: no cluster responds at this address.
     """
     if ray.is_initialized():
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     advice = "start one (`ray start --head`), or correct --address"
     if match := re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address):
-        try:  # Ray itself goes on trying for minutes
+        try:  # Ray itself keeps trying for minutes
             socket.create_connection((match[1], int(match[2])), CONNECT_SECONDS).close()
         except (OSError, OverflowError) as error:
             raise InputError(f"no Ray cluster answers at {address} ({error}); {advice}") from error
@@ -251,13 +251,13 @@ def connect(address: str | None) -> None:
 
 
 def _are_all(bundles: Sequence[_BundleRows]) -> bool:
-    """Whether these are the bundles of a whole part; they come in any order."""
+    """Whether these are all bundles of a part; they come in any order."""
     last = next((bundle.number for bundle in bundles if bundle.is_last), None)
     return last is not None and len({bundle.number for bundle in bundles}) == last + 1
 
 
 def _joined(part: Part, bundles: Sequence[_BundleRows], numbers: Sequence[int]) -> PartDone:
-    """The rows of these inputs of a part. Of an input that ended in an error only the error stays.
+    """The rows of these inputs of a part. For an input that ended in an error, only the error is kept.
 
     Raises:
         OpenXCLIPError: an input has no rows.
@@ -274,22 +274,22 @@ def _joined(part: Part, bundles: Sequence[_BundleRows], numbers: Sequence[int]) 
     if missing := sorted(set(numbers) - set(number[keep].tolist())):
         raise OpenXCLIPError(
             f"part {part.number}: {len(missing)} inputs have no rows, {part.sources[missing[0]].path} first. Run the "
-            "same command again; if that does not help, with --engine local"
+            "same command again; if that does not help, use --engine local"
         )
     return PartDone(part, rows.filter(pa.array(keep)), sum(seconds.values()), dict(Counter(errors.values())))
 
 
 def _free_cores(cluster: Cluster) -> int:
-    """Cores that the models leave for decoding.
+    """Cores left for decoding after the models' share.
 
     Raises:
-        InputError: none: the job would wait for ever.
+        InputError: none are left: the job would wait forever.
     """
     resources = ray.cluster_resources()
     cores, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     if cluster.min_models * cluster.model_gpus > gpus:
         raise InputError(
-            f"the cluster has {gpus:g} GPUs; {cluster.min_models} models want {cluster.model_gpus:g} each. Lower "
+            f"the cluster has {gpus:g} GPUs; {cluster.min_models} models need {cluster.model_gpus:g} each. Lower "
             "--models or --model-gpus"
         )
     free = int(cores - cluster.min_models * cluster.model_cpus)
@@ -302,7 +302,7 @@ def _free_cores(cluster: Cluster) -> int:
 
 
 class _Journal:
-    """What workers do at this moment, and how often one died of it. Lives in an actor, outside of them."""
+    """The current work of each worker, and how often a worker died of it. Lives in a separate actor."""
 
     def __init__(self) -> None:
         self._current: dict[str, tuple[str, int]] = {}  # worker -> work, input
@@ -311,10 +311,10 @@ class _Journal:
         self._work: dict[str, str] = {}  # of each worker
 
     def begin_work(self, worker: str, work: str) -> tuple[dict[int, int], int]:
-        """A worker begins a part or a bundle -> workers that died, for each input; how often else it was begun before.
+        """A worker starts a part or a bundle -> deaths of workers per input; other restarts of this work.
 
-        Work has one worker at a time, so another that is still at it is dead. A worker that begins other work has
-        finished its last.
+        Work has one worker at a time, so another worker recorded for it is dead. A worker that starts other work has
+        finished its previous one.
         """
         finished = self._work.get(worker)
         if finished not in (None, work):
@@ -331,17 +331,17 @@ class _Journal:
         return dict(deaths), num_before - deaths.total()
 
     def begin(self, worker: str, work: str, number: int) -> None:
-        """It begins to decode an input."""
+        """The worker starts decoding an input."""
         self._current[worker] = work, number
 
     def end(self, worker: str) -> None:
-        """It has decoded it."""
+        """The worker has decoded the input."""
         self._current.pop(worker, None)
 
 
 @dataclass(frozen=True)
 class _RemoteJournal:
-    """A `_Journal` in an actor. If its node dies it begins anew, empty."""
+    """A `_Journal` in an actor. If its node dies, it restarts empty."""
 
     actor: Any
 
@@ -356,18 +356,18 @@ class _RemoteJournal:
         return ray.get(self.actor.begin_work.remote(worker, work))
 
     def begin(self, worker: str, work: str, number: int) -> None:
-        """See `_Journal`; it is written down when this returns."""
+        """See `_Journal`; it is recorded when this returns."""
         ray.get(self.actor.begin.remote(worker, work, number))
 
     def end(self, worker: str) -> None:
-        """See `_Journal`; need not be written down before other things happen."""
+        """See `_Journal`; it does not wait for the record."""
         self.actor.end.remote(worker)
 
 
 class _Machine:
     """The decoders of this machine and user: many at once, or one alone.
 
-    By locks on two files, which the kernel frees when a process closes them or dies.
+    Uses locks on two files, which the kernel frees when a process closes them or dies.
     """
 
     def __init__(self) -> None:
@@ -377,7 +377,7 @@ class _Machine:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Decode beside others."""
+        """Decode in parallel with others."""
         with self._room.open("a") as room:
             with self._door.open("a") as door:
                 fcntl.flock(door, fcntl.LOCK_EX)
@@ -386,7 +386,7 @@ class _Machine:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold back those who come, and wait until the others are done."""
+        """Block newcomers, and wait until the others are done."""
         with self._door.open("a") as door, self._room.open("a") as room:
             fcntl.flock(door, fcntl.LOCK_EX)
             fcntl.flock(room, fcntl.LOCK_EX)
@@ -394,7 +394,7 @@ class _Machine:
 
 
 class _Decoder:
-    """An actor: decodes the pieces of a part, one after the other, in a process of its own that it keeps."""
+    """An actor: decodes the pieces of a part sequentially in its own long-lived process."""
 
     def __init__(self, work: Work, journals: Sequence[_Journal | _RemoteJournal]) -> None:
         self.decoders = Decoders(work.plan, 1, work.decode_seconds)
@@ -410,7 +410,7 @@ class _Decoder:
             yield {"bundle": pickle.dumps(error)}
 
     def _bundles(self, part: Part, numbers: Sequence[int]) -> Iterator[_Bundle | OpenXCLIPError]:
-        """The pieces of these inputs of a part; an error where it cannot go on."""
+        """The pieces of these inputs of a part; an error if it cannot continue."""
         journal, work = self.journals[part.number % len(self.journals)], f"part {part.number}"
         deaths, num_lost = journal.begin_work(self.name, work)
         if num_lost > MAX_LOST:
@@ -430,7 +430,7 @@ class _Decoder:
     def _pieces(
         self, piece: Piece, note: "_Note"
     ) -> Iterator[tuple[Piece, np.ndarray | VideoError, Facts | None]]:
-        """An input, piece by piece, up to one that cannot be read."""
+        """An input, piece by piece, up to the first unreadable one."""
         num_windows = 1
         while piece.first_window < num_windows:
             try:
@@ -444,7 +444,7 @@ class _Decoder:
             piece = replace(piece, first_window=piece.first_window + WINDOWS_AT_ONCE)
 
     def _read(self, piece: Piece, note: "_Note") -> np.ndarray:
-        """Pixels of a piece. What killed a worker or, twice, its decoder is decoded once more, alone on the machine."""
+        """Pixels of a piece. If it killed a worker or, twice, its decoder, it is retried once, alone on the machine."""
         if note.num_deaths >= MAX_DEATHS:
             raise VideoError(piece.source.path, "the worker that decoded it died, twice", kind="crashed")
         if not note.num_deaths:
@@ -462,7 +462,7 @@ class _Decoder:
 
 @dataclass(frozen=True)
 class _Note:
-    """That a worker decodes an input."""
+    """The record that a worker decodes an input."""
 
     journal: _Journal | _RemoteJournal
     worker: str
@@ -470,11 +470,11 @@ class _Note:
     number: int
     """Of the input in its part."""
     num_deaths: int
-    """Of workers that decoded it before."""
+    """Deaths of workers that decoded it before."""
 
     @contextmanager
     def written(self) -> Iterator[None]:
-        """It stands in the journal meanwhile, and if the worker dies, afterwards."""
+        """Keep the record in the journal during the block, and afterwards if the worker dies."""
         self.journal.begin(self.worker, self.work, self.number)
         try:
             yield
@@ -484,8 +484,8 @@ class _Note:
 
 def _given_up(work: str, num_lost: int) -> OpenXCLIPError:
     return OpenXCLIPError(
-        f"the workers of {work} died {num_lost} times, and not of a video. Look at their memory (a smaller "
-        "--part-size or --batch-size, more for each --model-cpus) and at Ray's logs, then run the same command again"
+        f"the workers of {work} died {num_lost} times, but not because of a video. Check their memory (try a smaller "
+        "--part-size or --batch-size, or larger --model-cpus) and Ray's logs, then run the same command again"
     )
 
 
@@ -493,7 +493,7 @@ class _Model:
     """An actor: loads the model once, then computes the rows of bundles."""
 
     def __init__(self, work: Work, journals: Sequence[_Journal | _RemoteJournal]) -> None:
-        # Ray counts cores, and gives a process one thread for each; sums of other numbers of threads differ in the
+        # Ray counts cores and gives a process one thread per core; sums with another number of threads differ in the
         # last bits.
         torch.set_num_threads(work.num_threads)
         self.layout = work.layout

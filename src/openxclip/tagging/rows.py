@@ -1,6 +1,6 @@
-"""The rows of a tagging job: their schema, which docs/scale.md documents, and how they are made. Needs pyarrow.
+"""The rows of a tagging job: their schema (documented in docs/scale.md) and construction. Needs pyarrow.
 
-A change of the schema is a change of `SCHEMA_VERSION`.
+A change of the schema requires a new `SCHEMA_VERSION`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,21 +42,21 @@ _COLUMNS: tuple[tuple[str, Any], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What the rows of one job hold."""
+    """Columns of the rows of one job."""
 
     labels: tuple[str, ...]
     model_id: str
     label_set_id: str
     top_k: int
     embed_dim: int | None
-    """Of the embedding; None without."""
+    """Size of the embedding; None without one."""
     all_scores: bool
     content_hash: bool
     extra: tuple[tuple[str, Any], ...]
-    """Further columns of the manifest: name and Arrow type."""
+    """Additional columns of the manifest: name and Arrow type."""
 
     def schema(self) -> Any:
-        """Of the Parquet files; `path` comes first, the manifest's own columns last."""
+        """Schema of the Parquet files; `path` comes first, the manifest's own columns last."""
         fields = [pa.field(name, kind) for name, kind in _COLUMNS]
         if self.all_scores:
             fields.append(pa.field("all_scores", pa.list_(pa.float32(), len(self.labels))))
@@ -72,7 +72,7 @@ def extra_columns(sources: Sequence[Source]) -> tuple[tuple[str, Any], ...]:
     """Name and type of the manifest's own columns.
 
     Raises:
-        InputError: one has the name of a column of ours, or a type that Parquet has not.
+        InputError: one has the name of an output column, or a type that Parquet does not support.
     """
     schema = extra_table(sources).schema
     taken = {name for name, _ in _COLUMNS} | {"all_scores", "embedding", "content_hash"}
@@ -122,7 +122,7 @@ def scored_row(
 
 
 def error_row(layout: Layout, source: Source, kind: str, text: str) -> dict[str, Any]:
-    """The one row of an input that cannot be read."""
+    """The single row of an unreadable input."""
     return {"path": source.path, "error_kind": kind, "error": text, **_ids(layout)}
 
 

@@ -1,7 +1,7 @@
-"""From inputs to their rows: decoders in processes of their own feed one batched model.
+"""Computes the rows of inputs: decoders in separate processes feed one batched model.
 
-What is computed and what a row is are functions: tagging and indexing differ in these alone. The rows of some inputs
-depend on these inputs and their order, on nothing else.
+The computation and the form of a row are functions: tagging and indexing differ only in these. The rows of some inputs
+depend only on these inputs and their order.
 
 Shapes: W windows, V views, D numbers for each view.
 """
@@ -22,23 +22,23 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(Generic[Row]):
-    """An input that is done, or a piece of it."""
+    """A finished input, or a piece of it."""
 
     number: int
-    """Of the input among those given."""
+    """Number of the input among the given ones."""
     rows: tuple[Row, ...]
-    """In the order of its windows; of an input that cannot be read what `failed` gives."""
+    """Rows in the order of its windows; for an unreadable input, the result of `failed`."""
     num_windows: int = 0
-    """Of the whole video; 0 where it could not be read."""
+    """Windows of the whole video; 0 if it could not be read."""
     seconds: float = 0.0
-    """Length of the video; 0 where it could not be read."""
+    """Length of the video; 0 if it could not be read."""
     error_kind: str | None = None
     error: str | None = None
-    """Why it cannot be read."""
+    """Why the input cannot be read."""
 
 
 class PieceReader(Protocol):
-    """What gives the pixels of pieces, and facts about them."""
+    """Source of the pixels of pieces, and facts about them."""
 
     num_decoders: int
 
@@ -50,12 +50,12 @@ class PieceReader(Protocol):
         """
 
     def facts_of(self, piece: Piece) -> Facts:
-        """The facts about a piece that was read; once."""
+        """The facts about a piece that was read; can be taken once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runner(Generic[Row]):
-    """What makes rows."""
+    """Computes rows."""
 
     flow: Flow
     """Batch size, and how many decoders."""
@@ -80,7 +80,7 @@ class Runner(Generic[Row]):
             yield self._rest(first, sources[first.number])
 
     def _rest(self, first: Finished[Row], source: Source) -> Finished[Row]:
-        """A long video: its first windows and those behind them."""
+        """A long video: its first windows and the following ones."""
         starts = range(WINDOWS_AT_ONCE, first.num_windows, WINDOWS_AT_ONCE)
         rows = [*first.rows]
         for done in self.run_pieces(
@@ -93,7 +93,7 @@ class Runner(Generic[Row]):
 
     def run_pieces(self, pieces: Sequence[Piece]) -> Iterator[Finished[Row]]:
         """The rows of every piece, in order."""
-        # Threads only wait for the decoders' processes; results come in order, and so batches are the same each time.
+        # Threads only wait for the decoder processes; results come in order, so batches are the same each time.
         flow = replace(self.flow, num_decoders=self.decoders.num_decoders, ordered=True)
         for outcome in pipeline.run(pieces, self.decoders.read, self.compute, flow):
             yield self._failed(outcome) if isinstance(outcome, Failure) else self._scored(outcome)

@@ -1,7 +1,7 @@
-"""Where the videos of a job come from: folders, manifests, tar shards, on this machine or in an object store.
+"""Video sources of a job: folders, manifests, tar shards, on this machine or in an object store.
 
-Everything is listed through fsspec. Paths of this machine are absolute: what a job is asked for does not depend on the
-folder it is started in. Needs fsspec and pyarrow.
+Everything is listed through fsspec. Local paths are absolute: a job does not depend on the folder in which it is
+started. Needs fsspec and pyarrow.
 """
 
 import csv
@@ -26,12 +26,12 @@ except ImportError as error:
     raise MissingExtraError(str(error.name), "tag") from error
 
 PATH_COLUMNS = ("path", "video", "file", "url", "filename")
-"""The column of a manifest that says where the video is: the first of these that it has."""
+"""Names for the path column of a manifest; the first one present is used."""
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 WHOLE_BYTES = (
     256 << 20
-)  # a remote file up to this size is fetched at once; of a larger one what the decoder asks for
+)  # a remote file up to this size is fetched at once; a larger one as the decoder reads it
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,30 +48,30 @@ class Source:
     """One input of a job."""
 
     path: str
-    """As it stands in the output: an absolute path, an address, or SHARD.tar::MEMBER."""
+    """Path in the output: an absolute path, a URL, or SHARD.tar::MEMBER."""
     offset_bytes: int | None = None
-    """Where a member of a shard begins; None for a file of its own."""
+    """Offset of a member in its shard; None for a separate file."""
     size_bytes: int | None = None
     """Of a member."""
     extra: ManifestRow | None = field(default=None, compare=False)
-    """Further columns of the manifest. Other processes do not get them."""
+    """Additional columns of the manifest. They are not sent to other processes."""
     problem: str | None = None
-    """Why it cannot be read, where that is known from listing it."""
+    """Why it cannot be read, if known from the listing."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Between processes a source travels without its manifest's table."""
+        """For pickling: a source without its manifest's table."""
         return {**self.__dict__, "extra": None}
 
     @property
     def address(self) -> str:
-        """Of the file; of a member that of its shard."""
+        """Address of the file, or of a member's shard."""
         return self.path if self.offset_bytes is None else _split(self.path)[0]
 
     def open(self) -> BinaryIO:
         """A seekable file.
 
         Raises:
-            VideoError: it cannot be opened; kind "missing" where there is none, "unreadable" otherwise.
+            VideoError: it cannot be opened; kind "missing" if it does not exist, "unreadable" otherwise.
         """
         if self.problem is not None:
             raise VideoError(self.path, self.problem)
@@ -100,7 +100,7 @@ class Source:
 
 
 def _is_missing(address: str, error: Exception) -> bool:
-    """Whether an error says that there is no such file. fsspec says so of every failure of a web server."""
+    """Whether an error means that there is no such file. fsspec reports every web server failure that way."""
     if not isinstance(error, FileNotFoundError):
         return False
     if not address.startswith(("http://", "https://")) or error.__cause__ is None:
@@ -109,14 +109,14 @@ def _is_missing(address: str, error: Exception) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    """What went wrong, in words."""
+    """The cause of an error, as text."""
     if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return f"{type(error).__name__}: {error}"
 
 
 def source_at(path: str) -> Source:
-    """The source of a path as it stands in an output; of a shard's member where it lies there.
+    """The source for a path from an output, which may be a member of a shard.
 
     Raises:
         VideoError: there is no such shard or member.
@@ -139,18 +139,18 @@ def source_at(path: str) -> Source:
 
 
 def _split(path: str) -> tuple[str, str, str]:
-    """SHARD.tar::MEMBER at its sign: the shard, the sign and the member; the latter two are empty without one."""
+    """Split SHARD.tar::MEMBER into shard, separator and member; the last two are empty without a separator."""
     end = path.lower().find(".tar::") + len(".tar")
     return (path[:end], "::", path[end + 2 :]) if end >= len(".tar") else (path, "", "")
 
 
 def _names_member(path: str) -> bool:
-    """Whether a path is that of a shard's member; a file of this machine may have such a name as well."""
+    """Whether a path names a shard's member; a local file may also have such a name."""
     return ".tar::" in path.lower() and (is_remote(path) or not os.path.lexists(path))
 
 
 def is_remote(address: str) -> bool:
-    """Whether an address names another file system than this machine's."""
+    """Whether an address names a file system other than the local one."""
     return "://" in address and not address.startswith(_OF_THIS_MACHINE)
 
 
@@ -158,18 +158,18 @@ _OF_THIS_MACHINE = ("file://", "local://")
 
 
 def file_system(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the name there. A path is taken as it is: its names may hold ::"""
+    """The file system of an address, and the name there. A path is used as it is: names may contain ::"""
     if is_remote(address):
         return fsspec.core.url_to_fs(address)
     return fsspec.filesystem("file"), _local(address)
 
 
 def _local(address: str) -> str:
-    """The absolute path of an address of this machine."""
+    """The absolute path of a local address."""
     for start in _OF_THIS_MACHINE:
         address = address.removeprefix(start)
     if address.startswith("~") and not os.path.lexists(address):
-        address = os.path.expanduser(address)  # noqa: PTH111 leaves the names of unknown users alone
+        address = os.path.expanduser(address)  # noqa: PTH111 keeps names of unknown users unchanged
     return os.path.abspath(address)  # noqa: PTH100 without ..
 
 
@@ -187,13 +187,13 @@ def _with_path(source: Source, path: str) -> Source:
 
 
 class Identities:
-    """Names that are the same for the same input, however its path is spelt: symlinked folders are resolved."""
+    """Canonical names of inputs, independent of how the path is written: symlinked folders are resolved."""
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
 
     def of(self, source: Source) -> str:
-        """The name of an input. A symlink to a file is an input of its own."""
+        """The name of an input. A symlink to a file is a separate input."""
         if is_remote(source.path):
             return source.path
         folder, _, name = source.path.rpartition("/")
@@ -203,13 +203,13 @@ class Identities:
 
 
 def list_sources(address: str) -> list[Source]:
-    """All inputs that an address stands for, in an order that is the same each time.
+    """All inputs of an address, in a deterministic order.
 
-    A shard or folder that cannot be read is one input with its `problem`, behind those members that can be.
+    An unreadable shard or folder is one input with its `problem`, after the readable members.
 
     Args:
         address: a video, a folder of videos, a manifest (CSV, TSV, JSON lines, Parquet), tar shards (one, a folder, or
-            a pattern such as shards/*.tar); a path, or an address such as s3://bucket/videos.
+            a pattern such as shards/*.tar); a path, or a URL such as s3://bucket/videos.
 
     Raises:
         InputError: there is nothing at this address, or a manifest cannot be read.
@@ -233,7 +233,7 @@ def _listed(system: Any, name: str, address: str) -> Iterator[Source]:
         for found in sorted(system.glob(name)):
             if not system.isdir(found):
                 yield from _file(system, found, _address(system, found, address))
-            elif "**" not in name:  # which gives what lies in it as well
+            elif "**" not in name:  # `**` also lists the contents of folders
                 yield from _folder(system, found, address)
     elif system.isdir(name):
         yield from _folder(system, name, address)
@@ -265,7 +265,7 @@ def _why_nothing(system: Any, name: str, address: str) -> str:
 
 
 def _files_below(folder: str) -> tuple[list[str], dict[str, str]]:
-    """Files below a folder of this machine, and what cannot be listed with the reason.
+    """Files in a local folder and its subfolders, and folders that cannot be listed with the reason.
 
     Symlinked folders are entered after the others, and each folder once: links may lead in circles.
     """
@@ -304,17 +304,17 @@ def _file(system: Any, name: str, address: str) -> Iterator[Source]:
 
 
 def _address(system: Any, name: str, given: str) -> str:
-    """A listed name as an address; an absolute path on this machine."""
+    """A listed name as an address; an absolute path for a local one."""
     return text_of(system.unstrip_protocol(name) if is_remote(given) else name)
 
 
 def text_of(name: str) -> str:
-    """A name as it can stand in a table: what is no text is shown escaped. No file is found under such a name."""
+    """A name that a table can hold: invalid Unicode is escaped. No file exists under such a name."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _shard(system: Any, name: str, address: str) -> Iterator[Source]:
-    """The members of a shard; one of this machine that cannot be opened is an input with a problem."""
+    """The members of a shard; a local shard that cannot be opened is an input with a problem."""
     try:
         yield from _members(system, name, address)
     except OSError as error:
@@ -324,7 +324,7 @@ def _shard(system: Any, name: str, address: str) -> Iterator[Source]:
 
 
 def _members(system: Any, name: str, address: str) -> Iterator[Source]:
-    """The videos of a shard, and behind them the shard itself where it is damaged. A name's second file gets #2."""
+    """The videos of a shard, followed by the shard itself if it is damaged. A second file of one name gets #2."""
     counts: Counter[str] = Counter()
     with system.open(name, "rb") as file:
         try:
@@ -338,14 +338,14 @@ def _members(system: Any, name: str, address: str) -> Iterator[Source]:
                     number = "" if counts[member.name] == 1 else f"#{counts[member.name]}"
                     shown = text_of(f"{member.name}{number}")
                     yield Source(f"{address}::{shown}", member.offset_data, member.size)
-                # tarfile takes a header that it cannot read for the end.
+                # tarfile treats an unreadable header as the end.
                 file.seek(tar.offset)
                 is_damaged = any(file.read(tarfile.BLOCKSIZE))
         except (tarfile.TarError, EOFError, ValueError) as error:
             yield Source(address, problem=f"this shard is damaged ({error})")
             return
     if is_damaged:
-        yield Source(address, problem="this shard is damaged: what follows its last member is no member")
+        yield Source(address, problem="this shard is damaged: there is invalid data after its last member")
 
 
 def _rows(system: Any, name: str, address: str, suffix: str) -> Iterator[Source]:
@@ -354,16 +354,14 @@ def _rows(system: Any, name: str, address: str, suffix: str) -> Iterator[Source]
     shards: dict[str, dict[str, Source]] = {}
     for number, path in enumerate(paths):
         if not isinstance(path, str) or not path:
-            raise InputError(
-                f"{address}, row {number + 1}: the path is {path!r}; it must be a path or an address"
-            )
+            raise InputError(f"{address}, row {number + 1}: the path is {path!r}; it must be a path or a URL")
         source = _entry(path, address, shards)
         extra = ManifestRow(columns, number) if columns.num_columns else None
         yield Source(source.path, source.offset_bytes, source.size_bytes, extra, source.problem)
 
 
 def _entry(path: str, manifest: str, shards: dict[str, dict[str, Source]]) -> Source:
-    """What a row of a manifest names: a file, or the member of a shard."""
+    """The input of a manifest's row: a file, or the member of a shard."""
     path = text_of(path)
     if "://" not in path and not path.startswith("/"):
         beside = f"{manifest.rpartition('/')[0]}/{path}"
@@ -378,7 +376,7 @@ def _entry(path: str, manifest: str, shards: dict[str, dict[str, Source]]) -> So
         try:
             system, name = file_system(shard)
             shards[shard] = {source.path: source for source in _members(system, name, shard)}
-        except Exception:  # noqa: BLE001 its inputs are tried again, and are errors then
+        except Exception:  # noqa: BLE001 its inputs are tried later, and become errors then
             shards[shard] = {}
     return shards[shard].get(path, Source(path))
 
@@ -395,16 +393,16 @@ def _table(file: BinaryIO, suffix: str, address: str) -> tuple[list[Any], Any]:
     column = next((column for column in PATH_COLUMNS if column in names), None)
     if column is None:
         raise InputError(
-            f"{address} needs a column that says where the videos are: one of {', '.join(PATH_COLUMNS)}; it has "
+            f"{address} needs a column with the paths of the videos: one of {', '.join(PATH_COLUMNS)}; it has "
             f"{', '.join(names)}"
         )
     if len(set(names)) < len(names):
-        raise InputError(f"{address} has several columns of one name: {', '.join(names)}; rename them")
+        raise InputError(f"{address} has several columns with the same name: {', '.join(names)}; rename them")
     return table[column].to_pylist(), _plain(table.drop_columns([column]))
 
 
 def _plain(table: Any) -> Any:
-    """Without dictionaries, whose numbers differ from part to part, and without a writer's own metadata."""
+    """A table without dictionaries, whose codes differ between parts, and without the writer's metadata."""
     columns = {
         name: column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
         for name, column in zip(table.column_names, table.columns, strict=True)
@@ -426,7 +424,7 @@ def _records(text: str, suffix: str, address: str) -> Iterator[dict[str, Any]]:
 
 
 def _guessed(records: Sequence[dict[str, Any]]) -> Any:
-    """Records as an Arrow table: of each column the type that holds all its values; text where there are none."""
+    """Records as an Arrow table: each column has the type that fits all its values; text if it has none."""
     columns: dict[str, Any] = {}
     for name in dict.fromkeys(name for record in records for name in record):
         values = [record.get(name) for record in records]
@@ -443,7 +441,7 @@ def _guessed(records: Sequence[dict[str, Any]]) -> Any:
 
 
 def unfit_column(name: str, error: Exception) -> str:
-    """What is wrong with a column that cannot be kept, and what helps."""
+    """The error message for a column that cannot be kept."""
     return (
         f"the manifest's column {name!r} cannot be kept: {error}. Give all its rows values of one type, or leave it "
         "out"
@@ -454,14 +452,14 @@ def _json_object(line: str, place: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: it is no JSON ({error})") from error
+        raise InputError(f"{place}: invalid JSON ({error})") from error
     if not isinstance(value, dict):
         raise InputError(f'{place}: it must be an object such as {{"path": "a.mp4"}}')
     return _as_text(value)
 
 
 def _as_text(value: Any) -> Any:
-    """A JSON value whose strings are text: JSON can escape half a character, which no table holds."""
+    """A JSON value with valid strings: JSON can escape lone surrogates, which tables cannot hold."""
     if isinstance(value, str):
         return text_of(value)
     if isinstance(value, list):
@@ -472,10 +470,10 @@ def _as_text(value: Any) -> Any:
 
 
 def extra_table(sources: Sequence[Source]) -> Any:
-    """The manifests' own columns as an Arrow table, a row for each source; null where a source has none.
+    """The manifests' own columns as an Arrow table, a row for each source; null if a source has none.
 
     Raises:
-        InputError: several manifests give a column types that do not fit.
+        InputError: several manifests give a column incompatible types.
     """
     rows = [source.extra for source in sources]
     tables = {id(row.columns): row.columns for row in rows if row is not None}
@@ -488,6 +486,6 @@ def extra_table(sources: Sequence[Source]) -> Any:
     try:
         whole = pa.concat_tables(list(tables.values()), promote_options="permissive")
     except pa.ArrowException as error:
-        raise InputError(f"the columns of the manifests do not fit together: {error}") from error
+        raise InputError(f"the columns of the manifests are incompatible: {error}") from error
     numbers = [None if row is None else starts[id(row.columns)] + row.number for row in rows]
     return whole.take(pa.array(numbers, pa.int64()))

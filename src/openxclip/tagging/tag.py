@@ -1,4 +1,4 @@
-"""A whole job: list the inputs, compute what is not done, write it part by part."""
+"""A tagging job: list the inputs, compute the remaining ones, write them part by part."""
 
 import math
 import time
@@ -27,34 +27,34 @@ from openxclip.workers import num_cores
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a job stands, after each input."""
+    """Progress of a job, after each input."""
 
     num_done: int
-    """Inputs that are done, those of earlier runs among them."""
+    """Finished inputs, including those of earlier runs."""
     num_inputs: int
     num_errors: int
-    """Of this run."""
+    """Errors of this run."""
     videos_per_second: float
-    """Of this run."""
+    """Rate of this run."""
     video_hours_per_hour: float
-    """Of this run."""
+    """Rate of this run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a job came to."""
+    """Summary of a job."""
 
     output: str
     num_inputs: int
     num_rows: int
     num_errors: int
-    """Of all inputs."""
+    """Errors of all inputs."""
     errors: dict[str, int]
-    """Kind -> how many, of this run."""
+    """Kind -> number of errors, of this run."""
     num_computed: int
-    """Inputs of this run."""
+    """Inputs computed in this run."""
     seconds: float
-    """Of this run."""
+    """Duration of this run."""
     videos_per_second: float
     video_hours_per_hour: float
 
@@ -89,7 +89,7 @@ class _Tally:
 
 
 class Job:
-    """A tagging job: inputs, a question and an output. Iterate over `run`, then ask for the `summary`."""
+    """A tagging job: inputs, settings and an output. Iterate over `run`, then get the `summary`."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Job:
         self._parts: list[Part] = []
 
     def run(self, inputs: str | Sequence[Source]) -> Iterator[Progress]:
-        """Compute what is not done.
+        """Compute the remaining inputs.
 
         Args:
             inputs: an address (see `list_sources`), or sources.
@@ -151,7 +151,7 @@ class Job:
     def _run_on_ray(
         self, parts: Sequence[Part], done: Container[str], layout: Layout, num_before: int
     ) -> Iterator[Progress]:
-        """Compute parts; of those that are there only the errors."""
+        """Compute parts; only the errors of existing ones."""
         from openxclip.tagging.ray_engine import Cluster, Work, run_parts
 
         options = self.options
@@ -192,7 +192,7 @@ class Job:
     def _run_part(
         self, runner: Runner[TagRow], layout: Layout, part: Part, num_before: int, *, is_retry: bool
     ) -> Iterator[Progress]:
-        """Compute a part, or only the errors of one that is there, and write it."""
+        """Compute a part, or only the errors of an existing one, and write it."""
         kept = self._kept_rows(part) if is_retry else {}
         missing = [i for i in range(len(part.sources)) if i not in kept]
         extra = extra_table(part.sources)
@@ -201,14 +201,14 @@ class Job:
                 writer.add(number, kept.pop(number))
             for finished in runner.run([part.sources[i] for i in missing]):
                 number = missing[finished.number]
-                # As a table at once: Python's own numbers take ten times the memory.
+                # Directly as a table: Python numbers take ten times the memory.
                 rows = table(layout, {number: finished.rows})
                 writer.add(number, with_extra(layout, rows, extra))
                 self._tally.add(finished)
                 yield self._progress(num_before)
 
     def _kept_rows(self, part: Part) -> dict[int, Any]:
-        """Tables of a part's inputs that are no errors, by the number of the input."""
+        """Tables of a part's inputs without errors, by the number of the input."""
         rows = self.output.read(part)
         return by_input(rows.filter(rows["error_kind"].is_null()))
 
@@ -224,14 +224,14 @@ class Job:
 
     @property
     def num_inputs(self) -> int:
-        """Inputs of the job, those of earlier runs among them."""
+        """Inputs of the job, including those of earlier runs."""
         return sum(len(part.sources) for part in self._parts)
 
     def summary(self) -> Summary:
-        """What the job came to, from what it wrote.
+        """The summary of the job, from its output.
 
         Raises:
-            InputError: the job is not done: there are fewer inputs in its parts than are known.
+            InputError: the job is not finished: its parts hold fewer inputs than listed.
         """
         tally = self._tally
         self.output.check_complete(self._parts)
@@ -262,7 +262,7 @@ class Job:
         )
 
     def _question(self, layout: Layout) -> dict[str, Any]:
-        """What another run must ask as well. Its names are shown where it does not."""
+        """The settings that a resumed run must share. Messages name the differing ones."""
         runtime = self.engine.runtime_options
         return {
             "schema_version": SCHEMA_VERSION,
@@ -283,7 +283,7 @@ class Job:
         }
 
     def plan(self) -> Plan:
-        """What is looked at in each video."""
+        """Which frames of each video to decode, and how."""
         return Plan(
             preprocess=self.engine.preprocess,
             num_frames=self.engine.model.config.num_frames,
@@ -306,16 +306,16 @@ def tag(
     inference: InferenceOptions | None = None,
     limits: VideoLimits | None = None,
 ) -> Summary:
-    """Tag every video of `inputs`, or go on with it, and write the rows as a Parquet data set.
+    """Tag every video of `inputs`, or resume, and write the rows as a Parquet dataset.
 
-    Decoders are processes that import the main module: call this below `if __name__ == "__main__":`.
+    Decoders are processes that import the main module: call this under `if __name__ == "__main__":`.
 
     Args:
-        inputs: a folder, a manifest, tar shards; a path or an address such as s3://bucket/videos.
+        inputs: a folder, a manifest, tar shards; a path or a URL such as s3://bucket/videos.
         labels: class names, or `LabelTexts` for templates and descriptions.
-        output: a folder or an address.
+        output: a folder or a URL.
         model: what `openxclip.load` takes.
-        rows: what a row holds.
+        rows: content of a row.
         run: how the job runs.
         inference: how the model runs.
         limits: videos beyond them become error rows.

@@ -1,9 +1,9 @@
-"""Processes that decode: one that dies or hangs takes one video with it, and no other.
+"""Decoder processes: one that dies or hangs affects only its own video.
 
 Each works on one video at a time, so that it is known which video ended it. A video whose process died is tried once
-more while no other is decoded: what its neighbours took, memory above all, does not count against it. (On Ray an actor
-has one process, and no neighbours here; `ray_engine` tries once more alone on the machine.) A process that does not
-start is no video's fault, and stops the job.
+more while no other is decoded: resources used by its neighbours, mainly memory, do not count against it. (On Ray an
+actor has one process and no neighbours here; `ray_engine` retries it alone on the machine.) A process that does not
+start is not a video's fault, and stops the job.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ from openxclip.workers import START_HELP, end_with_parent
 
 START_SECONDS = 120.0
 START_TRIES = 3
-"""Of a process that follows others that did start."""
+"""For a process after others that did start."""
 
 READY = "ready"
 
 CRASH_HOOK = "OPENXCLIP_TEST_CRASH"
-"""Names a file whose decoder calls os.abort, for tests."""
+"""Name of a file whose decoder calls os.abort, for tests."""
 
 
 class StartError(InputError):
@@ -38,7 +38,7 @@ class StartError(InputError):
 
 
 class Decoders:
-    """Some processes and the plan that they follow. Use it in a `with` statement."""
+    """Decoder processes and their plan. Use it in a `with` statement."""
 
     def __init__(self, plan: Plan, num_decoders: int, max_seconds: float) -> None:
         self.num_decoders = num_decoders
@@ -77,7 +77,7 @@ class Decoders:
         return torch.from_numpy(pixels).flatten(0, 1)
 
     def _decode_alone(self, piece: Piece) -> tuple[np.ndarray, Facts]:
-        """The second try."""
+        """The second attempt."""
         with self._turns.alone():
             try:
                 return self._decode(piece)
@@ -96,14 +96,14 @@ class Decoders:
             self._replace(worker)
             reason = f"decoding took longer than {self._max_seconds:g} s"
             raise VideoError(piece.source.path, reason, kind="too-slow") from None
-        except BaseException:  # the process died, or the pipe holds the rest of an answer
+        except BaseException:  # the process died, or the pipe holds the rest of a response
             self._replace(worker)
             raise
         self._idle.put(worker)
         return answer
 
     def _ready_worker(self) -> "_Worker":
-        """An idle process that has started. Once one cannot be started, all who wait are told."""
+        """An idle process that has started. If one cannot be started, all waiting callers get the error."""
         for tries in range(1, START_TRIES + 1):
             worker = self._idle.get()
             if isinstance(worker, StartError):
@@ -125,7 +125,7 @@ class Decoders:
         raise AssertionError
 
     def facts_of(self, piece: Piece) -> Facts:
-        """The facts about a piece that was read; once."""
+        """The facts about a piece that was read; can be taken once."""
         with self._lock:
             return self._facts.pop((piece.number, piece.first_window))
 
@@ -142,7 +142,7 @@ class Decoders:
 
 
 class _Turns:
-    """Many work side by side, until one wants to be alone."""
+    """A lock: many hold it together, or one exclusively."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -151,7 +151,7 @@ class _Turns:
 
     @contextlib.contextmanager
     def among_others(self) -> Iterator[None]:
-        """Work beside others."""
+        """Hold it together with others."""
         with self._changed:
             self._changed.wait_for(lambda: not self._is_reserved)
             self._num_working += 1
@@ -164,7 +164,7 @@ class _Turns:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until the others are done, and hold those back that come."""
+        """Wait until the others are done, and block newcomers."""
         with self._changed:
             self._changed.wait_for(lambda: not self._is_reserved)
             self._is_reserved = True
@@ -208,15 +208,15 @@ class _Worker:
             self._ours.recv_bytes_into(pixels.data.cast("B"))
         except (VideoError, TimeoutError):
             raise
-        except OSError as error:  # of the pipe: broken, reset, or at its end within a message
+        except OSError as error:  # pipe error: broken, reset, or closed within a message
             raise EOFError from error
         return pixels, facts
 
     def wait_until_ready(self) -> None:
-        """Starting is not decoding: it has a time of its own.
+        """Wait for the start, which has its own time limit.
 
         Raises:
-            StartError: the process died before it was ready, or is not ready in time.
+            StartError: the process died before it was ready, or was not ready in time.
         """
         if self._is_ready:
             return
@@ -227,19 +227,19 @@ class _Worker:
         except (EOFError, ConnectionError) as error:
             self._process.join(5)
             raise StartError(
-                f"a decoding process ended before it began (exit status {self._process.exitcode}; what it printed "
-                f"stands above); {START_HELP}"
+                f"a decoding process ended before it was ready (exit status {self._process.exitcode}; see its "
+                f"output above); {START_HELP}"
             ) from error
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process in any state."""
         self._ours.close()
         self._process.kill()
         self._process.join()
 
 
 def _serve(connection: Connection, plan: Plan) -> None:
-    """The loop of a process: a piece comes in; the shape of its pixels and its facts, then the pixels go out."""
+    """The loop of a process: receives a piece; sends the shape of its pixels and its facts, then the pixels."""
     end_with_parent()
     torch.set_num_threads(1)
     connection.send(READY)

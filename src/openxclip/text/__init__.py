@@ -1,1 +1,1 @@
-"""Words in, tokens out: tokenizers, label sets, prompt templates."""
+"""Text processing: tokenizers, label sets, prompt templates."""

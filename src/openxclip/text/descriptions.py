@@ -1,8 +1,8 @@
-"""Class descriptions: texts in place of a bare class name, from a JSON of label -> one text or several.
+"""Class descriptions: texts instead of a bare class name, from a JSON file of label -> one text or several.
 
-A label's feature is then the mean direction of its texts' (see `inference/label_set.py`); a prediction still shows the
-label. With texts that a language model wrote, CuPL (Pratt et al., ICCV 2023) gains more than a point of top-1 on
-ImageNet without any training.
+A label's feature is then the mean direction of its texts' features (see `inference/label_set.py`); a prediction
+still shows the label. With texts written by a language model, CuPL (Pratt et al., ICCV 2023) gains more than a point
+of top-1 on ImageNet without any training.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ EXAMPLE = '{"surfing": ["a person rides a wave on a board"]}'
 
 
 def check_descriptions(values: object, source: str) -> Descriptions:
-    """Strip labels and texts, and refuse what is no description; in a message `source` says where it is from."""
+    """Strip labels and texts, and refuse malformed descriptions; `source` is their origin, for messages."""
     if not isinstance(values, Mapping) or not values:
         raise InputError(
             f"{source}: expected labels with their texts, such as {EXAMPLE}, got {_short(values)}."
@@ -35,15 +35,15 @@ def check_descriptions(values: object, source: str) -> Descriptions:
             raise InputError(f"{source}: {_short(label)} is not a label. Give each a name.")
         checked[label.strip()] = _texts(texts, f"{source}: {_short(label)}")
     if len({label.casefold() for label in checked}) < len(values):
-        raise InputError(f"{source}: a label occurs more than once. Give each all of its texts in one place.")
+        raise InputError(f"{source}: a label occurs more than once. Give all texts of a label in one place.")
     return checked
 
 
 def texts_of(labels: Sequence[str], descriptions: Descriptions | None) -> list[Sequence[str]]:
-    """The texts of each label, found without regard to case; without descriptions its name.
+    """The texts of each label, found ignoring case; its name if there are no descriptions.
 
     Raises:
-        InputError: labels have no texts; the message names them and what is nearest to them.
+        InputError: labels have no texts; the message lists them and the nearest known ones.
     """
     if descriptions is None:
         return [(label,) for label in labels]
@@ -58,7 +58,7 @@ def texts_of(labels: Sequence[str], descriptions: Descriptions | None) -> list[S
 
 
 def fingerprint(labels: Sequence[str], descriptions: Descriptions | None) -> str | None:
-    """Changes with any text of these labels, wherever the file lies; None without descriptions.
+    """A digest of the texts of these labels, independent of the file's location; None without descriptions.
 
     Raises:
         InputError: labels have no texts.
@@ -81,7 +81,7 @@ def _read(path: Path) -> object:
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise InputError(
-                f"{path} has {size / 2**20:.1f} MiB; descriptions may have {MAX_BYTES // 2**20}. Keep "
+                f"{path} has {size / 2**20:.1f} MiB; the limit is {MAX_BYTES // 2**20} MiB. Keep only "
                 "the classes you need."
             )
         return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once_each)
@@ -92,7 +92,7 @@ def _read(path: Path) -> object:
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse equal keys, of which JSON would silently keep the last."""
+    """Refuse duplicate keys, of which JSON would silently keep the last."""
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError("a label occurs more than once")
@@ -113,12 +113,12 @@ def _texts(texts: object, where: str) -> tuple[str, ...]:
 
 
 def _has_surrogates(text: str) -> bool:
-    """Half characters, which JSON can write and no tokenizer can read."""
+    """Lone surrogates, which JSON can hold but no tokenizer can read."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _short(value: object) -> str:
-    """For a message of one line, however long the value is."""
+    """A value shortened for a one-line message."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

@@ -1,12 +1,12 @@
-"""Class names from a file of any common form: ours, YOLO's, UCF-101's, Hugging Face's.
+"""Reads class names from a file in any common format: ours, YOLO's, UCF-101's, Hugging Face's.
 
-    labels.txt      one name a line; blank lines and # lines are skipped
+    labels.txt      one name per line; blank lines and # lines are skipped
     labels.csv      the header id,name (in either order); .tsv the same with tabs
     labels.json     a list; or id -> name or name -> id, also as id2label, label2id or names, as in config.json
-    data.yaml       the same as YAML, as YOLO has it
+    data.yaml       the same as YAML, as in YOLO
     classInd.txt    lines of `1 ApplyEyeMakeup`, counted from 0 or 1
 
-A file that looks like one of these and is not well-formed is refused: its lines are never taken as names.
+A malformed file of one of these formats is refused: its lines are never taken as names.
 """
 
 import csv
@@ -27,14 +27,16 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def names_in(path: Path) -> list[str]:
-    """The names in a file, in the order of their ids, as they are written there.
+    """The names in a file, in the order of their ids, exactly as written.
 
     Raises:
-        InputError: the file cannot be read, or is none of these forms.
+        InputError: the file cannot be read, or has none of these formats.
     """
     lines = [line for line in read_lines(path) if line.strip()]
     if any(_CONTROL.search(line) for line in lines):
-        raise InputError(f"{path} holds control characters: it is no text of labels. Give one name a line.")
+        raise InputError(
+            f"{path} holds control characters: it is not a text file of labels. Give one name per line."
+        )
     suffix, first = path.suffix.lower(), lines[0].strip() if lines else ""
     if suffix == ".json" or first[:1] in ("{", "["):
         return _of_value(_json(path, lines), path)
@@ -48,7 +50,7 @@ def names_in(path: Path) -> list[str]:
 
 
 def _of_lines(path: Path, lines: Sequence[str]) -> list[str]:
-    """One name a line, or all with their numbers; what looks like another form is refused."""
+    """One name per line, or all with their numbers; anything that looks like another format is refused."""
     numbered = [match for match in map(_NUMBERED.fullmatch, lines) if match]
     if lines and len(numbered) == len(lines):
         ids = [int(match[1]) for match in numbered]
@@ -56,7 +58,7 @@ def _of_lines(path: Path, lines: Sequence[str]) -> list[str]:
             raise _malformed(path, f"every line has a number, but they are not 0 or 1 to {len(ids)}")
         return [match[2] for _, match in sorted(zip(ids, numbered, strict=True), key=lambda pair: pair[0])]
     if len(lines) > 1 and len(numbered) > len(lines) / 2:
-        raise _malformed(path, f"{len(numbered)} of {len(lines)} lines have a number, the others not")
+        raise _malformed(path, f"{len(numbered)} of {len(lines)} lines have a number, the others do not")
     if lines and (_KEY.match(lines[0]) or lines[0][0] in "<%" or lines[0] == "---"):
         raise _malformed(
             path, f"its first line is {lines[0]!r}, as in YAML or a page; name a YAML file .yaml"
@@ -85,7 +87,7 @@ def _of_table(path: Path, lines: Sequence[str], delimiter: str) -> list[str]:
 
 
 def _of_value(value: object, path: Path) -> list[str]:
-    """Names from a list or a mapping, wherever these forms keep them."""
+    """Names from a list or a mapping, at any of the places where these formats store them."""
     if isinstance(value, dict):
         key = next((key for key in _NAMES_KEYS if isinstance(value.get(key), dict | list)), None)
         if key is not None:
@@ -106,7 +108,7 @@ def _is_id(value: object) -> bool:
 
 
 def _by_id(pairs: Iterable[tuple[int, str]], path: Path) -> list[str]:
-    """Names by ids, which must be 0 to K - 1, each once."""
+    """Names by id; ids must be 0 to K - 1, each once."""
     rows = sorted(pairs, key=lambda pair: pair[0])
     if [number for number, _ in rows] != list(range(len(rows))):
         raise InputError(
@@ -119,11 +121,11 @@ def _json(path: Path, lines: Sequence[str]) -> object:
     try:
         return json.loads("\n".join(lines), object_pairs_hook=lambda pairs: _unique(pairs, path))
     except (ValueError, RecursionError) as error:
-        raise _malformed(path, f"it is no JSON ({error})") from error
+        raise _malformed(path, f"it is not valid JSON ({error})") from error
 
 
 def _unique(pairs: list[tuple[str, object]], path: Path) -> dict[str, object]:
-    """A JSON object, whose keys must not repeat: the last would silently win."""
+    """A JSON object without duplicate keys, of which the last would silently win."""
     values = dict(pairs)
     if len(values) < len(pairs):
         raise _malformed(path, "a key occurs twice")
@@ -137,7 +139,7 @@ def _yaml(path: Path, lines: Sequence[str]) -> object:
         return yaml.safe_load("\n".join(lines))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         problem = str(error).replace("\n", " ")
-        raise _malformed(path, f"it is no YAML ({problem})") from error
+        raise _malformed(path, f"it is not valid YAML ({problem})") from error
 
 
 def _is_header(cells: Sequence[str]) -> bool:
@@ -146,5 +148,5 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 def _malformed(path: Path, problem: str) -> InputError:
     return InputError(
-        f"{path}: {problem}. Give one name a line, a .csv with the header id,name, or a JSON or YAML list of names."
+        f"{path}: {problem}. Give one name per line, a .csv with the header id,name, or a JSON or YAML list of names."
     )

@@ -1,4 +1,4 @@
-"""Labels and the sentences that stand for them: names or descriptions, written into prompt templates."""
+"""Labels and the sentences that represent them: names or descriptions in prompt templates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -11,10 +11,10 @@ from openxclip.text.label_files import LABEL_SUFFIXES, names_in
 from openxclip.wording import nearest
 
 SPOKEN_LABEL_SETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51")
-"""Class names as people write them: what small tokenizers learn to spell from."""
+"""Class names in normal spelling, which small tokenizers are trained on."""
 
 BUILT_IN_LABEL_SETS = (*SPOKEN_LABEL_SETS, "ucf101-official")
-"""The last has UCF-101's names as released, one word each, which the published numbers are measured with."""
+"""The last has UCF-101's names as released, one word each, as used for the published numbers."""
 
 
 def parse_labels(text: str, *, takes_one: bool = False) -> list[str]:
@@ -24,7 +24,7 @@ def parse_labels(text: str, *, takes_one: bool = False) -> list[str]:
 
     Args:
         text: the argument.
-        takes_one: whether a single typed label has a meaning; to choose from, it is a misspelt name.
+        takes_one: whether a single typed label is allowed; otherwise it is treated as a misspelt name.
 
     Raises:
         InputError: a file is missing or malformed, or the labels are not usable.
@@ -36,20 +36,20 @@ def parse_labels(text: str, *, takes_one: bool = False) -> list[str]:
     if "/" in text or text.lower().endswith(LABEL_SUFFIXES):
         raise InputError(
             f"There is no label file {text}.{_did_you_mean_file(Path(text))} Give an existing file, one of "
-            f"{', '.join(BUILT_IN_LABEL_SETS)}, or labels as 'a, b, c' (with a slash: only from a file)."
+            f"{', '.join(BUILT_IN_LABEL_SETS)}, or labels as 'a, b, c' (a label with a slash: only from a file)."
         )
     labels = check_labels(text.split(","), f"labels {text!r}")
     if len(labels) == 1 and not takes_one:
         close = nearest(text, BUILT_IN_LABEL_SETS, cutoff=0.5)
         raise InputError(
-            f"{text!r} is a single label, with nothing to tell it from.{f' Did you mean {close}?' if close else ''} "
+            f"{text!r} is a single label, with nothing to compare it to.{f' Did you mean {close}?' if close else ''} "
             f"Give labels as 'a, b, c', a file, or one of {', '.join(BUILT_IN_LABEL_SETS)}."
         )
     return labels
 
 
 def _did_you_mean_file(path: Path) -> str:
-    """The file beside it with the most similar name, as a question."""
+    """A question that suggests the file in the same folder with the most similar name."""
     try:
         beside = [file.name for file in path.parent.iterdir() if file.suffix.lower() in LABEL_SUFFIXES]
     except OSError:
@@ -59,7 +59,7 @@ def _did_you_mean_file(path: Path) -> str:
 
 
 def built_in_labels(name: str) -> list[str]:
-    """Class names of a public data set, in its official order."""
+    """Class names of a public dataset, in its official order."""
     if name not in BUILT_IN_LABEL_SETS:
         raise InputError(
             f"There is no built-in label set {name!r}. Use one of {', '.join(BUILT_IN_LABEL_SETS)}."
@@ -69,10 +69,10 @@ def built_in_labels(name: str) -> list[str]:
 
 
 def read_label_file(path: Path) -> list[str]:
-    """Class names from a file of any form of `label_files.py`, in the order of their ids.
+    """Class names from a file in any format of `label_files.py`, in the order of their ids.
 
     Raises:
-        InputError: the file cannot be read or is no such form, or the labels are not usable.
+        InputError: the file cannot be read or has another format, or the labels are not usable.
     """
     return check_labels(names_in(path), str(path))
 

@@ -31,7 +31,7 @@ def read_sentencepiece(path: Path) -> tokenizers.Tokenizer:
         return _build(path.read_bytes())
     except Exception as error:  # the library raises no narrower type
         raise TokenizerError(
-            f"{path} is not a readable unigram model: {error}. Get the file again."
+            f"{path} is not a readable unigram model: {error}. Download the file again."
         ) from error
 
 
@@ -57,7 +57,7 @@ def _build(data: bytes) -> tokenizers.Tokenizer:
 
 
 def _tokenizer(pieces: list[tuple[str, float]], unknown_id: int, characters: bytes) -> tokenizers.Tokenizer:
-    """`characters` is the compiled table of characters that are replaced before anything else."""
+    """The normaliser; `characters` is the compiled table of characters that are replaced first."""
     backend = tokenizers.Tokenizer(models.Unigram(pieces, unknown_id, byte_fallback=False))
     backend.normalizer = normalizers.Sequence(
         [
@@ -91,7 +91,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, the lowest first -> the number, and the position after it."""
+    """A varint: 7 bits per byte, lowest first -> the number, and the position after it."""
     value = 0
     for shift in range(0, 7 * MAX_VARINT_BYTES, 7):
         byte = data[position]

@@ -93,7 +93,7 @@ BUILT_IN_TEMPLATES: dict[str, tuple[str, ...]] = {
 
 
 def parse_templates(text: str | None) -> tuple[str, ...]:
-    """Read a `--templates` argument: a built-in name (None: "name"), or a file with one template a line.
+    """Read a `--templates` argument: a built-in name (None: "name"), or a file with one template per line.
 
     Raises:
         InputError: it is neither, or the file is malformed.
@@ -104,7 +104,7 @@ def parse_templates(text: str | None) -> tuple[str, ...]:
         return BUILT_IN_TEMPLATES[text]
     if not is_file(text):
         names = ", ".join(BUILT_IN_TEMPLATES)
-        raise InputError(f"Templates are one of {names}, or a file with one a line; {text!r} is neither.")
+        raise InputError(f"Templates are one of {names}, or a file with one per line; {text!r} is neither.")
     return _read_template_file(Path(text))
 
 
@@ -127,5 +127,5 @@ def _read_template_file(path: Path) -> tuple[str, ...]:
             raise InputError(f"{path}, line {number}: {error}") from error
         templates.append(template)
     if not templates:
-        raise InputError(f"{path} holds no template. Write one a line, such as: a video of {SLOT}")
+        raise InputError(f"{path} holds no template. Write one per line, such as: a video of {SLOT}")
     return tuple(templates)

@@ -28,7 +28,7 @@ START = "<|startoftext|>"
 END = "<|endoftext|>"
 WORD_END = "</w>"
 NUM_CLIP_MERGES = 48_894
-MAX_MERGES_BYTES = 64 * 2**20  # CLIP's file unpacks to 3 MB; one that unpacks to more than this is an attack
+MAX_MERGES_BYTES = 64 * 2**20  # CLIP's file unpacks to 3 MB; anything larger than this is an attack
 
 # English clitics, words, single digits, runs of other characters except spaces. Applied to lower-cased text.
 SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
@@ -41,10 +41,10 @@ Merge = tuple[str, str]
 
 
 class Tokenizer:
-    """Callable: texts -> ids (K, C).
+    """A callable: texts -> ids (K, C).
 
-    The layout of a row comes from `backend`, so that its file describes everything: start and end token are those of
-    its post-processor, padding is the id of its padding, or 0. Its own padding and truncation are switched off.
+    The layout of a row comes from `backend`, so its file describes everything: start and end token are those of its
+    post-processor, padding is the id of its padding, or 0. Its own padding and truncation are switched off.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, context_length: int) -> None:
@@ -54,13 +54,13 @@ class Tokenizer:
         self.backend = backend
         self.start_id, self.end_id = _start_and_end(backend)
         self.pad_id = 0 if padding is None else padding["pad_id"]
-        if padding is not None:  # kept for the file; without a length it does not change a single text
+        if padding is not None:  # kept for the file; without a length it does not affect a single text
             backend.enable_padding(pad_id=self.pad_id, pad_token=padding["pad_token"])
         self.context_length = context_length
         smallest = 2 if self.start_id is None else 3
         if context_length < smallest:
             raise InputError(
-                f"context_length is {context_length}; it must hold one token, and start and end tokens: "
+                f"context_length is {context_length}; it must fit one token plus start and end tokens: "
                 f"at least {smallest}."
             )
         self._check_end()
@@ -100,10 +100,10 @@ class Tokenizer:
     def _check_end(self) -> None:
         end = self.backend.id_to_token(self.end_id)
         if end == END and self.end_id != self.vocab_size - 1:
-            # CLIP's text tower finds the end of a text as its highest id; towers with other tokenizers know the id.
+            # CLIP's text tower finds the end of a text by the highest id; towers with other tokenizers know the id.
             raise TokenizerError(
                 f"{end} has id {self.end_id}, but it must have the highest of the {self.vocab_size} ids. "
-                "Use a tokenizer without tokens added behind it."
+                "Use a tokenizer without tokens added after it."
             )
         if self.end_id in self._encode(str(end)):
             raise TokenizerError(
@@ -118,7 +118,7 @@ class Tokenizer:
         self.backend.encode_special_tokens = True
         try:
             # One text at a time: a batch starts threads, and each forked data loader worker then warns.
-            # Without special tokens, because they count when a text is cut.
+            # Without special tokens, because these would count in truncation.
             return self.backend.encode(text, add_special_tokens=False).ids
         except (TypeError, UnicodeEncodeError) as error:
             raise InputError(f"{text!r} cannot be encoded as UTF-8. Remove the broken characters.") from error
@@ -144,7 +144,7 @@ class Tokenizer:
 
 
 class MissingTokenizer:
-    """The tokenizer of a model that came without one: any use raises an error that says where to get one."""
+    """Placeholder for a missing tokenizer: any use raises an error that says where to get one."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -172,14 +172,14 @@ def clip_tokenizer_from_merges(merges_path: Path) -> tokenizers.Tokenizer:
     need this; as in the Hugging Face port, it is left out.
 
     Raises:
-        TokenizerError: the file cannot be read, or is another one.
+        TokenizerError: the file cannot be read, or is not CLIP's.
     """
     path = Path(merges_path)
     merges = [_parse_merge(path, line) for line in _merge_lines(path)]
     try:
         return _build(merges)
     except Exception as error:  # the library raises no narrower type
-        raise TokenizerError(f"{path} holds no usable merges: {error}. Get the file again.") from error
+        raise TokenizerError(f"{path} holds no usable merges: {error}. Download the file again.") from error
 
 
 def train_small_tokenizer(
@@ -195,7 +195,7 @@ def train_small_tokenizer(
     smallest = 2 * len(BYTES) + 2
     if vocab_size < smallest:
         raise InputError(
-            f"vocab_size is {vocab_size}; the bytes and the special tokens alone are {smallest}."
+            f"vocab_size is {vocab_size}; the bytes and the special tokens alone need {smallest}."
         )
     learner = _build([])
     trainer = trainers.BpeTrainer(
@@ -238,7 +238,7 @@ def _build(merges: Sequence[Merge]) -> tokenizers.Tokenizer:
 
 
 def _start_and_end(backend: tokenizers.Tokenizer) -> tuple[int | None, int]:
-    """The ids of the start token, if there is one, and of the end token, by the post-processor."""
+    """The ids of the start token, if any, and of the end token, from the post-processor."""
     encoding = backend.encode("a")
     before, _, after = "".join(map(str, encoding.special_tokens_mask)).partition("0")
     after = after.lstrip("0")
@@ -262,7 +262,7 @@ def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises no narrower type
         raise TokenizerError(
-            f"{path} is not a readable tokenizer.json: {error}. Get the file again."
+            f"{path} is not a readable tokenizer.json: {error}. Download the file again."
         ) from error
 
 
@@ -273,12 +273,14 @@ def _merge_lines(path: Path) -> list[str]:
             raw = file.read(MAX_MERGES_BYTES + 1)
         lines = raw.decode("utf-8").splitlines()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise TokenizerError(f"{path} is not a readable merges file: {error}. Get the file again.") from error
+        raise TokenizerError(
+            f"{path} is not a readable merges file: {error}. Download the file again."
+        ) from error
     if lines and "#version" in lines[0]:
         lines = lines[1:]
     if len(raw) > MAX_MERGES_BYTES or len(lines) < NUM_CLIP_MERGES:
         raise TokenizerError(
-            f"{path} is not CLIP's merges file: it has {len(lines)} lines in {len(raw)} bytes, expected are "
+            f"{path} is not CLIP's merges file: it has {len(lines)} lines in {len(raw)} bytes; expected are "
             f"at least {NUM_CLIP_MERGES} in at most {MAX_MERGES_BYTES}. Use bpe_simple_vocab_16e6.txt.gz."
         )
     return lines[:NUM_CLIP_MERGES]
@@ -288,6 +290,6 @@ def _parse_merge(path: Path, line: str) -> Merge:
     parts = line.split(" ")
     if len(parts) != 2:
         raise TokenizerError(
-            f"{path}: a merge is two tokens with a space between them, got {line!r}. Get the file again."
+            f"{path}: a merge is two tokens with a space between them, got {line!r}. Download the file again."
         )
     return parts[0], parts[1]

@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder, as transformers or open_clip uses it: of CLIP, MetaCLIP 2, CLIPA or SigLIP."""
+"""The tokenizer of a model folder, as in transformers or open_clip: CLIP's, MetaCLIP 2's, CLIPA's or SigLIP's."""
 
 import string
 from pathlib import Path
@@ -20,9 +20,9 @@ FILES = (TOKENIZER_FILE, SENTENCEPIECE_FILE, *MERGES_FILES)
 """Files that hold a tokenizer; the first that exists is read."""
 
 Cleaning = Literal["siglip", "siglip2", "canonicalize", "lower", "whitespace"]
-"""How texts are cleaned before anything else; the last three are open_clip's names."""
+"""How texts are cleaned first; the last three are open_clip's names."""
 
-# Tokenizers of SigLIP's kind write a text, the end token, then padding to the full context. Their tokenizer.json does
+# SigLIP-style tokenizers write a text, the end token, then padding to the full context. Their tokenizer.json does
 # not contain this layout, and some do not contain how texts were cleaned in training.
 CLEANING_OF_CLASS: dict[str, Cleaning] = {
     "SiglipTokenizer": "siglip",  # transformers, SiglipTokenizer.canonicalize_text
@@ -51,18 +51,16 @@ def read_huggingface_tokenizer(
     """Read the tokenizer in a folder of transformers, open_clip or ours.
 
     Args:
-        folder: holds a tokenizer.json, a spiece.model or CLIP's merges, and maybe a tokenizer_config.json.
+        folder: with a tokenizer.json, a spiece.model or CLIP's merges, and optionally a tokenizer_config.json.
         context_length: ids of a text.
-        cleaning: how to clean texts; None is the way of this kind of tokenizer in transformers.
+        cleaning: how to clean texts; None follows transformers for this kind of tokenizer.
 
     Raises:
         TokenizerError: there is no tokenizer, or it cannot be read or used.
     """
     path = find_tokenizer(folder)
     if path is None:
-        raise TokenizerError(
-            f"{folder} has no tokenizer: none of {', '.join(FILES)}; give a tokenizer of its own"
-        )
+        raise TokenizerError(f"{folder} has no tokenizer: none of {', '.join(FILES)}; give one separately")
     if cleaning is not None and cleaning not in get_args(Cleaning):
         raise TokenizerError(f"cleaning is {cleaning!r}; it must be one of {', '.join(get_args(Cleaning))}")
     config = _read_config(folder)
@@ -88,7 +86,7 @@ def _read_xlm(path: Path, config: dict[str, Any], context_length: int) -> Tokeni
     backend = read_tokenizer_json(path)
     try:
         end, pad = (_special_token(backend, config, name) for name in ("eos_token", "pad_token"))
-        # Its vocabulary has the end token as an ordinary piece: in a text it would end the text.
+        # Its vocabulary has the end token as an ordinary piece, which would end a text.
         own = [] if backend.normalizer is None else [backend.normalizer]
         backend.normalizer = normalizers.Sequence([normalizers.Replace(end, " "), *own])
         backend.enable_padding(pad_id=backend.token_to_id(pad), pad_token=pad)
@@ -101,7 +99,7 @@ def _read_bert(path: Path, config: dict[str, Any], context_length: int) -> Token
     backend = read_tokenizer_json(path)
     try:
         start, pad = (_special_token(backend, config, name) for name in ("cls_token", "pad_token"))
-        # Padding where BERT would have its end token: the same ids as without that token.
+        # Padding instead of BERT's end token: the same ids as without that token.
         ids = [(token, backend.token_to_id(token)) for token in (start, pad)]
         backend.post_processor = processors.TemplateProcessing(
             single=f"{start}:0 $A:0 {pad}:0", special_tokens=ids
@@ -135,7 +133,7 @@ def _special_token(backend: tokenizers.Tokenizer, config: dict[str, Any], name: 
     token = value.get("content") if isinstance(value, dict) else value
     if not isinstance(token, str) or backend.token_to_id(token) is None:
         raise TokenizerError(
-            f"{CONFIG_FILE} says {name} {token!r}, which is not a token of the vocabulary. Get both files again."
+            f"{CONFIG_FILE} says {name} {token!r}, which is not in the vocabulary. Download both files again."
         )
     return token
 

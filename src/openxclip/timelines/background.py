@@ -1,15 +1,15 @@
-"""What labels score where nothing happens: a video is something only where it scores more.
+"""Calibrates "none of these" on footage without events: a label counts only if it scores higher than there.
 
-A softmax over labels calls a quiet hour something, whatever the labels. So a label counts by how far its logit rises
-above a ceiling, from footage in which none of the labels happens, and "none of these" competes with the labels: as
-strong as they are together at their best moment there. Nothing in such footage is a label then.
+A softmax over labels assigns some label even to a quiet hour. So a label counts by how far its logit rises above a
+ceiling, measured on footage in which none of the labels happens, and "none of these" competes with the labels: as
+strong as they are together at their best moment there. Then no label is found in such footage.
 
-A ceiling lies half-way between the most that the label itself reaches there and the most that any label does. Labels
-differ in how near they lie to whatever a camera shows, so one ceiling for all would miss those that lie far. But with
-the ceiling of its own alone, a label that lies far is raised by every change of the picture.
+A ceiling is half-way between the label's own maximum there and the maximum of any label. Labels differ in how close
+they are to what a camera shows, so one ceiling for all would miss distant ones. But with only its own ceiling, a
+distant label would rise with every change of the picture.
 
-Of a video that is its own background, some of it shows labels. There a label's most is taken to lie so many spreads
-above its middle, both by medians, which events do not move while they are rare.
+If a video is its own background, some of it shows labels. There a label's maximum is estimated as its median plus a
+multiple of its spread, both by medians, which rare events do not affect.
 
 Shapes: V views, M windows, K labels.
 """
@@ -21,27 +21,29 @@ import numpy as np
 
 from openxclip.errors import InputError
 
-SPREADS = 4.0  # of a background that is quiet for the most part, up to its most
-LEAST_SPREAD = 0.25  # in logits: still pictures have none
-MARGIN = 1e-4  # in logits: a single label would reach one half in its own footage, and so the usual --enter
+SPREADS = 4.0  # from the median of a mostly quiet background to its maximum
+LEAST_SPREAD = 0.25  # in logits: still pictures have no spread
+MARGIN = (
+    1e-4  # in logits: otherwise a single label would reach one half in its own footage, the default --enter
+)
 MAD_TO_SIGMA = 1.4826  # median distance from the median -> standard deviation, for a normal distribution
 
 
 @dataclass(frozen=True, kw_only=True)
 class Background:
-    """Calibrated on windows of quiet footage, or of a video that is quiet for the most part."""
+    """A calibration on windows of quiet footage, or of a mostly quiet video."""
 
     ceilings: np.ndarray
-    """(K,) of the logits."""
+    """(K,): ceilings of the logits."""
     strength: float
-    """Logit of "none of these" beside the labels', counted from their ceilings."""
+    """Logit of "none of these", relative to the labels' ceilings."""
     num_windows: int
     conditions: str = ""
-    """What the logits depended on beside model, labels and window (`Watcher.conditions`)."""
+    """Other settings that the logits depend on, besides model, labels and window (`Watcher.conditions`)."""
 
     @classmethod
     def of_footage(cls, logits: np.ndarray, conditions: str = "") -> Self:
-        """From the logits (M, K) of windows in which none of the labels happens.
+        """Calibrate on the logits (M, K) of windows in which none of the labels happens.
 
         Raises:
             InputError: there are no windows.
@@ -54,7 +56,7 @@ class Background:
 
     @classmethod
     def of_mostly_quiet(cls, logits: np.ndarray, conditions: str = "") -> Self:
-        """From the logits (M, K) of windows of which most show none of the labels.
+        """Calibrate on the logits (M, K) of windows of which most show none of the labels.
 
         Raises:
             InputError: there are no windows.
@@ -85,7 +87,7 @@ class Background:
         """The inverse of `to_dict`.
 
         Raises:
-            InputError: the values are none of a background, or there are none.
+            InputError: the values are not those of a background, or there are none.
         """
         if values is None:
             raise InputError("it was made without a background")
@@ -97,9 +99,9 @@ class Background:
                 conditions=str(values["conditions"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"these are no values of a background ({error}); calibrate it anew") from error
+            raise InputError(f"these are not values of a background ({error}); calibrate again") from error
         if made.ceilings.ndim != 1 or not np.isfinite([*made.ceilings, made.strength]).all():
-            raise InputError("these are no values of a background; calibrate it anew")
+            raise InputError("these are not values of a background; calibrate again")
         return made
 
 
@@ -109,7 +111,7 @@ def _check_any(logits: np.ndarray) -> None:
 
 
 def _half_way(most: np.ndarray) -> np.ndarray:
-    """The most of each label (K,) -> ceilings (K,)."""
+    """The maximum of each label (K,) -> ceilings (K,)."""
     return (most + most.max()) / 2
 
 

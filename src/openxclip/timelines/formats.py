@@ -28,13 +28,13 @@ CSV_COLUMNS = ("video", "label", "start_seconds", "end_seconds", "score", "peak"
 SECONDS_DIGITS, SCORE_DIGITS = 3, 6
 
 ENDING = ".timeline."
-"""Before the format: `talk.srt` beside `talk.mp4` would be its subtitles."""
+"""Infix before the format: players would load `talk.srt` next to `talk.mp4` as subtitles."""
 MAX_NAME_BYTES = 150
-_FORBIDDEN = frozenset('<>:"/\\|?*')  # in file names of some system
+_FORBIDDEN = frozenset('<>:"/\\|?*')  # forbidden in file names on some system
 
 
 def _about(timeline: Timeline) -> dict[str, Any]:
-    """Everything that does not grow with each window, as values of JSON."""
+    """Everything that does not grow with the number of windows, as JSON values."""
     return {
         "video": _text(timeline.path),
         "model": _text(timeline.model),
@@ -67,7 +67,7 @@ def _about(timeline: Timeline) -> dict[str, Any]:
 
 
 def _windows(timeline: Timeline) -> Iterator[dict[str, Any]]:
-    """Scores of a window that was not seen are None."""
+    """Windows with scores; None for a window that was not seen."""
     for m, scores in enumerate(timeline.scores):
         yield {
             "start_seconds": _seconds(timeline.starts_seconds[m]),
@@ -96,7 +96,7 @@ def json_pieces(timeline: Timeline, *, thumbnails: bool = False) -> Iterator[str
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """A list of objects with a line for each."""
+    """A JSON list with one line per object."""
     sign = "[\n  "
     for row in rows:
         yield sign + _json(row)
@@ -109,12 +109,12 @@ def _json(value: Any) -> str:
 
 
 def json_text(timeline: Timeline, *, thumbnails: bool = False) -> str:
-    """What `json_pieces` gives, as one text."""
+    """The result of `json_pieces` as one text."""
     return "".join(json_pieces(timeline, thumbnails=thumbnails))
 
 
 def json_line(timeline: Timeline) -> Iterator[str]:
-    """The same without thumbnails in one line, piece by piece."""
+    """The same without thumbnails and on one line, piece by piece."""
     return (piece.replace("\n", "") for piece in json_pieces(timeline))
 
 
@@ -142,7 +142,7 @@ def vtt_text(timeline: Timeline) -> str:
 
 
 def srt_text(timeline: Timeline) -> str:
-    """The segments as SRT subtitles. The format has no escapes: signs that players take for markup are replaced."""
+    """The segments as SRT subtitles. The format has no escapes: characters that look like markup are replaced."""
     cues = (
         f"{number}\n{clock(start, ',')} --> {clock(end, ',')}\n{label.translate(_PLAIN)}\n"
         for number, (start, end, label) in enumerate(_cues(timeline), start=1)
@@ -154,7 +154,7 @@ _PLAIN = str.maketrans("<>{}", "\u2039\u203a()")
 
 
 def _cues(timeline: Timeline) -> list[tuple[int, int, str]]:
-    """(start, end, label) of segments in milliseconds, by time; of those that begin together the longest first."""
+    """(start, end, label) of segments in milliseconds, by start; for equal starts the longest first."""
     cues = []
     for segment in timeline.segments:
         start, end = (round(1000 * seconds) for seconds in (segment.start_seconds, segment.end_seconds))
@@ -163,19 +163,19 @@ def _cues(timeline: Timeline) -> list[tuple[int, int, str]]:
 
 
 def clock(milliseconds: int, sign: str = ".") -> str:
-    """HH:MM:SS.mmm, with more digits of hours where they are needed."""
+    """HH:MM:SS.mmm, with more digits for hours if needed."""
     seconds, rest = divmod(milliseconds, 1000)
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{sign}{rest:03}"
 
 
 def _one_line(text: str) -> str:
-    """Without line ends and control characters, which would end a cue."""
+    """The text without line breaks and control characters, which would end a cue."""
     visible = (" " if unicodedata.category(sign) == "Cc" else sign for sign in _text(text))
     return " ".join("".join(visible).split())
 
 
 def _text(text: str) -> str:
-    """Valid Unicode: bytes of a file name that are no text stand escaped."""
+    """Valid Unicode: invalid bytes of a file name are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -200,11 +200,11 @@ FORMATS = tuple(_WRITERS)
 def write(
     timeline: Timeline, folder: Path, formats: Sequence[str] = FORMATS, name: str | None = None
 ) -> list[Path]:
-    """Write a file for each format, whole or not at all, as `NAME.timeline.FORMAT`.
+    """Write a file for each format, atomically, as `NAME.timeline.FORMAT`.
 
     Args:
         timeline: what to write.
-        folder: made if it is missing.
+        folder: created if missing.
         formats: of `FORMATS`.
         name: by default that of `output_names`.
 
@@ -221,7 +221,7 @@ def check_formats(formats: Iterable[str], known: Sequence[str] = FORMATS) -> Non
     """Refuse unknown formats.
 
     Raises:
-        InputError: one is unknown; the message lists those that are known.
+        InputError: one is unknown; the message lists the known ones.
     """
     for format in formats:
         if format not in known:
@@ -231,23 +231,23 @@ def check_formats(formats: Iterable[str], known: Sequence[str] = FORMATS) -> Non
 
 
 def output_path(folder: Path, name: str, format: str) -> Path:
-    """Where a format is written."""
+    """Path of the file in a format."""
     return folder / f"{name}{ENDING}{format}"
 
 
 def write_one(timeline: Timeline, path: Path, format: str) -> Path:
-    """Write one format to this path, whole or not at all."""
+    """Write one format to this path, atomically."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.writelines(_WRITERS[format](timeline))
     return path
 
 
 def output_names(videos: Sequence[str], folder: Path) -> list[str]:
-    """How the files of each video are called: by its stem.
+    """The base name of each video's files: its stem.
 
-    Where several of these videos have a stem, or a file of that name in the folder tells of another video, a digest of
-    the video's path follows the stem: no video overwrites another one's files, and each keeps its name from run to run.
-    Stems that differ only in case count as one, as some file systems have it.
+    If several of these videos share a stem, or a file of that name in the folder belongs to another video, a digest of
+    the video's path follows the stem: no video overwrites another one's files, and names are stable between runs. Stems
+    that differ only in case count as equal, as on some file systems.
     """
     owners: dict[str, set[str]] = defaultdict(set)
     for video in videos:
@@ -262,7 +262,7 @@ def output_names(videos: Sequence[str], folder: Path) -> list[str]:
 
 
 def _is_of_another(folder: Path, name: str, video: str) -> bool:
-    """Whether the JSON or the CSV file of this name tells of another video; one that cannot be read does."""
+    """Whether the JSON or the CSV file of this name belongs to another video, or cannot be read."""
     for format, owner_of in (("json", _owner_of_json), ("csv", _owner_of_csv)):
         try:
             with output_path(folder, name, format).open(encoding="utf-8", newline="") as file:
@@ -286,16 +286,16 @@ def _owner_of_csv(file: TextIO) -> object:
 
 
 def _identity(video: str) -> str:
-    """The absolute path of a file, an address as it is."""
+    """The absolute path of a file; a URL as it is."""
     is_file = "://" not in video and video != "-" and not video.startswith("<")
     return _text(os.path.abspath(video) if is_file else video)  # noqa: PTH100 without links
 
 
 def _stem(video: str) -> str:
-    """The name of a file or of the last part of an address, fit for any file system."""
+    """The name of a file or the last part of a URL, valid on any file system."""
     if video == "-":
         return "stdin"
-    if "://" in video:  # names and keys before and after the path may be secret
+    if "://" in video:  # credentials and query strings may be secret
         place = re.split("[?#]", video.partition("://")[2])[0].rstrip("/")
         video = place.rpartition("/")[2].rpartition("@")[2]
     stem = PurePath(video).stem

@@ -1,8 +1,8 @@
 """Watches a live stream: an event for each window, segment, alert and loss, as they happen.
 
-Memory does not grow, however long it runs. The stream is read by a thread of its own. What comes faster than it plays,
-as a file through a pipe does, waits; when the model is slower than a stream plays, the oldest windows that wait are
-dropped, whole, and counted.
+Memory use is constant. A separate thread reads the stream. Input that arrives faster than it plays, such as a file
+through a pipe, is held back; if the model is slower than the stream, the oldest waiting windows are dropped as a whole
+and counted.
 
 Shapes: V views, K labels.
 """
@@ -25,17 +25,17 @@ from openxclip.video.live import LivePlayer
 from openxclip.video.playback import Break
 from openxclip.wording import shortened
 
-MAX_WAITING = 2  # windows: one that is next, and the latest
-MAX_ITEMS = 1000  # windows, breaks and windows that were not seen: nobody takes them while stdout is blocked
+MAX_WAITING = 2  # windows: the next one, and the latest
+MAX_ITEMS = 1000  # windows, breaks and unseen windows: they pile up while stdout is blocked
 POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened. Times of the stream are seconds from its first frame."""
+    """An event of a stream. Times are seconds from its first frame."""
 
     kind: str
-    """window, segment, alert, dropped, end; or of a break in the stream: gap, damage, jump, lost."""
+    """window, segment, alert, dropped, end; or for a break in the stream: gap, damage, jump, lost."""
     start_seconds: float
     end_seconds: float
     wall_time: str
@@ -45,30 +45,30 @@ class Event:
     peak: float | None = None
     threshold: float | None = None
     scores: dict[str, float] | None = None
-    """Of a window: the best labels."""
+    """For a window: the best labels."""
     none: float | None = None
-    """Of a window: "none of these"."""
+    """For a window: the score of "none of these"."""
     late_seconds: float | None = None
-    """From the last frame of a window to its event."""
+    """Delay from the last frame of a window to its event."""
     num_windows: int | None = None
-    """That were dropped since the last such event."""
+    """Windows dropped since the last such event."""
     reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values without those that say nothing."""
+        """Plain values, without unset ones."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class _Arrived:
-    """An item of the stream and when it came."""
+    """An item of the stream and its time of arrival."""
 
     item: Window | Unseen | Break
     wall: float
 
 
 class _Waiting:
-    """What the thread that reads has for the one that computes: at most `MAX_WAITING` windows."""
+    """The queue from the reading thread to the computing one: at most `MAX_WAITING` windows."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -79,7 +79,7 @@ class _Waiting:
         self.is_over = False
 
     def put(self, item: Window | Unseen | Break, stop: "_Either") -> None:
-        """Add an item. If too many windows wait, this waits as long as it is early; then the oldest one has to go."""
+        """Add an item. If too many windows wait, this waits while the item is early; then the oldest one is dropped."""
         with self._changed:
             while self._is_full(item) and not stop.is_set():
                 self._changed.wait(POLL_SECONDS)
@@ -98,20 +98,20 @@ class _Waiting:
         return [arrived for arrived in self._items if isinstance(arrived.item, Window)]
 
     def _is_early(self, item: Window | Unseen | Break) -> bool:
-        """Whether it comes before the stream, played from its start on, would show it."""
+        """Whether the item came earlier than real-time playback from the start would show it."""
         return item.end_seconds > time.monotonic() - self._began
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more comes."""
+        """Mark the end of the stream."""
         with self._changed:
             self.is_over, self._error = True, error
             self._changed.notify()
 
     def take(self) -> tuple[_Arrived | None, int]:
-        """The next item, or None if none comes soon; and how many windows were dropped since the last call.
+        """The next item, or None if none comes soon; and the number of windows dropped since the last call.
 
         Raises:
-            BaseException: the one that ended reading.
+            BaseException: the error that ended reading.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._items or self.is_over, POLL_SECONDS)
@@ -125,37 +125,37 @@ class _Waiting:
 
 
 class _Either:
-    """Set by itself or with another event."""
+    """An event that is set by itself or through another event."""
 
     def __init__(self, other: threading.Event) -> None:
         self._other, self._own = other, threading.Event()
 
     def set(self) -> None:
-        """Set it, and not the other."""
+        """Set only this event."""
         self._own.set()
 
     def is_set(self) -> bool:
-        """Whether one of both is set."""
+        """Whether either event is set."""
         return self._own.is_set() or self._other.is_set()
 
 
 def check_live(alerts: Mapping[str, float], labels: Sequence[str], *, is_own_background: bool) -> None:
-    """Refuse what no stream can be watched with, before a model is loaded.
+    """Refuse options that streams do not support, before a model is loaded.
 
     Raises:
-        InputError: an alert for something that is no label, a score that is none, or a stream as its own background.
+        InputError: an alert for an unknown label, an invalid score, or a stream as its own background.
     """
     if is_own_background:
         raise InputError("a stream cannot be its own background; give --background footage of it")
     for label, score in alerts.items():
         if label not in labels:
-            raise InputError(f"--alert {label}: this is none of the labels, {shortened(labels)}")
+            raise InputError(f"--alert {label}: this is not one of the labels, {shortened(labels)}")
         if not 0 < score <= 1:
-            raise InputError(f"--alert {label}={score:g}: a score lies between 0 and 1")
+            raise InputError(f"--alert {label}={score:g}: a score must be between 0 and 1")
 
 
 class LiveWatcher:
-    """A watcher at a stream. Iterate over `events` once."""
+    """A watcher of a stream. Iterate over `events` once."""
 
     def __init__(
         self, watcher: Watcher, *, alerts: Mapping[str, float] | None = None, top_k: int = 5
@@ -163,7 +163,7 @@ class LiveWatcher:
         """
         Args:
             watcher: model, labels and rules.
-            alerts: labels and the score from which an alert is given; again once it fell below `leave`.
+            alerts: labels and the score that triggers an alert; re-armed when the score falls below `leave`.
             top_k: labels of a window's event.
 
         Raises:
@@ -173,14 +173,14 @@ class LiveWatcher:
         check_live(self._alerts, watcher.labels, is_own_background=watcher.is_own_background)
         self._is_on = dict.fromkeys(self._alerts, False)
         self._middle: float | None = None
-        self._cut_seconds = 0.0  # where the connection was lost last
+        self._cut_seconds = 0.0  # where the connection was last lost
         self._end = 0.0
 
     def events(self, player: LivePlayer, stop: threading.Event) -> Iterator[Event]:
-        """What happens, until the stream ends or `stop` is set; then open segments end, and the stream is closed.
+        """Events until the stream ends or `stop` is set; then open segments end, and the stream is closed.
 
         Raises:
-            VideoError: the stream cannot be read any more, and is none that comes again.
+            VideoError: the stream can no longer be read, and does not reconnect.
         """
         waiting, is_over = _Waiting(), _Either(stop)
         thread = threading.Thread(
@@ -189,12 +189,10 @@ class LiveWatcher:
         thread.start()
         try:
             yield from self._until_over(waiting, stop)
-        finally:  # also where nobody asks for further events
+        finally:  # also if the caller stops iterating
             is_over.set()
             thread.join(timeout=1.0)
-            if (
-                not thread.is_alive()
-            ):  # otherwise it waits for a sender that sends nothing, and cannot be disturbed
+            if not thread.is_alive():  # otherwise it blocks on a silent sender, and cannot be interrupted
                 player.close()
 
     def _until_over(self, waiting: _Waiting, stop: threading.Event) -> Iterator[Event]:
@@ -204,7 +202,7 @@ class LiveWatcher:
         while not stop.is_set():
             try:
                 arrived, num_dropped = waiting.take()
-            except Exception as found:  # noqa: BLE001 raised again once open segments are told
+            except Exception as found:  # noqa: BLE001 raised again after open segments are reported
                 error = found
                 break
             if num_dropped:
@@ -220,7 +218,7 @@ class LiveWatcher:
             if stop.is_set()
             else "the stream ended"
             if error is None
-            else "it cannot be read any more"
+            else "it can no longer be read"
         )
         yield Event(kind="end", start_seconds=0.0, end_seconds=self._end, wall_time=_iso(wall), reason=reason)
         if error is not None:
@@ -242,7 +240,7 @@ class LiveWatcher:
     def _events_of(self, arrived: _Arrived, segmenter: Segmenter) -> Iterator[Event]:
         item, wall = arrived.item, arrived.wall
         if isinstance(item, Break):
-            if item.kind == "lost":  # nothing more may come for long
+            if item.kind == "lost":  # the next item may take long
                 self._middle, self._cut_seconds = None, item.start_seconds
                 yield from (self._of_segment(segment, wall) for segment in segmenter.cut(item.start_seconds))
             yield Event(
@@ -267,7 +265,7 @@ class LiveWatcher:
         return watcher.probabilities(logits, watcher.background)
 
     def _cell_start(self, window: Window | Unseen) -> float:
-        """What lies nearest to the middle of a window goes by it, but nothing before a lost connection."""
+        """The cell of a window: times nearest to its middle, but not before a lost connection."""
         middle = (window.start_seconds + window.end_seconds) / 2
         before, self._middle = self._middle, middle
         start = window.start_seconds if before is None else (before + middle) / 2

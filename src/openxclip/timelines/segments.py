@@ -1,4 +1,4 @@
-"""From the scores of windows to segments: when a label begins and ends."""
+"""Turns the scores of windows into segments: when a label begins and ends."""
 
 import math
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from openxclip.timelines.options import SegmentRules
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A label and when it is to be seen."""
+    """A label and the time span in which it occurs."""
 
     label: str
     start_seconds: float
     end_seconds: float
     score: float
-    """Mean of its windows."""
+    """Mean score of its windows."""
     peak: float
-    """Best of its windows."""
+    """Best score of its windows."""
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Length of the segment."""
         return self.end_seconds - self.start_seconds
 
     def overlap(self, other: "Segment") -> float:
@@ -34,11 +34,11 @@ class Segment:
 
 @dataclass
 class _Run:
-    """Cells of one label that scored `leave` or more, one after the other."""
+    """Consecutive cells of one label with scores of at least `leave`."""
 
     start_seconds: float
     end_seconds: float = math.inf
-    """Infinite while it goes on."""
+    """Infinite while the run continues."""
     total: float = 0.0
     count: int = 0
     peak: float = 0.0
@@ -50,7 +50,7 @@ class _Run:
         self.peak = max(self.peak, score)
 
     def joined(self, following: "_Run") -> "_Run":
-        """This run and a later one, and what lies between."""
+        """This run joined with a later one, including the gap between them."""
         return _Run(
             self.start_seconds,
             following.end_seconds,
@@ -61,10 +61,10 @@ class _Run:
 
 
 class Segmenter:
-    """Takes the scores of one cell of time after the other, and gives segments as soon as they are certain.
+    """Takes the scores of consecutive cells of time, and returns segments as soon as they are certain.
 
-    A cell lasts until the next one begins. A segment is made of cells that reach `leave`, one of which reaches `enter`:
-    a threshold with hysteresis, so that a score that wavers about one value is one segment and not many.
+    A cell lasts until the next one begins. A segment consists of cells that reach `leave`, one of which reaches
+    `enter`: a threshold with hysteresis, so that a score that fluctuates around one value gives one segment, not many.
     """
 
     def __init__(self, labels: Sequence[str], rules: SegmentRules) -> None:
@@ -72,10 +72,10 @@ class Segmenter:
         self._labels, self._rules = tuple(labels), rules
         self._runs: list[_Run | None] = [None] * len(labels)
         self._ended: list[_Run | None] = [None] * len(labels)
-        """A run that is over, but may be joined by the next one."""
+        """Per label, a finished run that the next one may join."""
 
     def add(self, start_seconds: float, scores: np.ndarray | None) -> list[Segment]:
-        """A cell begins here, with these scores (K,); None where nothing was seen. -> segments that are certain now."""
+        """Start a cell with these scores (K,), or None if nothing was seen -> segments that are certain now."""
         segments: list[Segment] = []
         for k in range(len(self._labels)):
             score = 0.0 if scores is None else float(scores[k])
@@ -89,7 +89,7 @@ class Segmenter:
         return segments
 
     def cut(self, seconds: float) -> list[Segment]:
-        """No segment goes on beyond this moment."""
+        """End all segments at this moment."""
         return [
             segment
             for k in range(len(self._labels))
@@ -97,16 +97,16 @@ class Segmenter:
         ]
 
     def close(self, end_seconds: float) -> list[Segment]:
-        """The end of the video. -> the last segments."""
+        """End of the video -> the last segments."""
         return sorted(self.cut(end_seconds), key=lambda segment: segment.start_seconds)
 
     def is_open(self, k: int) -> bool:
-        """Whether a segment of label k goes on."""
+        """Whether a segment of label k is open."""
         run = self._runs[k]
         return run is not None and run.peak >= self._rules.enter
 
     def _end(self, k: int, seconds: float) -> list[Segment]:
-        """The run of a label is over."""
+        """End the run of a label."""
         run, self._runs[k] = self._runs[k], None
         if run is None or run.peak < self._rules.enter:
             return []
@@ -120,7 +120,7 @@ class Segmenter:
         return self._segment(k, before)
 
     def _flush(self, k: int, seconds: float) -> list[Segment]:
-        """What nothing can join any more."""
+        """Segments that no later run can join."""
         ended = self._ended[k]
         if ended is None or seconds - ended.end_seconds <= self._rules.close_gap_seconds:
             return []
@@ -142,7 +142,7 @@ class Segmenter:
 
 
 def suppressed(segments: Sequence[Segment], overlap: float | None) -> list[Segment]:
-    """Without those that overlap with a better one of another label; None keeps all. In order of time."""
+    """Segments by time, without those that overlap with a better one of another label; None keeps all."""
     kept: list[Segment] = []
     for segment in sorted(segments, key=lambda segment: segment.score, reverse=True):
         others = (better for better in kept if better.label != segment.label)

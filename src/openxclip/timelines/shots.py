@@ -1,12 +1,12 @@
-"""Where one shot ends and the next begins: hard cuts, found on the frames that are decoded anyway.
+"""Detects shot boundaries: hard cuts, from the frames that are already decoded for the model.
 
-A frame is looked at through 64 x 36 of its samples, taken from its planes as they are. The distance of two frames is
-the geometric mean of two differences. One is between samples at the same place: cuts and fast motion change these. The
+A frame is represented by 64 x 36 of its samples, taken directly from its planes. The distance of two frames is the
+geometric mean of two differences. One is between samples at the same position: cuts and fast motion change these. The
 other is between histograms (the earth mover's distance) and between colours: motion changes these little.
 
-At a cut, every frame before is far from every frame behind, compared with how far frames around it are apart and with
-the contrast of the picture. After a flash the old picture comes back, and in a fade or a dissolve one step is as large
-as the next: these are no cuts.
+At a cut, every frame before is far from every frame after, compared with the distances of frames around it and with
+the contrast of the picture. After a flash the old picture returns, and in a fade or a dissolve all steps are about
+equal: these are not cuts.
 
 Shapes: N samples of brightness, M samples of colour.
 """
@@ -23,35 +23,37 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from openxclip.video.playback import Break, PlayedFrame
 
 COLUMNS, ROWS = 64, 36
-"""Of the samples; of colour, half as many each way."""
-NUM_FRAMES = 3  # of the new shot that must be seen, and of the old one that they are compared with
+"""Grid of the samples; half as many in each direction for colour."""
+NUM_FRAMES = 3  # of the new shot that are required, and of the old one that they are compared with
 MIN_SHOT_SECONDS = 0.3
 HISTORY_SECONDS = 0.6
-MIN_HISTORY, MAX_HISTORY = 6, 64  # frames of it, where they are few or many
-MOTION_RATIO = 1.8  # of a cut to the largest step around it
-LEAST_MOTION = 1.0  # in grey levels of 256, where nothing moves
-CONTRAST_SHARE = 0.25  # of the contrast that a cut must reach: cuts reach 0.33 and more, jumps and jolts 0.2
-GRAY = np.full(2 * (COLUMNS // 2) * (ROWS // 2), 128, np.float32)  # colour where there is none
+MIN_HISTORY, MAX_HISTORY = 6, 64  # minimum and maximum number of frames in it
+MOTION_RATIO = 1.8  # ratio of a cut to the largest step around it
+LEAST_MOTION = 1.0  # in grey levels of 256, if nothing moves
+CONTRAST_SHARE = (
+    0.25  # share of the contrast that a cut must reach: cuts reach 0.33 and more, jumps and jolts 0.2
+)
+GRAY = np.full(2 * (COLUMNS // 2) * (ROWS // 2), 128, np.float32)  # colour of greyscale frames
 
 
 class CutDetector:
-    """Watches a video go by and notes its hard cuts.
+    """Detects the hard cuts of a video as it is played.
 
-    It remembers four frames, at 64 x 36 samples, whatever the length of the video.
+    It stores four frames of 64 x 36 samples, independent of the video's length.
     """
 
     def __init__(self) -> None:
         self.cuts_seconds: list[float] = []
-        """When the first frame of each new shot comes on screen; known two frames later. The caller of a stream without
-        end may take moments off this list."""
+        """Time of the first frame of each new shot; known two frames later. For an endless stream, the caller may
+        remove times from this list."""
         self._sample = _Sampler()
         self._recent: deque[_Seen] = deque(maxlen=NUM_FRAMES + 1)
         self._steps: deque[tuple[float, float]] = deque(maxlen=MAX_HISTORY)
-        """Of earlier frames that are no cuts: seconds, and how far what begins there is from what was before."""
+        """For earlier frames that are not cuts: time, and distance between the frames before and after."""
         self._shot_start = 0.0
 
     def watch(self, played: Iterable[PlayedFrame | Break]) -> Iterator[PlayedFrame | Break]:
-        """The same frames and breaks. A break is no cut, and what follows it is compared with nothing before."""
+        """The same frames and breaks. A break is not a cut, and frames after it are not compared with those before."""
         for item in played:
             if isinstance(item, Break):
                 self._recent.clear()
@@ -60,7 +62,7 @@ class CutDetector:
             yield item
 
     def _look_at(self, played: PlayedFrame) -> None:
-        """Compare a frame with those before; then enough is known about the one two frames ago."""
+        """Compare a frame with the previous ones; this decides about the frame two frames ago."""
         if not self._recent:
             self._shot_start = played.seconds
         samples = self._sample(played.image)
@@ -69,7 +71,7 @@ class CutDetector:
             self._decide(*self._recent)
 
     def _distances(self, samples: "_Samples") -> tuple[float, ...]:
-        """To the last frame, the one before it, and the third; the latter two infinite where no cut can be near."""
+        """Distances to the last three frames; the second and third are infinite if no cut can be near."""
         before = list(self._recent)[: -NUM_FRAMES - 1 : -1]
         if not before:
             return 0.0, math.inf, math.inf
@@ -95,7 +97,7 @@ class CutDetector:
             self._steps.append((first.seconds, across))
 
     def _largest_step(self, seconds: float) -> float:
-        """Of the last frames: how much moves."""
+        """Amount of motion in the last frames."""
         return max(
             (
                 step
@@ -108,12 +110,12 @@ class CutDetector:
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
-    """A frame at a few places, in grey levels of 256."""
+    """Samples of a frame, in grey levels of 256."""
 
     brightness: np.ndarray
     """(N,) float32."""
     cumulative: np.ndarray
-    """(256,) float32: how many samples are not brighter than each level."""
+    """(256,) float32: the number of samples not brighter than each level."""
     colour: np.ndarray
     """(M,) float32."""
 
@@ -123,7 +125,7 @@ class _Samples:
         return float(self.brightness.std())
 
     def distance(self, other: "_Samples") -> float:
-        """How far two frames are apart, in grey levels: 0 for the same picture, 20 to 60 across most cuts."""
+        """Distance of two frames, in grey levels: 0 for the same picture, 20 to 60 across most cuts."""
         in_place = _difference(self.brightness, other.brightness) / len(self.brightness)
         of_histograms = _difference(self.cumulative, other.cumulative) / len(self.brightness)
         of_colours = _difference(self.colour, other.colour) / len(self.colour)
@@ -132,12 +134,12 @@ class _Samples:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A frame that went by."""
+    """A past frame."""
 
     seconds: float
     samples: _Samples
     distances: tuple[float, ...]
-    """To the first, second and third frame before it."""
+    """Distances to the first, second and third frame before it."""
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -145,7 +147,7 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 class _Sampler:
-    """Reads the samples of frames of any format, from their own planes where these are plain."""
+    """Reads the samples of frames of any format, directly from their planes if these are simple."""
 
     def __init__(self) -> None:
         self._kind: tuple[Any, ...] = ()
@@ -167,14 +169,14 @@ class _Sampler:
 
 @dataclass(frozen=True, slots=True)
 class _Channel:
-    """Where the samples of a channel lie in memory."""
+    """Memory layout of a channel's samples."""
 
     plane: int
     dtype: str
     shift: int
-    """Bits beyond eight."""
+    """Number of bits beyond eight."""
     places: np.ndarray
-    """(samples,) counted in numbers from the beginning of the plane."""
+    """(samples,): offsets in values from the beginning of the plane."""
 
     def read(self, planes: Any) -> np.ndarray:
         """(samples,) uint8."""
@@ -184,7 +186,7 @@ class _Channel:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """The channels of a kind of frame."""
+    """The channels of a frame format."""
 
     brightness: _Channel
     """Luma, or green."""
@@ -201,7 +203,7 @@ class _Layout:
         )
 
     def _colour(self, channels: list[np.ndarray]) -> np.ndarray:
-        """(M,), RGB on about the scale of chroma."""
+        """(M,): RGB scaled approximately to chroma."""
         if not channels:
             return GRAY
         if len(channels) == 3:
@@ -211,7 +213,7 @@ class _Layout:
 
 
 def _is_plain(frame: Any) -> bool:
-    """Whether every sample is a number of one or two bytes at a regular place, lines from top to bottom."""
+    """Whether every sample is a value of one or two bytes at a regular offset, with lines from top to bottom."""
     format, components = frame.format, frame.format.components
     if format.has_palette or format.is_bit_stream or any(plane.line_size <= 0 for plane in frame.planes):
         return False
@@ -222,22 +224,22 @@ def _is_plain(frame: Any) -> bool:
 
 
 def _is_packed(format: Any) -> bool:
-    """Whether red, green and blue of a pixel lie side by side."""
+    """Whether red, green and blue of a pixel are interleaved."""
     return format.is_rgb and not format.is_planar
 
 
 def _layout_of(frame: Any) -> _Layout:
     shown = [i for i, component in enumerate(frame.format.components) if not component.is_alpha]
-    if frame.format.is_rgb:  # whose components come in this order, wherever they lie
+    if frame.format.is_rgb:  # the components come in this order in any layout
         return _Layout(_channel(frame, 1), tuple(_channel(frame, i, 2) for i in shown))
     return _Layout(_channel(frame, 0), tuple(_channel(frame, i, 2) for i in shown[1:]))
 
 
 def _channel(frame: Any, i: int, coarser: int = 1) -> _Channel:
-    """The samples of component `i`: a grid over the picture, so many times coarser than that of brightness."""
+    """The samples of component `i`: a grid over the picture, coarser than that of brightness by a factor."""
     component, format = frame.format.components[i], frame.format
     step, first = 1, 0
-    if _is_packed(format):  # argb, bgr24: the name tells the order
+    if _is_packed(format):  # argb, bgr24: the name gives the order
         step, first = format.padded_bits_per_pixel // 8, format.name.index("rgb"[i])
     num_bytes = 1 if component.bits == 8 else 2
     rows = _spread(component.height, ROWS // coarser) * (frame.planes[component.plane].line_size // num_bytes)
@@ -251,5 +253,5 @@ def _channel(frame: Any, i: int, coarser: int = 1) -> _Channel:
 
 
 def _spread(size: int, num_places: int) -> np.ndarray:
-    """The middles (num_places,) of as many equal parts of a side."""
+    """The centres (num_places,) of that many equal parts of a side."""
     return ((np.arange(num_places) + 0.5) * size / num_places).astype(np.intp)

@@ -1,4 +1,4 @@
-"""Small pictures of a video that is played once, evenly spread and bounded in number whatever its length."""
+"""Thumbnails of a video that is played once: evenly spaced and bounded in number for any length."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ class Thumbnails:
     """Keeps the first frame of each interval.
 
     Whenever there are more than `max_count`, every other one is dropped and the interval doubles. At the end there are
-    between half of `max_count` and all of it, unless the video is shorter or has gaps.
+    between half of `max_count` and `max_count`, unless the video is shorter or has gaps.
     """
 
     def __init__(self, player: Playing, max_count: int = 60) -> None:
@@ -31,14 +31,14 @@ class Thumbnails:
         """Number of the interval -> its thumbnail."""
 
     def watch(self, played: Iterable[PlayedFrame | Break]) -> Iterator[PlayedFrame | Break]:
-        """Pass everything on, and keep a thumbnail now and then."""
+        """Pass all items on, and keep a thumbnail per interval."""
         for item in played:
             if isinstance(item, PlayedFrame):
                 self._look_at(item)
             yield item
 
     def pictures(self) -> tuple[Thumbnail, ...]:
-        """What was kept, in order of time."""
+        """The thumbnails, by time."""
         return tuple(self._kept.values())
 
     def _look_at(self, frame: PlayedFrame) -> None:

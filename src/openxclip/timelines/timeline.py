@@ -1,4 +1,4 @@
-"""What happens when in a video: the scores of windows over it, and the segments that they make.
+"""What happens when in a video: scores of windows, and the resulting segments.
 
 Shapes: M windows, K labels.
 """
@@ -14,7 +14,7 @@ from openxclip.video.playback import Break
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture of a moment."""
+    """A small picture of one moment."""
 
     seconds: float
     jpeg: bytes = field(repr=False)
@@ -22,7 +22,7 @@ class Thumbnail:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """The result of one video."""
+    """The timeline of one video."""
 
     path: str
     labels: tuple[str, ...]
@@ -31,28 +31,28 @@ class Timeline:
     window_seconds: float
     stride_seconds: float
     starts_seconds: np.ndarray
-    """(M,) of the windows."""
+    """(M,): start times of the windows."""
     ends_seconds: np.ndarray
     """(M,)"""
     scores: np.ndarray
-    """(M, K) float32, 0 to 1; not numbers where a window was not seen."""
+    """(M, K) float32, 0 to 1; NaN for a window that was not seen."""
     segments: tuple[Segment, ...]
-    """In order of time."""
+    """Segments by time."""
     breaks: tuple[Break, ...]
-    """What could not be read, and jumps of the time stamps."""
+    """Stretches that could not be read, and jumps of the time stamps."""
     cuts_seconds: tuple[float, ...] = ()
-    """Shot boundaries, if they were looked for."""
+    """Shot boundaries, if requested."""
     thumbnails: tuple[Thumbnail, ...] = ()
-    """Spread over the video, if they were wanted."""
+    """Thumbnails spread over the video, if requested."""
     background: Background | None = None
-    """What "none of these" was calibrated with."""
+    """The calibration of "none of these"."""
 
     @property
     def none(self) -> np.ndarray | None:
-        """(M,) probability of "none of these"; None without a background."""
+        """(M,): probability of "none of these"; None without a background."""
         return None if self.background is None else 1 - self.scores.sum(axis=1)
 
     @property
     def num_unseen(self) -> int:
-        """Windows of which a frame was missing."""
+        """Number of windows with missing frames."""
         return int(np.isnan(self.scores).any(axis=1).sum())

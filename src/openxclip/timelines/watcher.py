@@ -1,4 +1,4 @@
-"""Watches whole videos with one model and one label set: windows, their scores, and the segments they make.
+"""Watches whole videos with one model and one label set: windows, their scores, and the resulting segments.
 
 Shapes: M windows, V views, K labels.
 """
@@ -42,12 +42,12 @@ from openxclip.video.source import VideoLimits, VideoSource, source_name
 
 Item = TypeVar("Item")
 
-AHEAD_MARGIN_SECONDS = 1.0  # beyond a window, that packets are read ahead of the decoder
+AHEAD_MARGIN_SECONDS = 1.0  # beyond a window, for reading packets ahead of the decoder
 NUM_THUMBNAILS = 60
 WINDOWS_AHEAD = 4  # decoded beyond a batch while the model computes
 
 OnSeconds = Callable[[tuple[float, float | None]], None]
-"""Is told how many seconds of a video were seen, and of how many if it tells."""
+"""Called with the seconds of a video seen so far, and its length if known."""
 Compute = Callable[[Tensor, LabelSet], Tensor]
 """Views uint8 (B, T, 3, S, S) and a label set -> logits (B, K)."""
 
@@ -57,15 +57,15 @@ def ignore_seconds(step: tuple[float, float | None]) -> None:
 
 
 class FilePlaying(Playing, Protocol):
-    """What plays something of a known length."""
+    """Plays something of known length."""
 
     @property
     def stated_seconds(self) -> float | None:
-        """Length, if it is known beforehand."""
+        """Length, if known in advance."""
 
     @property
     def played_seconds(self) -> float:
-        """Length, once all is played."""
+        """Length, once everything is played."""
 
     def __iter__(self) -> Iterator[PlayedFrame | Break]:
         """All frames."""
@@ -80,19 +80,19 @@ class Playable(Protocol):
 
     @property
     def name(self) -> str:
-        """What results call it."""
+        """Name in results."""
 
     def play(self) -> FilePlaying:
-        """From its start."""
+        """Play it from its start."""
 
 
 @dataclass
 class _Seen:
-    """What was seen of a video."""
+    """The windows seen of a video."""
 
     spans: list[Span] = field(default_factory=list)
     logits: list[np.ndarray | None] = field(default_factory=list)
-    """(V, K) of each window; None where a frame was missing."""
+    """Logits (V, K) of each window; None if a frame was missing."""
     breaks: list[Break] = field(default_factory=list)
     duration_seconds: float = 0.0
     cuts_seconds: list[float] = field(default_factory=list)
@@ -104,7 +104,7 @@ class _Seen:
 
 
 class Watcher:
-    """A model, a label set, and how timelines are made."""
+    """A model, a label set, and settings for timelines."""
 
     def __init__(
         self,
@@ -120,11 +120,11 @@ class Watcher:
         """
         Args:
             engine: the model.
-            labels: class names, `LabelTexts` for templates and descriptions, or a set that the engine encoded.
-            windows: what is looked at.
-            rules: when a segment begins and ends.
-            limits: what a video may cost; by default it may be of any length.
-            model: how the model is called in results.
+            labels: class names, `LabelTexts` for templates and descriptions, or a set encoded by the engine.
+            windows: settings of the windows.
+            rules: rules for segments.
+            limits: limits of a video; by default the length is unlimited.
+            model: name of the model in results.
             compute: scores a batch of windows; by default `engine.logits`, in the caller's thread.
         """
         self.engine, self.model = engine, model
@@ -134,12 +134,12 @@ class Watcher:
         self.limits = limits or VideoLimits(max_seconds=math.inf)
         self.label_set = _encoded(engine, labels)
         self.conditions = _conditions(engine, labels, self.options)
-        """Sentences, views and precision in short: what a background's values depend on beside labels and window."""
+        """Sentences, views and precision in short: what a background depends on besides labels and window."""
         self._compute: Compute = compute or engine.logits
         self.background: Background | None = None
-        """What "none of these" is calibrated with; see `calibrate`."""
+        """The calibration of "none of these"; see `calibrate`."""
         self.is_own_background = False
-        """Whether each video is its own background: it is quiet for the most part."""
+        """Whether each video is its own background, as it is mostly quiet."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -147,7 +147,7 @@ class Watcher:
         return self.label_set.labels
 
     def plan(self) -> WindowPlan:
-        """Which windows there are, and what is looked at in each."""
+        """The windows, and the frames to sample in each."""
         return WindowPlan(
             window_seconds=self.options.window_seconds,
             stride_seconds=self.options.stride_seconds,
@@ -158,7 +158,7 @@ class Watcher:
     # --- files ----------------------------------------------------------------------------------------------------
 
     def watch(self, video: VideoSource | Playable, *, thumbnails: bool = False) -> Timeline:
-        """What happens when in a file.
+        """Find what happens when in a file.
 
         Raises:
             VideoError: it cannot be opened, or not one frame can be decoded.
@@ -168,7 +168,7 @@ class Watcher:
     def watch_in_steps(
         self, video: VideoSource | Playable, *, thumbnails: bool = False
     ) -> Generator[tuple[float, float | None], None, Timeline]:
-        """`watch` as a generator that yields (seconds seen, seconds of the video if it tells), for a progress bar."""
+        """`watch` as a generator that yields (seconds seen, length of the video if known), for a progress bar."""
         self.check_labels()
         seen = yield from self._see(video, thumbnails=thumbnails)
         background = (
@@ -196,27 +196,27 @@ class Watcher:
         )
 
     def check_labels(self) -> None:
-        """Refuse a label that nothing is told from.
+        """Refuse a single label without a background.
 
         Raises:
-            InputError: there is one, and no background.
+            InputError: there is only one label, and no background.
         """
         if len(self.labels) == 1 and self.background is None and not self.is_own_background:
             raise InputError(
-                f"{self.labels[0]!r} is a single label, with nothing to tell it from: every window would score 100 %. "
+                f"{self.labels[0]!r} is a single label, with nothing to compare it to: every window would score 100 %. "
                 "Give a background, or more labels"
             )
 
     def calibrate_with(self, sources: Sequence[str], on_seconds: OnSeconds = ignore_seconds) -> None:
-        """Calibrate "none of these" with what a command line names: footage, a .json of before, "self", or nothing.
+        """Calibrate "none of these" from a command line's sources: footage, an earlier .json, "self", or nothing.
 
         Raises:
-            InputError: the .json is of other labels or another model, or sources of different kinds are named.
+            InputError: the .json is for other labels or another model, or sources of different kinds are mixed.
             VideoError: a video cannot be read.
         """
         kinds = {"self" if name == "self" else Path(name).suffix == ".json" for name in sources}
         if len(kinds) > 1 or (len(sources) > 1 and kinds != {False}):
-            raise InputError(f"--background {' '.join(sources)}: name videos, or one .json, or self")
+            raise InputError(f"--background {' '.join(sources)}: give videos, or one .json, or self")
         if kinds == {"self"}:
             self.is_own_background = True
         elif kinds == {True}:
@@ -233,26 +233,26 @@ class Watcher:
             window_seconds = float(values["window_seconds"])
         except (OSError, ValueError, TypeError, KeyError, InputError) as error:
             raise InputError(
-                f"{path} is no timeline with a background ({type(error).__name__}: {error}); make one with "
+                f"{path} is not a timeline with a background ({type(error).__name__}: {error}); create one with "
                 "--background FOOTAGE --output FOLDER --formats json"
             ) from error
         if (labels, model) != (self.labels, self.model):
-            raise InputError(f"{path} was calibrated with other labels, or with {model}; calibrate anew")
+            raise InputError(f"{path} was calibrated with other labels, or with {model}; calibrate again")
         if not math.isclose(window_seconds, self.options.window_seconds, abs_tol=1e-3):
             raise InputError(
-                f"{path} was calibrated with --window {window_seconds:g}s; give the same, or calibrate anew"
+                f"{path} was calibrated with --window {window_seconds:g}s; give the same, or calibrate again"
             )
         if background.conditions != self.conditions:
             raise InputError(
                 f"{path} was calibrated with other sentences, views or another precision ({background.conditions}; "
-                f"now {self.conditions}); give the same, or calibrate anew"
+                f"now {self.conditions}); give the same, or calibrate again"
             )
         return background
 
     def calibrate(
         self, videos: Sequence[VideoSource | Playable], on_seconds: OnSeconds = ignore_seconds
     ) -> Background:
-        """Calibrate "none of these" on footage in which none of the labels happens, and keep it.
+        """Calibrate "none of these" on footage in which none of the labels happens, and store the result.
 
         Raises:
             InputError: there is no footage that can be read.
@@ -275,7 +275,7 @@ class Watcher:
             if thumbnails:
                 played = strip.watch(played)
             collector = WindowCollector(player, plan, self.engine.preprocess)
-            if isinstance(player, Player) and not self.options.shots:  # a cut may lie at any frame
+            if isinstance(player, Player) and not self.options.shots:  # a cut may be at any frame
                 player.skip_unless(collector.is_wanted)
             with closing(
                 _ahead(collector.windows(played), self.engine.flow.batch_size + WINDOWS_AHEAD)
@@ -301,7 +301,7 @@ class Watcher:
     def _scored(
         self, items: Iterable[Window | Unseen | Break]
     ) -> Iterator[tuple[Span | Break, np.ndarray | None]]:
-        """All items in order; with each window that was seen its logits (V, K)."""
+        """All items in order; each seen window with its logits (V, K)."""
 
         def compute(pixels: Tensor) -> Tensor:
             return self._compute(pixels, self.label_set)
@@ -313,12 +313,12 @@ class Watcher:
     # --- scores and segments --------------------------------------------------------------------------------------
 
     def probabilities(self, logits: np.ndarray, background: Background | None) -> np.ndarray:
-        """Logits (V, K) of a window -> (K,); with a background the rest is "none of these"."""
+        """Logits (V, K) of a window -> probabilities (K,); with a background, the rest is "none of these"."""
         if background is not None:
             if len(background.ceilings) != len(self.labels):
                 raise InputError(
-                    f"the background was calibrated with {len(background.ceilings)} labels, these are "
-                    f"{len(self.labels)}; calibrate it anew"
+                    f"the background was calibrated with {len(background.ceilings)} labels, but there are "
+                    f"{len(self.labels)}; calibrate again"
                 )
             return background.probabilities(logits)
         return mean_over_views(torch.from_numpy(logits)).numpy()
@@ -332,7 +332,7 @@ class Watcher:
         return scores
 
     def _segments(self, seen: _Seen, scores: np.ndarray) -> list[Segment]:
-        # Of a video that is shorter than every segment has to be, all of it is long enough.
+        # In a video shorter than the minimum segment length, a segment over all of it is long enough.
         shortest = min(self.rules.min_seconds, seen.duration_seconds)
         segmenter = Segmenter(self.labels, replace(self.rules, min_seconds=shortest))
         found: list[Segment] = []
@@ -347,16 +347,16 @@ class Watcher:
 
 @dataclass(frozen=True)
 class Cell:
-    """A stretch of time that goes by one window; it lasts until the next one begins."""
+    """A stretch of time represented by one window; it lasts until the next one begins."""
 
     start_seconds: float
     window: int | None
-    """None where no window lies: a shot shorter than a stride."""
+    """None without a window: a shot shorter than a stride."""
     is_cut: bool = False
 
 
 def cells(spans: Sequence[Span], cuts_seconds: Sequence[float] = ()) -> Iterator[Cell]:
-    """The cells of windows: what lies nearest to the middle of a window goes by it, up to the next cut."""
+    """The cells of windows: the times nearest to the middle of each window, up to the next cut."""
     if not spans:
         return
     middles = [(span.start_seconds + span.end_seconds) / 2 for span in spans]
@@ -373,7 +373,7 @@ def cells(spans: Sequence[Span], cuts_seconds: Sequence[float] = ()) -> Iterator
 
 
 def _cells_at(cuts_seconds: Sequence[float], window: int | None) -> Iterator[Cell]:
-    """Cells that begin at cuts; the last of them goes by this window, the others are shots without one."""
+    """Cells that begin at cuts; the last one is represented by this window, the others are shots without one."""
     for position, cut in enumerate(cuts_seconds, start=1):
         yield Cell(cut, window if position == len(cuts_seconds) else None, is_cut=True)
 
@@ -402,7 +402,7 @@ def _pixels(item: Window | Unseen | Break) -> Tensor:
 
 
 def _without_pixels(item: Window | Unseen | Break) -> Span | Break:
-    """They would stay in memory."""
+    """Drop references to the frames, which would stay in memory."""
     if isinstance(item, Break):
         return item
     return Span(number=item.number, start_seconds=item.start_seconds, end_seconds=item.end_seconds)
@@ -414,7 +414,7 @@ def _means(logits: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _ahead(items: Iterator[Item], size: int) -> Generator[Item]:
-    """The same items, taken by a thread, at most `size` ahead of the consumer."""
+    """The same items, prefetched by a thread, at most `size` ahead of the consumer."""
     waiting: queue.Queue[Item | BaseException | None] = queue.Queue(size)
     is_over = threading.Event()
 
@@ -433,7 +433,7 @@ def _ahead(items: Iterator[Item], size: int) -> Generator[Item]:
                 if not put(item):
                     return
             put(None)
-        except BaseException as error:  # noqa: BLE001 raised again where the items are taken
+        except BaseException as error:  # noqa: BLE001 raised again in the consumer
             put(error)
 
     thread = threading.Thread(target=take, name="play", daemon=True)
@@ -459,21 +459,21 @@ def timeline(
     inference: InferenceOptions | None = None,
     limits: VideoLimits | None = None,
 ) -> Timeline:
-    """What happens when in a video. For many of them build a `Watcher` once.
+    """Find what happens when in a video. For many videos, build a `Watcher` once.
 
     Args:
         video: a path, bytes or a file.
         labels: class names, or `LabelTexts` for templates and descriptions.
         model: what `openxclip.load` takes.
         background: footage in which none of the labels happens, or "self"; see `Watcher.calibrate_with`.
-        windows: what is looked at.
-        rules: when a segment begins and ends.
+        windows: settings of the windows.
+        rules: rules for segments.
         inference: how the model runs.
-        limits: what the video may cost; by default it may be of any length.
+        limits: limits of the video; by default the length is unlimited.
 
     Raises:
         VideoError: the video cannot be opened, or not one frame can be decoded.
-        InputError: settings that mean nothing.
+        InputError: settings are invalid.
     """
     source = model if isinstance(model, ModelSource) else ModelSource(source=str(model))
     engine = Engine.load(source, inference)

@@ -1,4 +1,4 @@
-"""Posts alerts as JSON, to the one address that was given: no redirection is followed."""
+"""Posts alerts as JSON to the given URL; redirects are not followed."""
 
 import json
 import logging
@@ -22,14 +22,14 @@ CLOSE_SECONDS = 5.0
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *request: Any, **more: Any) -> None:
-        """An answer that names another address is an error."""
+        """Treat a redirect as an error."""
 
 
 def check_address(address: str) -> None:
-    """Refuse what nothing can be posted to.
+    """Refuse an invalid URL.
 
     Raises:
-        InputError: it is no http or https address, or has signs in it that an address must escape.
+        InputError: it is not an http or https URL, or has unescaped characters.
     """
     try:
         parts = urlsplit(address)
@@ -37,22 +37,20 @@ def check_address(address: str) -> None:
     except ValueError:
         is_whole = False
     if not is_whole:
-        raise InputError(f"--webhook {address}: it must be an address such as https://example.org/alerts")
+        raise InputError(f"--webhook {address}: it must be a URL such as https://example.org/alerts")
     if not address.isascii() or not address.isprintable() or " " in address:
-        raise InputError(f"--webhook {address!r}: write spaces and letters beyond ASCII escaped, as %20")
+        raise InputError(f"--webhook {address!r}: escape spaces and non-ASCII characters, e.g. %20")
     if parts.username is not None:
-        raise InputError(
-            "--webhook: an address with a user and a password in it is not supported; leave them out"
-        )
+        raise InputError("--webhook: a URL with user and password is not supported; leave them out")
 
 
 class Webhook:
-    """An address and a thread that posts to it, so that the stream need not wait."""
+    """A URL and a thread that posts to it, so that the stream does not wait."""
 
     def __init__(self, address: str) -> None:
         """
         Raises:
-            InputError: it is no http or https address.
+            InputError: it is not an http or https URL.
         """
         check_address(address)
         self._address = address
@@ -62,16 +60,16 @@ class Webhook:
         self._thread.start()
 
     def post(self, values: Mapping[str, Any]) -> None:
-        """Post soon; an address that does not answer is a warning."""
+        """Queue a post; failures are logged as warnings."""
         try:
             self._waiting.put_nowait(values)
         except queue.Full:
             logger.warning(
-                "%s does not answer: an alert of %s was not posted", self._address, values.get("label")
+                "%s does not respond: an alert for %s was not posted", self._address, values.get("label")
             )
 
     def close(self) -> None:
-        """Post what waits, for a few seconds."""
+        """Post waiting alerts, for up to a few seconds."""
         try:
             self._waiting.put(None, timeout=CLOSE_SECONDS)
         except queue.Full:
@@ -86,5 +84,5 @@ class Webhook:
             try:
                 with self._opener.open(request, timeout=TIMEOUT_SECONDS):
                     pass
-            except (OSError, HTTPException, ValueError) as error:  # ValueError: a host name that cannot be
-                logger.warning("%s did not take an alert: %s", self._address, error)
+            except (OSError, HTTPException, ValueError) as error:  # ValueError: an invalid host name
+                logger.warning("%s did not accept an alert: %s", self._address, error)

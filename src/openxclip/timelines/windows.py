@@ -1,8 +1,8 @@
-"""Windows over a video that is played once: which frames each looks at, and their pixels as they come by.
+"""Windows over a video that is played once: the frames of each, and their pixels as they are decoded.
 
-A video is cut by a grid of its frame rate. A window looks at the frames that `predict` takes of a video of the window's
-length; where frames are not even, at those on screen at these moments. A frame is converted once, however many windows
-look at it.
+A video is divided by a grid of its frame rate. A window uses the frames that `predict` would take from a video of the
+window's length; with uneven frame times, those on screen at these moments. A frame is converted once, even if many
+windows use it.
 
 Shapes: V views, T frames, S input side.
 """
@@ -22,14 +22,12 @@ from openxclip.video.convert import FrameSize
 from openxclip.video.playback import Break, PlayedFrame
 from openxclip.video.transforms import Preprocessor
 
-MANY_TICKS = (
-    1000  # a frame on screen for longer is taken to be looked at; a long time is gone through in such steps
-)
+MANY_TICKS = 1000  # a frame on screen for longer counts as used; long times are processed in such steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """When a window begins and ends."""
+    """Start and end of a window."""
 
     number: int
     start_seconds: float
@@ -38,7 +36,7 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class Window(Span):
-    """A window and what the model looks at."""
+    """A window and its pixels for the model."""
 
     pixels: Tensor = field(repr=False)
     """uint8 (V, T, 3, S, S)."""
@@ -46,17 +44,17 @@ class Window(Span):
 
 @dataclass(frozen=True, kw_only=True)
 class Unseen(Span):
-    """A window of which a frame is missing."""
+    """A window with a missing frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowPlan:
-    """How a video becomes windows."""
+    """Settings for dividing a video into windows."""
 
     window_seconds: float
     stride_seconds: float
     num_frames: int
-    """Of a clip, T."""
+    """Frames of a clip, T."""
     views: Views = field(default_factory=Views)
 
 
@@ -68,14 +66,14 @@ class _Open:
     begin: int
     end: int
     ticks: tuple[int, ...]
-    """num_clips * T of them, not always in order."""
+    """num_clips * T ticks, not always in order."""
     last: int
-    """The last of them."""
+    """The last tick."""
     num_missing: int = 0
 
 
 class Playing(Protocol):
-    """What `WindowCollector` needs to know of what is played."""
+    """The player's interface for `WindowCollector`."""
 
     @property
     def frame_rate(self) -> Fraction:
@@ -83,16 +81,16 @@ class Playing(Protocol):
 
     @property
     def end_seconds(self) -> float | None:
-        """Of the last frame; None until it is known."""
+        """End of the last frame; None until known."""
 
     def pixels(self, frame: PlayedFrame, size: FrameSize) -> np.ndarray:
         """A frame upright and scaled, uint8 (3, H, W)."""
 
 
 class WindowCollector:
-    """Takes frames in their order and gives windows as soon as they are complete.
+    """Takes frames in order and yields windows as soon as they are complete.
 
-    A tick is a frame of the grid. The frame of a tick is the one that is on screen in the middle of it.
+    A tick is an interval of the grid. Its frame is the one on screen in the middle of it.
     """
 
     def __init__(self, player: Playing, plan: WindowPlan, preprocess: Preprocessor) -> None:
@@ -107,19 +105,19 @@ class WindowCollector:
         self._shown: PlayedFrame | None = None
         self._num_planned = 0
         self._looked_at: set[int] = set()
-        """Ticks that the first `_num_planned` windows look at, the latest of them."""
+        """Ticks used by the first `_num_planned` windows, the latest of them."""
         self._crops: dict[int, np.ndarray] = {}
         """Tick -> its frame (crops, 3, S, S)."""
 
     def is_wanted(self, start_seconds: float, end_seconds: float) -> bool:
-        """Whether a window looks at what is on screen from one moment until another, neither far behind the present."""
+        """Whether a window uses the frame on screen between two moments, neither far behind the present."""
         first, last = (self._tick_before(seconds) for seconds in (start_seconds, end_seconds))
         if last - first > MANY_TICKS:
             return True
         return any(self._is_looked_at(tick) for tick in range(first + 1, last + 1))
 
     def _is_looked_at(self, tick: int) -> bool:
-        """Whether a window that begins up to this tick looks at it."""
+        """Whether a window that begins up to this tick uses it."""
         step, size = self._step_and_size()
         self._num_planned = max(self._num_planned, math.floor((tick - MANY_TICKS - size) / step))
         while round(self._num_planned * step) <= tick:
@@ -130,7 +128,7 @@ class WindowCollector:
         return tick in self._looked_at
 
     def windows(self, played: Iterable[PlayedFrame | Break]) -> Iterator[Window | Unseen | Break]:
-        """Windows in their order; breaks as they come."""
+        """Windows in order; breaks as they come."""
         for item in played:
             if isinstance(item, Break):
                 yield from self._advance(item.start_seconds)
@@ -143,7 +141,7 @@ class WindowCollector:
             yield from self._finish(self._shown)
 
     def _advance(self, seconds: float) -> Iterator[Window | Unseen]:
-        """The frame that is shown stays on screen up to now."""
+        """Keep the current frame on screen up to now."""
         if self._shown is None:
             return
         crops: np.ndarray | None = None
@@ -157,7 +155,7 @@ class WindowCollector:
             yield from self._complete()
 
     def _pass_over(self, seconds: float) -> Iterator[Window | Unseen]:
-        """Nothing is on screen up to now."""
+        """Mark the time up to now as missing."""
         for last in self._ticks_up_to(seconds):
             self._open_up_to(last)
             for window in self._open:
@@ -166,14 +164,14 @@ class WindowCollector:
             yield from self._complete()
 
     def _ticks_up_to(self, seconds: float) -> Iterator[int]:
-        """The last tick before now, and some on the way to it: windows of days without a frame do not fit in memory."""
+        """The last tick before now, and some on the way to it: windows over days without frames exceed the memory."""
         last = self._tick_before(seconds)
         yield from range(self._done + MANY_TICKS, last, MANY_TICKS)
         if last > self._done:
             yield last
 
     def _finish(self, shown: PlayedFrame) -> Iterator[Window | Unseen]:
-        """The last frame stays on screen up to the end, or, if that is not known, in windows mostly seen by then."""
+        """Keep the last frame on screen up to the end or, if that is unknown, in windows already mostly seen."""
         if self._player.end_seconds is not None:
             yield from self._advance(self._player.end_seconds)
             return
@@ -190,11 +188,11 @@ class WindowCollector:
         return sum(tick <= self._done for tick in window.ticks) / len(window.ticks)
 
     def _tick_before(self, seconds: float) -> int:
-        """The last tick whose middle lies before this moment."""
+        """The last tick whose middle is before this moment."""
         return math.ceil(seconds * self._rate - 0.5) - 1
 
     def _open_up_to(self, last: int) -> None:
-        """Open the windows that begin up to this tick, but none behind one that reaches the end."""
+        """Open the windows that begin up to this tick, but none after one that reaches the end."""
         step, _ = self._step_and_size()
         while not self._reaches_end and round(self._num_opened * step) <= last:
             window = self._window(self._num_opened)
@@ -204,14 +202,14 @@ class WindowCollector:
             self._reaches_end = total is not None and window.end >= total
 
     def _step_and_size(self) -> tuple[float, float]:
-        """Ticks from one window to the next, and of a window. Two windows never begin at the same tick."""
+        """Ticks per stride and per window. No two windows begin at the same tick."""
         return (
             max(1.0, self._plan.stride_seconds * self._rate),
             self._plan.window_seconds * self._rate,
         )
 
     def _window(self, number: int) -> _Open:
-        """A window; one that reaches the end, as far as that is known, stops there."""
+        """A window, cut off at the end of the video if that is known."""
         step, size = self._step_and_size()
         begin = round(number * step)
         end, total = max(begin + 1, round(number * step + size)), self._num_ticks()
@@ -221,7 +219,7 @@ class WindowCollector:
         return _Open(number, begin, end, tuple(ticks.tolist()), int(ticks.max()))
 
     def _num_ticks(self) -> int | None:
-        """Of the whole video, as soon as they are known."""
+        """Ticks of the whole video, once known."""
         end = self._player.end_seconds
         return None if end is None else max(1, round(end * self._rate))
 
@@ -239,7 +237,7 @@ class WindowCollector:
         start, end = window.begin / self._rate, window.end / self._rate
         if window.num_missing:
             return Unseen(number=window.number, start_seconds=start, end_seconds=end)
-        # By NumPy: the threads of torch would get in the decoder's way.
+        # With NumPy: torch's threads would compete with the decoder.
         frames = np.stack([self._crops[tick] for tick in window.ticks])  # (clips * T, crops, 3, S, S)
         clips = frames.reshape(self._plan.views.num_clips, -1, *frames.shape[1:])
         views = np.ascontiguousarray(np.moveaxis(clips, 2, 1))  # (clips, crops, T, 3, S, S)

@@ -1,9 +1,9 @@
 """Stochastic weight averaging (SWA, Izmailov et al. 2018): the mean of the weights at the ends of epochs.
 
-One more copy of the weights holds their running mean, and one model comes out. The paper walks about with a constant
+One more copy of the weights holds their running mean, and one model comes out. The paper explores with a constant
 or cyclical learning rate, and reports 78.94 % top-1 on ImageNet with a ResNet-152; Open-VCLIP and FROSTER average the
-epochs of an ordinary fine-tuning, as it is done here.
-Nothing here needs the mean of normalisation statistics: no layer keeps any.
+epochs of an ordinary fine-tuning, as is done here.
+Normalisation statistics need no averaging: no layer has any.
 """
 
 from typing import cast
@@ -15,7 +15,7 @@ from openxclip.training.config import AveragingConfig
 
 
 class WeightAverage:
-    """The mean so far, in a model of its own."""
+    """The running mean, in a separate model."""
 
     def __init__(self, model: XCLIP, config: AveragingConfig, num_epochs: int) -> None:
         self.config = config
@@ -29,7 +29,7 @@ class WeightAverage:
         return cast(XCLIP, self.average.module)
 
     def update(self, model: XCLIP, epoch: int) -> bool:
-        """Take in the weights at the end of an epoch (from 1), if it counts; says whether it does."""
+        """Add the weights at the end of an epoch (from 1), if it counts -> whether it does."""
         counts = epoch / self.num_epochs > self.config.start
         if counts:
             self.average.update_parameters(model)

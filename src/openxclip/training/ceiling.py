@@ -1,4 +1,4 @@
-"""What a device can compute at most: the rate of a large product, which a training is measured against."""
+"""The peak rate of a device, measured on a large matrix product, as the reference for training."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The image tower compiled for training, whole, or block by block where its weights lie in parts."""
+"""Compiles the image tower for training: as a whole, or block by block if its weights are sharded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ from openxclip.training.options import Compile, Sharding
 
 
 def compile_tower(tower: VisionTransformer, compile: Compile, sharding: Sharding) -> bool:
-    """Compile when it is called first, if that is wanted -> whether it is.
+    """Compile the tower on its first call, if requested -> whether it is compiled.
 
-    Nothing of it stays outside of the compiled code: what could not be compiled would be an error.
+    The whole graph is compiled: code that cannot be compiled is an error.
     """
     is_wanted = compile == "on" or (compile == "auto" and tower.position_embedding.device.type == "cuda")
     if is_wanted:
-        # In parts, weights are brought together between blocks, which is no code of the model's.
+        # Sharded weights are gathered between blocks, outside the model's code.
         for module in tower.blocks if sharding == "blocks" else (tower,):
             module.compile(fullgraph=True, dynamic=False)
     return is_wanted
@@ -24,6 +24,6 @@ def compile_tower(tower: VisionTransformer, compile: Compile, sharding: Sharding
 
 @contextmanager
 def without_compiling() -> Iterator[None]:
-    """Within, compiled modules run as they are written: a validation's batches would be compiled anew."""
+    """Context in which compiled modules run eagerly: validation batches would trigger recompilation."""
     with torch.compiler.set_stance("force_eager"):
         yield

@@ -1,4 +1,4 @@
-"""Everything a training run depends on, in one frozen object that is saved with the run and replays it."""
+"""The configuration of a training run: one frozen object that is saved with the run and reproduces it."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,45 +14,45 @@ MAX_SEED = 2**63 - 1  # what torch's generators take
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which clips, and how they are cut and changed (defaults as published, section 4)."""
+    """Training clips, their sampling and augmentation (defaults as published, section 4)."""
 
     train_list: str | None = None
     """Name of the list of training clips inside the data folder; None when the data is one list file."""
     val_list: str | None = None
     """Name of the list that picks the best checkpoint; None keeps only the last."""
     skip_missing: bool = False
-    """Train on the videos that are there; those that are not are counted in a warning and named in the run's log."""
+    """Train on the existing videos; missing ones are counted in a warning and listed in the run's log."""
     samples_per_epoch: int | None = None
-    """Clips drawn in an epoch, going round the list as often as needed; None is each clip once."""
+    """Clips per epoch, repeating the list as often as needed; None is each clip once."""
     max_seconds: float | None = None
-    """Longer videos are refused; None is the usual limit of 4 hours."""
+    """Longer videos are refused; None is the default limit of 4 hours."""
     max_frame_px: int | None = None
-    """Videos with frames of more pixels are refused; None is the usual limit of 8192 x 4320."""
+    """Videos with larger frames are refused; None is the default limit of 8192 x 4320."""
     cached_frames: int | None = None
     """Decode each video once and keep up to this many evenly spaced frames of it; None decodes each time."""
     dense_stride: int | None = None
-    """None takes a frame of each of T equal segments (sparse, as published); n takes every n-th frame of a window."""
+    """None takes a frame from each of T equal segments (sparse, as published); n every n-th frame of a window."""
     num_workers: int = 4
-    """Processes that decode and augment; 0 does it in the training process."""
+    """Number of processes that decode and augment; 0 uses the training process."""
     order: Literal["all", "shards"] = "all"
-    """An epoch's order: all clips shuffled; or, for packed folders on slow disks, the shards shuffled, and clips among
+    """Order of an epoch: all clips shuffled; or, for packed folders on slow disks, the shards shuffled, and clips among
     those of a few shards."""
     augment: Literal["workers", "device"] = "workers"
-    """Where clips are cropped and coloured: in the processes that decode, or where the model is. Pixels are the same on
-    a CPU; a GPU may round one up or down."""
+    """Where clips are cropped and colour-jittered: in the decoding processes, or on the model's device. Pixels are the
+    same on a CPU; on a GPU a level may differ by one from rounding."""
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     """Sides of the random crop as shares of the short side."""
     crop: Literal["grid", "uniform"] = "grid"
     """Crops of these sides in the corners and the centre; or squares anywhere, of any side between the least and the
     largest."""
     flip_probability: float = 0.5
-    """Chance of a left-right flip."""
+    """Probability of a left-right flip."""
     jitter_probability: float = 0.8
-    """Chance of colour jitter."""
+    """Probability of colour jitter."""
     jitter_frames: bool = False
-    """Draw the colour jitter anew for every frame, as released, so that a clip flickers; else once a clip."""
+    """Draw the colour jitter for every frame, as released, so that a clip flickers; otherwise once per clip."""
     gray_probability: float = 0.2
-    """Chance of losing all colour, of the whole clip."""
+    """Probability of converting the whole clip to greyscale."""
 
     def __post_init__(self) -> None:
         require(
@@ -65,7 +65,7 @@ class DataConfig:
         require(self.num_workers >= 0, f"data.num_workers must be 0 or more, got {self.num_workers}")
         require(
             self.cached_frames is None or self.num_workers == 0,
-            "data.cached_frames needs data.num_workers=0: worker processes end with each epoch, and their cache too",
+            "data.cached_frames needs data.num_workers=0: worker processes and their caches end with each epoch",
         )
 
 
@@ -76,16 +76,16 @@ class MixConfig:
     label_smoothing: float = 0.1
     """Share of the target spread over all classes."""
     mixup_alpha: float = 0.8
-    """Beta parameter of mixup; 0 switches it off."""
+    """Beta parameter of mixup; 0 turns it off."""
     cutmix_alpha: float = 1.0
-    """Beta parameter of cutmix; 0 switches it off."""
+    """Beta parameter of cutmix; 0 turns it off."""
     switch_probability: float = 0.5
-    """Chance of cutmix where both are on."""
+    """Probability of cutmix if both are on."""
     partners: Literal["mirror", "random"] = "mirror"
     """Clip i is mixed with clip B - 1 - i, or, as released, with a random one, which may be itself."""
     micro_batch: int | None = None
-    """Clips that are mixed among themselves, by a draw of their own: what one GPU held when the published models were
-    trained. None mixes the whole batch by one draw."""
+    """Number of clips mixed among themselves, with a separate draw: one GPU's batch in the published training. None
+    mixes the whole batch with one draw."""
 
     def __post_init__(self) -> None:
         for name in ("label_smoothing", "switch_probability"):
@@ -103,10 +103,10 @@ class MixConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRates:
-    """Factor on the learning rate of each part of the model; 0 freezes it."""
+    """Factor on the learning rate of each part of the model; 0 freezes the part."""
 
     new: float = 10.0
-    """The parts beside CLIP's towers: messages, integration, prompting, learnable context, discrete labels."""
+    """The parts added to CLIP's towers: messages, integration, prompting, learnable context, discrete labels."""
     visual: float = 1.0
     """The image tower."""
     text: float = 0.0
@@ -138,28 +138,28 @@ class OptimConfig:
     learning_rate: float
     """Peak learning rate, before the factors."""
     factors: LearningRates = field(default_factory=LearningRates)
-    """Factors on it."""
+    """Factors on the learning rate."""
     batch_size: int = 256
     """Clips of one optimizer step, over all accumulation steps."""
     accumulation_steps: int = 1
-    """Parts in which a batch passes through the model; saves memory."""
+    """Number of accumulation steps that a batch is split into; saves memory."""
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up."""
     schedule: Literal["after_warmup", "as_released"] = "after_warmup"
-    """The cosine begins at the peak, where warm-up ends; or, as X-CLIP's released code has it, at the first step, so
-    that the rate drops where warm-up ends (see `training/optim.py`)."""
+    """The cosine starts at the peak, at the end of warm-up; or, as in X-CLIP's released code, at the first step, so
+    that the rate drops at the end of warm-up (see `training/optim.py`)."""
     final_factor: float = 0.01
-    """The learning rate's end as a share of its peak, and its start unless "as_released"."""
+    """The final learning rate as a share of the peak, and also the initial one unless "as_released"."""
     weight_decay: float = 0.001
     """Decoupled decay of everything but biases, norms, 1-d parameters and position embeddings."""
     decay_everything: bool = False
-    """Decay these too."""
+    """Also decay these."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Adam's decay rates."""
     epsilon: float = 1e-8
     """Adam's epsilon."""
     clip_grad_norm: float | None = None
-    """Largest norm of the whole gradient."""
+    """Maximum norm of the whole gradient."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulation_steps"):
@@ -186,7 +186,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpansionConfig:
-    """What stands around the towers of `init`: parts that it lacks are new, parts switched off here are dropped."""
+    """The parts around the towers of `init`: missing parts are created, parts turned off here are dropped."""
 
     message_tokens: bool = True
     """Whether frames exchange messages (CCT)."""
@@ -199,15 +199,15 @@ class ExpansionConfig:
     drop_path: float = 0.0
     """Stochastic depth of the image tower's last block."""
     initialisation: Literal["small", "as_released"] = "small"
-    """The new parts start with a deviation of 0.02 everywhere, or part by part as in X-CLIP's released code."""
+    """New parts start with a standard deviation of 0.02 everywhere, or part by part as in X-CLIP's released code."""
     new_parts_gain: float | None = None
-    """None leaves them so; a number replaces 0.02 by its share of 1 / sqrt(fan-in).
+    """None keeps that; a number replaces 0.02 by its share of 1 / sqrt(fan-in).
 
-    Beside towers much narrower than CLIP's, parts of 0.02 are so small that a short training never wakes them."""
+    With towers much narrower than CLIP's, 0.02 is so small that new parts have no effect in a short training."""
     num_context_vectors: int | None = None
     """Learnable vectors before each class name (CoOp), or None for none."""
     discrete_labels: bool = False
-    """Whether a free vector for each training class takes the place of its text; needs prompting=None."""
+    """Whether a free vector for each training class replaces its text; needs prompting=None."""
 
     def __post_init__(self) -> None:
         require(
@@ -241,9 +241,9 @@ class InterpolatedConfig:
     """Interpolated-weight regularisation (Open-VCLIP): the loss between the image model and the trained weights."""
 
     max_share: float = 0.6
-    """Lambda, the largest share of the image model's weights; each step draws one below."""
+    """Lambda, the maximum share of the image model's weights; each step draws a share below it."""
     weight: float = 0.5
-    """C, the weight of the gradient there."""
+    """C, the weight of the gradient at the interpolated weights."""
 
     def __post_init__(self) -> None:
         require(0 < self.max_share <= 1, f"interpolated.max_share must be in (0, 1], got {self.max_share}")
@@ -269,29 +269,29 @@ class DistillationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A whole run. Exactly one of `init` and `model` is given."""
+    """The configuration of a run. Exactly one of `init` and `model` is given."""
 
     recipe: str
     """Name of the recipe it comes from."""
     init: str | None = None
-    """Where the weights come from: any source `openxclip.load` takes."""
+    """Source of the initial weights: anything `openxclip.load` takes."""
     model: XCLIPConfig | None = None
     """The model to build from scratch."""
     expansion: ExpansionConfig | None = None
-    """The parts around the towers of `init`, e.g. of an image model; None takes the weights as they come."""
+    """The parts around the towers of `init`, e.g. of an image model; None uses the weights unchanged."""
     tokenizer: str | None = None
-    """Tokenizer for an `init` that brings none, such as OpenAI's files: a tokenizer.json, CLIP's merges, a hub id."""
+    """Tokenizer for an `init` without one, such as OpenAI's files: a tokenizer.json, CLIP's merges, a hub id."""
     preprocessing: Literal["init", "official"] = "init"
-    """What the model is shown: as the weights of `init` come with it, or as X-CLIP was trained, with ImageNet's mean
-    and deviation, whatever its towers saw before."""
+    """Preprocessing: that of `init`, or that of X-CLIP's training, with ImageNet's mean and standard deviation,
+    regardless of the towers' pretraining."""
     num_frames: int = 8
     """Frames of a training clip."""
     templates: tuple[str, ...] = (SLOT,)
     """Sentences with {} for the class name; several make an ensemble, as in CLIP."""
     template_draw: Literal["all", "one"] = "all"
-    """Each step takes the mean over the templates, or draws one of them."""
+    """Each step uses the mean over the templates, or draws one of them."""
     descriptions: str | None = None
-    """Texts in place of the class names: a JSON file of label -> texts, or "moving-shapes"; None takes the names."""
+    """Texts instead of the class names: a JSON file of label -> texts, or "moving-shapes"; None uses the names."""
     data: DataConfig = field(default_factory=DataConfig)
     """The clips."""
     optim: OptimConfig
@@ -305,15 +305,15 @@ class TrainConfig:
     distillation: DistillationConfig | None = None
     """Residual feature distillation, or None for none; needs an `init`."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Arithmetic of the forward pass; weights stay in float32."""
+    """Precision of the forward pass; weights stay in float32."""
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass: less memory, more time."""
     compile: Compile = "auto"
-    """Compile the image tower: steps are faster and the first takes a minute or more. "auto" does on CUDA."""
+    """Compile the image tower: steps are faster, but the first takes a minute or more. "auto" compiles on CUDA."""
     deterministic: bool = False
-    """On a GPU, take only kernels that give the same bits each time, some of them slower; on a CPU all do."""
+    """On a GPU, use only deterministic kernels, some of them slower; on a CPU all are deterministic."""
     seed: int = 1024
-    """Of weights, sampling, augmentation and mixing."""
+    """Seed of weights, sampling, augmentation and mixing."""
 
     def __post_init__(self) -> None:
         require(
@@ -322,11 +322,11 @@ class TrainConfig:
         )
         require(
             self.tokenizer is None or self.init is not None,
-            "tokenizer belongs to an init; a model from scratch learns its own from the class names",
+            "tokenizer is for an init; a model from scratch trains its own on the class names",
         )
         require(
             self.expansion is None or self.init is not None,
-            "expansion belongs to an init; a model from scratch says itself which parts it has",
+            "expansion is for an init; a model from scratch defines its parts itself",
         )
         require(
             bool(self.templates) and all(template.count(SLOT) == 1 for template in self.templates),
@@ -342,7 +342,7 @@ class TrainConfig:
 
     @property
     def needs_image_model(self) -> bool:
-        """Whether each step looks at the image model that the training starts from."""
+        """Whether each step uses the image model that the training starts from."""
         return self.interpolated is not None or self.distillation is not None
 
     def _check_image_model(self) -> None:

@@ -1,7 +1,7 @@
 """Language-image pretraining (CLIP, Radford et al. 2021) on captioned stills of moving shapes.
 
-The first stage of the paper's story in miniature: images and captions meet in one embedding before any video is
-seen. The two captions of an image also attract each other. A still shows no motion, so images alone would teach the
+The first stage of the paper in miniature: images and captions share one embedding before any video training. The
+two captions of an image also attract each other. A still shows no motion, so images alone would teach the
 text tower to ignore words of motion, and class names that differ only in motion would get the same feature. Real
 images show enough of most actions to tell their names apart.
 
@@ -37,41 +37,41 @@ from openxclip.training.run_folder import RunFolder, TrainingState
 from openxclip.training.start import fresh
 from openxclip.video.transforms import Preprocessor
 
-MAX_LOGIT_SCALE = math.log(100.0)  # as CLIP: a larger one makes training unstable
+MAX_LOGIT_SCALE = math.log(100.0)  # as in CLIP: larger values make training unstable
 
-SCALE_FACTOR = 10.0  # the temperature has a long way to go in a training as short as ours
+SCALE_FACTOR = 10.0  # the temperature has to change a lot in a training as short as ours
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """A whole pretraining run."""
+    """The configuration of a pretraining run."""
 
     recipe: str
     """Name of the recipe it comes from."""
     model: XCLIPConfig
-    """The image model: one frame, nothing of what X-CLIP adds."""
+    """The image model: one frame, without the parts that X-CLIP adds."""
     world: Literal["full", "small"] = "full"
-    """Which of moving shapes' words the captions know."""
+    """Which words of moving shapes the captions use."""
     num_steps: int
     """Optimizer steps."""
     batch_size: int
-    """Image-caption pairs of a step; each caption is told apart from all others."""
+    """Image-caption pairs per step; each caption is contrasted with all others."""
     learning_rate: float
     """Peak learning rate."""
     warmup_steps: int
     """Steps of linear warm-up."""
     text_weight: float = 0.5
-    """Weight of the loss between the two captions of an image, beside that between image and caption."""
+    """Weight of the loss between the two captions of an image, relative to that between image and caption."""
     weight_decay: float = 0.01
     """Decoupled decay of everything but biases, norms, 1-d parameters and position embeddings."""
     clip_grad_norm: float = 1.0
-    """Largest norm of the whole gradient."""
+    """Maximum norm of the whole gradient."""
     save_every: int = 500
     """Steps between checkpoints."""
     num_workers: int = 0
-    """Processes that render; 0 renders in the training process."""
+    """Number of rendering processes; 0 uses the training process."""
     seed: int = 1024
-    """Of weights and images."""
+    """Seed of weights and images."""
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "save_every"):
@@ -145,11 +145,11 @@ def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tens
 
 
 def pretrain(config: PretrainConfig, output: Path, device: str = "auto") -> TrainingState:
-    """Train an image model in this process; the same call on an unfinished run goes on with it.
+    """Train an image model in this process; the same call on an unfinished run resumes it.
 
     Raises:
         InputError: `output` holds another run.
-        TrainingError: the loss is not a number.
+        TrainingError: the loss is not finite.
     """
     run = RunFolder(output, Processes())
     with run.locked():
@@ -160,13 +160,13 @@ def pretrain(config: PretrainConfig, output: Path, device: str = "auto") -> Trai
 
 
 def begin(config: PretrainConfig) -> Loaded:
-    """A fresh model, on the CPU, whose tokenizer has learned the world's words."""
+    """A new model, on the CPU, with a tokenizer trained on the words of moving shapes."""
     preprocess = Preprocessor.hugging_face(config.model.vision.image_size_px)
     return fresh(config.model, all_words(), preprocess, config.seed)
 
 
 class Contrast:
-    """The objective: captions and images of a batch are told apart."""
+    """The contrastive objective between captions and images of a batch."""
 
     def __init__(self, start: Loaded, text_weight: float) -> None:
         self.model, _, self.preprocess = start

@@ -1,4 +1,4 @@
-"""The same bits each time: a run repeats exactly on the same device."""
+"""Deterministic training: a run is exactly reproducible on the same device."""
 
 import os
 from collections.abc import Iterator
@@ -11,11 +11,13 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 @contextmanager
 def determinism(is_wanted: bool) -> Iterator[None]:
-    """Within, torch takes kernels alone that always add up in the same order, and refuses what has none."""
+    """Context in which torch uses only deterministic kernels, and refuses operations without one."""
     if not is_wanted:
         yield
         return
-    os.environ.setdefault(WORKSPACE, ":4096:8")  # else products on CUDA may split their work differently
+    os.environ.setdefault(
+        WORKSPACE, ":4096:8"
+    )  # otherwise CUDA matrix products may split their work differently
     before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

@@ -1,4 +1,4 @@
-"""What is seen of a fine-tuning as it goes on: a bar, trackers, and the first clips of each epoch as they are fed."""
+"""Shows the progress of a fine-tuning: a bar, trackers, and the first clips of each epoch as fed to the model."""
 
 import sys
 from collections.abc import Iterator
@@ -45,11 +45,11 @@ class Shown:
             run: its folder.
             config: of the run.
             options: which trackers.
-            first_step: steps done before.
+            first_step: steps done before this start.
             num_steps: of the whole run.
             num_clips: of a step.
             flops_per_clip: of a clip's forward and backward pass.
-            device: that computes.
+            device: device of the training.
         """
         self._run, self._config, self._device = run, config, device
         self._num_clips, self._flops_per_clip = num_clips, flops_per_clip
@@ -75,15 +75,15 @@ class Shown:
         self._open.close()
 
     def note(self, text: str) -> None:
-        """Say what goes on."""
+        """Show a message."""
         self._bar.update(self._task, note=text)
 
     def table(self, table: Table) -> None:
-        """Print a table beside the bar."""
+        """Print a table above the bar."""
         self._bar.console.print(table.text())
 
     def step(self, done: StepDone[Batch], epoch: int, optimizer: torch.optim.Optimizer) -> None:
-        """A step is done."""
+        """Report a finished step."""
         rate = self._num_clips / done.seconds
         note = f"epoch {epoch}/{self._config.optim.epochs} loss {done.loss:.3f} {rate:.3g} videos/s"
         self._bar.update(self._task, advance=1, note=note)
@@ -101,7 +101,7 @@ class Shown:
                 tracker.numbers(done.number, values)
 
     def clips(self, step: int, fed: Tensor) -> None:
-        """Clips (B, T, 3, S, S) as the model got them: spread over 0..255, with mixing and augmentation."""
+        """Clips (B, T, 3, S, S) as fed to the model, scaled to 0..255, with mixing and augmentation."""
         if not self._run.processes.is_first:
             return
         low, high = fed.amin(), fed.amax()
@@ -114,13 +114,13 @@ class Shown:
 
 
 def _rates(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, float]]:
-    """The learning rate of each group of parts; decayed and other parameters of a group have the same."""
+    """The learning rate of each group of parts, which is the same with and without weight decay."""
     for group in optimizer.param_groups:
         yield f"learning_rate/{group['part']}", group["lr"]
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """The most memory so far: of the device, or of the process on a CPU."""
+    """Peak memory so far: of the device, or of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     import resource  # Windows has none

@@ -1,7 +1,7 @@
 """Residual feature distillation (FROSTER, Huang et al., ICLR 2024): the frozen image model teaches.
 
-Features z of the model in training come close to the image model's, but only after a small network that is dropped
-with the end of the training, so that they may still move away where the videos ask for it:
+Features z of the model in training are pulled towards the image model's, but only after a small network that is
+dropped at the end of training, so that they can still move away if the videos require it:
 
     beta * mean(1 - cos(z + alpha * MLP(z), teacher's z)),    MLP(z) = W2 GELU(W1 z),  W2 = 0 at the start
 
@@ -32,7 +32,7 @@ class Distillation:
         """
         Args:
             teacher: the image model, with the frame mean.
-            texts: its features (K, E) of the class names, for each draw of templates (`TextTargets`); None where
+            texts: its features (K, E) of the class names, for each draw of templates (`TextTargets`); None if
                 the model in training has frozen texts.
             config: alpha and beta.
             seed: of the networks' weights.
@@ -44,7 +44,7 @@ class Distillation:
         rng = torch.Generator().manual_seed(seed)
         self.residuals = nn.ModuleDict({name: _residual(teacher.config.embed_dim, rng) for name in names})
         self.residuals.to(teacher.logit_scale.device)
-        """What is trained beside the model, and no part of it."""
+        """Networks that are trained with the model but are not part of it."""
 
     def extra_loss(self, pixels: Tensor, video: Tensor, text: Tensor, drawn: int, weights: Tensor) -> Tensor:
         """Weighted distance of the model's features from the teacher's, summed over the clips.

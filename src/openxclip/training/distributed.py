@@ -1,6 +1,6 @@
-"""How what is trained lies in the processes of a run: alone, a copy in each (DDP), or in parts (FSDP2).
+"""Engines that distribute the weights over the processes of a run: one process, replicas (DDP), or shards (FSDP2).
 
-All three are torch's own. They differ in how gradients are added up, and in what has to travel to see all weights.
+All three use torch's own tools. They differ in how gradients are summed, and in the communication for full weights.
 """
 
 import math
@@ -27,7 +27,7 @@ from openxclip.training.tensors import full
 
 
 class Distributed(Protocol):
-    """What a training asks of the engine that holds its weights."""
+    """The interface of the engine that holds the weights of a training."""
 
     def loss(
         self, pixels: Tensor, targets: Tensor, weights: Tensor, drawn: int, kept: Tensor | None
@@ -35,13 +35,13 @@ class Distributed(Protocol):
         """See `Objective`."""
 
     def adding(self, *, is_last: bool) -> AbstractContextManager[None]:
-        """Within, a backward pass adds to the gradient; the last one of a step also adds up all processes."""
+        """Context for a backward pass that adds to the gradient; the last one of a step sums over all processes."""
 
     def clip(self, parameters: Iterable[nn.Parameter], limit: float) -> float:
         """Scale the gradient down to this norm -> the norm it had."""
 
     def whole_model(self) -> XCLIP:
-        """The model with all its weights, to be read; every process must ask."""
+        """The model with all its weights, for reading; every process must call this."""
 
 
 class Alone:
@@ -57,7 +57,7 @@ class Alone:
         return self._objective(pixels, targets, weights, drawn, kept)
 
     def adding(self, *, is_last: bool) -> AbstractContextManager[None]:
-        """No other process takes part."""
+        """A single process."""
         del is_last
         return nullcontext()
 
@@ -71,7 +71,7 @@ class Alone:
 
 
 class Replicated(Alone):
-    """A copy in each process; gradients are averaged while the backward pass goes on (DDP)."""
+    """A replica in each process; gradients are averaged during the backward pass (DDP)."""
 
     def __init__(self, objective: Objective) -> None:
         super().__init__(objective)
@@ -85,17 +85,17 @@ class Replicated(Alone):
 
     @contextmanager
     def adding(self, *, is_last: bool) -> Iterator[None]:
-        """Gradients travel once a step."""
+        """Gradients are synchronised once per step."""
         with nullcontext() if is_last else self._replica.no_sync():
             yield
 
 
 class Sharded:
-    """Each block's weights in parts (FSDP2), for models of which not many copies fit.
+    """Sharded weights of each block (FSDP2), for models too large to replicate.
 
-    In bfloat16, weights travel and compute as such, but on a CPU, whose layer norms take weights of their input's type
-    alone; gradients are added up in float32. Weights without dimensions, such as the temperature, cannot be cut: each
-    process has them all.
+    In bfloat16, weights are communicated and computed in it, except on a CPU, whose layer norms only accept weights of
+    their input's type; gradients are summed in float32. Scalar weights, such as the temperature, cannot be sharded:
+    each process has all of them.
     """
 
     def __init__(self, objective: Objective, *, use_bfloat16: bool) -> None:
@@ -119,7 +119,7 @@ class Sharded:
 
     @contextmanager
     def adding(self, *, is_last: bool) -> Iterator[None]:
-        """Gradients travel once a step."""
+        """Gradients are synchronised once per step."""
         cast(FSDPModule, self._objective).set_requires_gradient_sync(is_last)
         yield
         if is_last:
@@ -140,7 +140,7 @@ class Sharded:
         return norm
 
     def whole_model(self) -> XCLIP:
-        """A copy whose weights are brought together."""
+        """A copy with gathered weights."""
         model = self._objective.model
         with torch.device(model.logit_scale.device):
             whole = XCLIP(model.config)
@@ -156,7 +156,7 @@ def _square(tensors: Sequence[Tensor]) -> float:
 
 
 def check_sharding(config: TrainConfig, sharding: Sharding, num_processes: int) -> None:
-    """Refuse weights in parts where they cannot be.
+    """Refuse sharded weights if they are not possible.
 
     Raises:
         InputError: there is one process, or the recipe needs whole weights.
@@ -164,9 +164,7 @@ def check_sharding(config: TrainConfig, sharding: Sharding, num_processes: int) 
     if sharding != "blocks":
         return
     if num_processes == 1:
-        raise InputError(
-            "weights in parts need more than one process; leave --shard out, or give --processes"
-        )
+        raise InputError("sharded weights need more than one process; leave --shard out, or give --processes")
     if config.averaging is not None or config.interpolated is not None:
         raise InputError("averaging and interpolated need whole weights in each process; leave --shard out")
 

@@ -1,4 +1,4 @@
-"""A training before it starts: what it would do, and whether it can."""
+"""A dry run: what a training would do, and whether it can start."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -28,13 +28,13 @@ class DrySample:
 
     name: str
     seconds: float
-    """That reading and augmentation took."""
+    """Time of reading and augmentation."""
     error: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun:
-    """What a training would do."""
+    """Summary of a planned training."""
 
     config: TrainConfig
     num_clips: int
@@ -43,7 +43,7 @@ class DryRun:
     steps_per_epoch: int
     num_steps: int
     clips_of_a_pass: int
-    """That go through the model together in one process."""
+    """Clips per forward pass in one process."""
     memory: Memory
     device: str
     samples: tuple[DrySample, ...]
@@ -88,10 +88,10 @@ def dry_run(
     Args:
         config: the recipe.
         data: a list file or a folder.
-        labels: label set, if not beside the list.
-        media_root: where the videos are, if not beside the list.
+        labels: label set, if not next to the list.
+        media_root: where the videos are, if not next to the list.
         device: as `openxclip.load` takes it.
-        num_processes: that share each batch.
+        num_processes: processes that share each batch.
         sharding: whether they share the weights as well.
 
     Raises:
@@ -126,7 +126,7 @@ def dry_run(
 
 
 def _read(clips: TrainClips, number: int) -> DrySample:
-    """Evenly spread over the list."""
+    """Items spread evenly over the list."""
     item = number * len(clips.manifest.items) // NUM_SAMPLES
     started = time.perf_counter()
     sample = clips[SampleKey(0, number, item)]

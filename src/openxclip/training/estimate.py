@@ -1,4 +1,4 @@
-"""What a training needs before it starts: steps, memory, and whether its clips can be read."""
+"""Estimates the memory of a training."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from openxclip.models.config import XCLIPConfig
 from openxclip.training.config import LearningRates, TrainConfig
 from openxclip.training.optim import freeze
 
-BYTES = 4  # of a weight, its gradient, and each of AdamW's two moments
+BYTES = 4  # per weight, gradient, and each of AdamW's two moments
 NUM_LABELS = 400  # the memory of logits hardly counts
 BFLOAT16_SHARE = 0.47
-"""Of what float32 keeps: B/16-8 takes 10.4 and 35.8 GiB for 16 and 64 clips on an H200 (`python -m benchmarks gpu`).
-CPUs keep as much as in float32, since they also keep what they convert."""
+"""Share of float32's activations: B/16-8 takes 10.4 and 35.8 GiB for 16 and 64 clips on an H200 (`python -m benchmarks
+gpu`). CPUs keep as much as in float32, since they also keep the converted tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,28 +23,28 @@ class Memory:
 
     weights: int
     gradients: int
-    """Of what is trained."""
+    """Gradients of the trained parameters."""
     optimizer: int
     activations: int
-    """What the forward pass keeps for the backward pass, of the clips that go through together."""
+    """Tensors that the forward pass keeps for the backward pass, for the clips of one pass."""
 
     @property
     def total(self) -> int:
-        """All of it, without what libraries and the allocator take."""
+        """The sum, without the overhead of libraries and the allocator."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
 def estimate_memory(
     config: TrainConfig, model: XCLIPConfig, num_clips: int, device_type: str, num_shards: int = 1
 ) -> Memory:
-    """The memory of a training; nothing is computed.
+    """Estimate the memory of a training, without running it.
 
     Args:
         config: the recipe.
         model: of the model that is trained.
-        num_clips: that go through the model together in one process.
+        num_clips: clips per forward pass in one process.
         device_type: of the device, "cuda" or "cpu".
-        num_shards: processes that share the weights out.
+        num_shards: number of processes that shard the weights.
     """
     with torch.device("meta"):
         empty = XCLIP(model)
@@ -64,7 +64,7 @@ def _counts(model: XCLIP, factors: LearningRates) -> tuple[int, int]:
 
 
 def _activations(model: XCLIP, config: TrainConfig, device_type: str) -> int:
-    """Bytes kept of one clip."""
+    """Bytes kept for one clip."""
     vision = model.config.vision
     pixels = torch.empty(
         1, model.config.num_frames, 3, vision.image_size_px, vision.image_size_px, device="meta"
@@ -106,7 +106,7 @@ class _Counter(torch.autograd.graph.saved_tensors_hooks):
         self.num_bytes = 0
         self._weights = {id(parameter) for parameter in model.parameters()}
         self._seen: set[int] = set()
-        self._alive: list[Tensor] = []  # an id is of one tensor while it lives
+        self._alive: list[Tensor] = []  # an id is unique while its tensor lives
         super().__init__(self._count, lambda tensor: tensor)
 
     def _count(self, tensor: Tensor) -> Tensor:

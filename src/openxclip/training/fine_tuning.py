@@ -1,8 +1,8 @@
-"""Fine-tuning on labelled clips: epochs, batches, and what is kept of them.
+"""Fine-tuning on labelled clips: epochs, batches and checkpoints.
 
-In several processes each takes its share of every batch. What a clip looks like, what it is mixed with and which
-branches it keeps are functions of the seed and its place in the run: the same batch size gives the same run whatever
-the number of processes, apart from rounding.
+With several processes, each takes its share of every batch. A clip's augmentation, mixing and stochastic depth are
+functions of the seed and its position in the run: the same batch size gives the same run for any number of processes,
+apart from rounding.
 
 Shapes: B clips of this process, T frames, S input side, K classes, E joint embedding.
 """
@@ -53,7 +53,7 @@ from openxclip.training.text_targets import TextTargets
 
 logger = logging.getLogger(__name__)
 
-NUM_SHOWN = 4  # clips that are shown as they are fed
+NUM_SHOWN = 4  # clips to show as fed to the model
 
 Validate = Callable[[XCLIP], float]
 """Measures the validation top-1 of a model."""
@@ -79,13 +79,13 @@ class FineTuning:
             start: the model to train, with its tokenizer and preprocessing.
             clips: to train on.
             texts: of their classes.
-            run: where the run is kept.
-            validate: measures what the best checkpoint is chosen by; None keeps only the last.
-            image_model: what the training started from, where the config needs it.
-            options: how the run is carried out.
+            run: the run folder.
+            validate: measures the score that selects the best checkpoint; None keeps only the last.
+            image_model: the model that the training started from, if the config needs it.
+            options: settings that do not change the result.
 
         Raises:
-            InputError: the processes cannot share a batch, or weights in parts do not go with the recipe.
+            InputError: the processes cannot share a batch, or sharded weights do not work with the recipe.
         """
         self.config, self.start, self.clips, self.run, self.validate = config, start, clips, run, validate
         self.model, _, self.preprocess = start
@@ -98,10 +98,10 @@ class FineTuning:
         self.steps_per_epoch = max(1, self.num_samples // config.optim.batch_size)
         all_shares = shares(self.num_clips, current().count, config.mix)
         self.places = all_shares[current().rank]
-        """In each batch, of the clips that this process takes."""
+        """Positions in each batch of the clips of this process."""
         self.num_parts = num_parts(all_shares, config.optim.accumulation_steps)
         self.fed: Tensor
-        """Some clips of the last batch, as the model got them."""
+        """Some clips of the last batch, as fed to the model."""
         check_sharding(config, self.options.sharding, current().count)
         self._build(texts, image_model)
 
@@ -155,10 +155,10 @@ class FineTuning:
     # --- epochs ---------------------------------------------------------------------------------------------------
 
     def fit(self, state: TrainingState) -> TrainingState:
-        """Train from `state` to the last epoch, saving after each and now and then; or until it is told to stop.
+        """Train from `state` to the last epoch, saving after each and periodically; or until stopped.
 
         Raises:
-            TrainingError: the loss or its gradient is not a number, or no clip of a batch can be read.
+            TrainingError: the loss or its gradient is not finite, or no clip of a batch can be read.
         """
         self.loop.resume(state)
         with self._shown(state) as shown:
@@ -167,7 +167,7 @@ class FineTuning:
             while state.epoch < self.config.optim.epochs:
                 before = state.epoch
                 state = self._epoch(state, shown)
-                if state.epoch == before:  # told to stop
+                if state.epoch == before:  # stopped
                     break
         self.phases.close()
         return state
@@ -186,7 +186,7 @@ class FineTuning:
         )
 
     def _epoch(self, state: TrainingState, shown: Shown) -> TrainingState:
-        """The rest of the epoch that the state is in; where the run is told to stop, the part until then."""
+        """Train the rest of the current epoch, or until the run is stopped."""
         errors: list[str] = []
         for done in self.loop.steps(self._loader(state), self.backward, state.step, state.epoch + 1):
             errors += done.batch.errors
@@ -207,12 +207,12 @@ class FineTuning:
         return self._end_of_epoch(state, found)
 
     def _end_of_epoch(self, state: TrainingState, errors: set[str]) -> TrainingState:
-        """Validate the model after the last step of an epoch, and keep it -> the state with the epoch done."""
+        """Validate the model after the last step of an epoch, and save it -> the state with the epoch finished."""
         model = self.engine.whole_model()
         whole = self.start._replace(model=model)
         top1 = None
         if self.validate is not None:
-            self.loop.save(state, model)  # a validation may take longer than who stops the run waits for it
+            self.loop.save(state, model)  # validation may take longer than the grace period of a stopped run
             with without_compiling():
                 top1 = self.validate(model)
         state = replace(state, epoch=state.epoch + 1)
@@ -240,7 +240,7 @@ class FineTuning:
         self.run.save_model(path, lambda folder: write_folder(folder, *loaded))
 
     def _loader(self, state: TrainingState) -> DataLoader[Batch]:
-        """This process's share of the batches that are left of the epoch."""
+        """This process's share of the remaining batches of the epoch."""
         batches = epoch_batches(
             len(self.clips.manifest.items),
             self.num_samples,
@@ -273,7 +273,7 @@ class FineTuning:
         drawn = self.targets.draw(rng)
         kept = draw_kept(self.model, self.num_clips, rng)
         own = None if kept is None else kept[..., self.places].to(self.device)
-        # Engines for several processes take the mean over them; together the weights are those of a mean over clips.
+        # Engines for several processes average over them; in total this gives the mean over clips.
         weights = batch.is_read.to(self.device, torch.float32) * (current().count / num_read)
         clips = (inputs, targets, weights)
         total = self._accumulate(clips, drawn, own, is_last=self.interpolated is None)
@@ -317,12 +317,12 @@ class FineTuning:
 
 
 def _of_all(errors: Sequence[str]) -> set[str]:
-    """What could not be read in any process."""
+    """Errors of unreadable clips in all processes."""
     return {error for own in current().gathered(list(errors)) for error in own}
 
 
 def _with_errors(state: TrainingState, errors: set[str]) -> TrainingState:
-    """The state with these errors; those that are new are told."""
+    """The state with these errors; new ones are logged."""
     for error in sorted(errors - {*state.unreadable}):
         logger.warning("a training clip cannot be read and is left out: %s", error)
     return replace(state, unreadable=tuple(sorted({*state.unreadable, *errors})))

@@ -1,12 +1,12 @@
 """Interpolated-weight regularisation (Open-VCLIP, Weng et al., ICML 2023).
 
 Zero-shot recognition is best at weights between the image model's (A) and the fine-tuned ones (theta). So each step
-also lowers the loss there:
+also reduces the loss there:
 
     L(theta) + beta * L(alpha * A + (1 - alpha) * theta),    alpha ~ U(0, lambda),    beta = C / (1 - alpha)
 
-That beta cancels the (1 - alpha) of the chain rule: C times the gradient at the weights between is added to the
-gradient at theta, as the authors' code does. Published with lambda = 0.6 and C = 0.5: zero-shot 83.4 % on UCF-101,
+This beta cancels the (1 - alpha) of the chain rule: C times the gradient at the interpolated weights is added to the
+gradient at theta, as in the authors' code. Published with lambda = 0.6 and C = 0.5: zero-shot 83.4 % on UCF-101,
 53.9 % on HMDB-51 and 73.0 % on Kinetics-600's new classes (B/16, together with averaging and interpolation after the
 training).
 """
@@ -22,7 +22,7 @@ from openxclip.training.config import InterpolatedConfig
 
 
 class InterpolatedWeights:
-    """The trained weights of a model that the image model has too, and their values there."""
+    """The trained weights that a model shares with the image model, and their values there."""
 
     def __init__(self, model: XCLIP, image_model: XCLIP, config: InterpolatedConfig) -> None:
         self.config = config
@@ -35,10 +35,10 @@ class InterpolatedWeights:
 
     @contextmanager
     def weights(self, rng: np.random.Generator) -> Iterator[float]:
-        """Within, the model's weights are those between, and a backward pass adds the gradient there; gives C.
+        """Context with interpolated weights, in which a backward pass adds the gradient; yields C.
 
-        Parts that the image model lacks stay as they are. The weights are really exchanged, not only in the forward
-        pass, so that gradient checkpointing computes its blocks anew with the same ones.
+        Parts that the image model lacks stay as they are. The weights are actually swapped, not only in the forward
+        pass, so that gradient checkpointing recomputes its blocks with the same weights.
         """
         alpha = rng.uniform(0, self.config.max_share)
         trained = [parameter.data for parameter, _ in self.pairs]

@@ -1,7 +1,7 @@
-"""The training loop of both stages: learning rate, gradient, log and checkpoint of every step.
+"""The training loop of both stages: learning rate, gradient, log and checkpoints.
 
-Every step is a function of the weights, the batch and its number, so an interrupted run that goes on ends in the same
-weights as one that was never interrupted. Each process of a run has a loop of its own, all at the same step.
+Every step is a function of the weights, the batch and its number, so an interrupted and resumed run ends in the same
+weights as an uninterrupted one. Each process of a run has its own loop, all at the same step.
 """
 
 import math
@@ -28,15 +28,15 @@ from openxclip.wording import shortened
 Batch = TypeVar("Batch")
 
 Backward = Callable[[Batch, int], float]
-"""A batch and the number of its step (from 0): adds the gradient of the loss to the weights -> the loss, or what this
-process has of it."""
+"""A batch and the number of its step (from 0): adds the gradient of the loss to the weights -> the loss, or this
+process's share of it."""
 
 Clip = Callable[[Iterable[nn.Parameter], float], float]
 """Scales the gradient of parameters down to a norm -> the norm it had."""
 
 
 def clip_gradient(parameters: Iterable[nn.Parameter], limit: float) -> float:
-    """`Clip` in one process."""
+    """`Clip` for one process."""
     return torch.nn.utils.clip_grad_norm_(parameters, limit).item()
 
 
@@ -50,9 +50,9 @@ class StepDone(Generic[Batch]):
     loss: float
     grad_norm: float
     seconds: float
-    """That it took, waiting for its batch included."""
+    """Duration, including the wait for its batch."""
     is_last: bool
-    """Whether a process was told to stop; then all of them save and leave."""
+    """Whether a process was asked to stop; then all of them save and exit."""
     is_due: bool
     """Whether it is time to save."""
 
@@ -73,14 +73,14 @@ class TrainingLoop:
     ) -> None:
         """
         Args:
-            start: the model to train, its gradients switched on and off already, with tokenizer and preprocessing.
+            start: the model to train, with frozen parts already set, tokenizer and preprocessing.
             optim: the optimizer and its learning rate.
             num_steps: of the whole run, from its first start.
-            num_warmup_steps: of them, those with a growing learning rate.
-            run: where the run is kept.
-            options: when it is saved, and what stops it.
-            clip: as the engine of several processes does it.
-            phases: names what a step does, and measures it.
+            num_warmup_steps: the steps among them with a growing learning rate.
+            run: the run folder.
+            options: when to save, and the stop event.
+            clip: gradient clipping of the engine.
+            phases: names the phases of a step, and measures them.
         """
         self.phases = phases or Phases(start.model.logit_scale.device)
         self.options = options or RunOptions()
@@ -94,10 +94,10 @@ class TrainingLoop:
         self.run = run
         self.optimizer = build_optimizer(self.model, optim)
         self.extras = nn.ModuleDict()
-        """Modules that the training has beside the model, and keeps to go on."""
+        """Modules of the training besides the model, saved for resuming."""
 
     def train_beside(self, name: str, module: nn.Module) -> None:
-        """Train a module beside the model, at the peak rate without a factor."""
+        """Train a module in addition to the model, at the peak rate without a factor."""
         self.extras[name] = module
         self.optimizer.add_param_group(
             {
@@ -109,7 +109,7 @@ class TrainingLoop:
         )
 
     def resume(self, state: TrainingState) -> None:
-        """Take up the optimizer of a run that has done steps already."""
+        """Restore the optimizer of a resumed run."""
         if state.step > 0:
             self.run.load_optimizer(self.model, self.optimizer, self.extras)
 
@@ -125,7 +125,7 @@ class TrainingLoop:
             epoch: for the log, if the training has epochs.
 
         Raises:
-            TrainingError: the loss or its gradient is not a number.
+            TrainingError: the loss or its gradient is not finite.
         """
         place = {} if epoch is None else {"epoch": epoch}
         for number, (batch, waited_seconds) in enumerate(_timed(batches), start=first):
@@ -155,7 +155,7 @@ class TrainingLoop:
         """One optimizer step -> (loss, norm of the gradient, whether it is the last one, whether to save).
 
         Raises:
-            TrainingError: loss or norm is not a number.
+            TrainingError: loss or norm is not finite.
         """
         part = backward(batch, number)
         is_due = (
@@ -175,11 +175,11 @@ class TrainingLoop:
         return loss, norm, stopping > 0, saving > 0
 
     def save(self, state: TrainingState, model: XCLIP | None = None) -> None:
-        """Replace the last checkpoint, at once or not at all; every process calls this.
+        """Replace the last checkpoint atomically; every process calls this.
 
         Args:
             state: how far the run has come.
-            model: with all its weights, where the trained one has only parts of them here.
+            model: with all its weights, if the trained one is sharded.
         """
         start = self.start if model is None else self.start._replace(model=model)
         self.run.save_last(
@@ -189,16 +189,16 @@ class TrainingLoop:
 
 
 def _not_a_number(loss: float, norm: float, number: int, names: Sequence[str]) -> str:
-    clips = f" on {shortened(names, 8)} (log.jsonl names all)" if names else ""
+    clips = f" on {shortened(names, 8)} (log.jsonl lists all)" if names else ""
     return (
         f"the loss is {loss} and its gradient {norm} at step {number}{clips}; the last checkpoint is kept. Lower the "
         "learning rate, clip the gradient (optim.clip_grad_norm=1), or train with precision=float32; "
-        "docs/training.md tells more"
+        "see docs/training.md"
     )
 
 
 def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, float]]:
-    """Each batch with the seconds spent waiting for it: near a step's own time, loading holds up training."""
+    """Each batch with the seconds spent waiting for it: if close to a step's time, loading is the bottleneck."""
     started = time.perf_counter()
     for batch in batches:
         yield batch, time.perf_counter() - started

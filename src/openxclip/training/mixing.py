@@ -1,7 +1,7 @@
 """Soft targets: label smoothing, and mixup and cutmix over whole clips.
 
-What is drawn depends on the number of clips of a batch alone, so that several processes, each with some of the clips,
-draw the same and mix as one process with all of them.
+The draws depend only on the number of clips in a batch, so that several processes, each with some of the clips, draw
+the same and mix like one process with all of them.
 
 Shapes: N clips of a batch, B of them here, T frames, S input side, K classes.
 """
@@ -22,13 +22,13 @@ class Mixing:
     """One draw for neighbouring clips of a batch."""
 
     places: range
-    """Of the clips that it mixes."""
+    """Positions of the clips that it mixes."""
     partners: np.ndarray
-    """Place of the clip that each of them is mixed with."""
+    """Position of the clip that each of them is mixed with."""
     share: float
-    """What a clip keeps of itself."""
+    """Share of the clip itself."""
     box: tuple[int, int, int, int] | None
-    """Cutmix: (top, left, bottom, right) of what is pasted, the same in every frame; None is mixup."""
+    """Cutmix: (top, left, bottom, right) of the pasted box, the same in every frame; None is mixup."""
 
 
 def smooth_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
@@ -37,7 +37,7 @@ def smooth_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor
 
 
 def draw_mixing(num_clips: int, side_px: int, config: MixConfig, rng: np.random.Generator) -> list[Mixing]:
-    """Draw how the N clips of a batch are mixed; nothing where both kinds are off."""
+    """Draw how the N clips of a batch are mixed; nothing if both kinds are off."""
     if config.mixup_alpha == 0 and config.cutmix_alpha == 0:
         return []
     size = config.micro_batch or num_clips
@@ -65,7 +65,7 @@ def _partners(num_clips: int, config: MixConfig, rng: np.random.Generator) -> np
 
 
 def _box(share: float, side_px: int, rng: np.random.Generator) -> tuple[tuple[int, int, int, int], float]:
-    """A box of about (1 - share) of the area -> it, and the share that is left after clipping at the border."""
+    """A box of about (1 - share) of the area -> the box, and the remaining share after clipping at the border."""
     half = side_px * np.sqrt(1 - share) / 2
     centre = rng.integers(0, side_px, size=2)
     top, left = np.clip(centre - half, 0, side_px).astype(int)
@@ -83,7 +83,7 @@ def mix(
         pixels: (B, T, 3, S, S), not changed.
         targets: (B, K).
         mixings: of the whole batch.
-        row_of: the row here, of each place in the batch whose clip was read.
+        row_of: position in the batch -> row here, for clips that were read.
     """
     if not mixings:
         return pixels, targets

@@ -1,6 +1,6 @@
-"""The objective of X-CLIP and of those that came after it, as one module: what is trained, and its loss.
+"""The objective of X-CLIP and later methods as one module: the trained model and its loss.
 
-Being a module of its own, it is what torch's engines for several processes wrap: whatever is trained is inside.
+Torch's engines for several processes wrap this module: everything that is trained is inside.
 
 Shapes: B clips, T frames, S input side, K classes.
 """
@@ -23,15 +23,15 @@ class Objective(nn.Module):
     ) -> None:
         """
         Args:
-            model: what is trained.
-            targets: the texts.
-            distillation: keeps features near a teacher's; its networks are trained as well.
+            model: the model to train.
+            targets: the class texts.
+            distillation: keeps features near a teacher's; its networks are also trained.
             use_bfloat16: whether the forward pass computes in bfloat16.
         """
         super().__init__()
         self.model = model
         self.beside = nn.ModuleDict({} if distillation is None else {"distillation": distillation.residuals})
-        """What is trained beside the model."""
+        """Modules trained in addition to the model."""
         self._targets, self._distillation, self._use_bfloat16 = targets, distillation, use_bfloat16
 
     def forward(
@@ -57,7 +57,7 @@ class Objective(nn.Module):
 
 
 def draw_kept(model: XCLIP, num_clips: int, rng: np.random.Generator) -> Tensor | None:
-    """Which branches the clips of a batch keep (layers, 3, clips) as 1 or 0; None where none is ever dropped."""
+    """Which branches the clips of a batch keep (layers, 3, clips) as 1 or 0; None if none is ever dropped."""
     if model.config.vision.drop_path == 0:
         return None
     rates = np.array([block.drop_path.rate for block in model.visual.blocks])  # type: ignore[union-attr]

@@ -16,7 +16,7 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def freeze(model: nn.Module, factors: LearningRates) -> None:
-    """Switch off the gradients of the parts whose factor is 0, and on those of the others."""
+    """Turn gradients off for parts whose factor is 0, and on for the others."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(factors.of(group_of(name)) != 0)
 
@@ -42,7 +42,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
         ],
         betas=config.betas,
         eps=config.epsilon,
-        fused=True,  # one pass over each tensor in place of a dozen
+        fused=True,  # one pass over each tensor instead of a dozen
     )
 
 
@@ -51,16 +51,16 @@ def learning_rate(
 ) -> float:
     """Learning rate of parameters with this peak rate at a step (from 0): linear warm-up, then a cosine.
 
-    "as_released" is X-CLIP's schedule as its released code runs it: warm-up starts from 0, the cosine counts from the
+    "as_released" is the schedule of X-CLIP's released code: warm-up starts from 0, the cosine counts from the
     first step and not from the end of warm-up, its floor is the same absolute rate for all parameters, and each step
-    has the rate that belongs to the step before, the first two thus 0.
+    has the rate of the step before, so the first two have 0.
 
     Args:
-        config: says which schedule.
+        config: selects the schedule.
         peak: of these parameters, their factor included.
         step: from 0.
         num_steps: of the whole run.
-        num_warmup_steps: of them, those of warm-up.
+        num_warmup_steps: the warm-up steps among them.
     """
     if config.schedule == "as_released":
         before = max(0, step - 1)
@@ -76,5 +76,5 @@ def learning_rate(
 
 
 def _cosine(progress: float) -> float:
-    """From 1 at progress 0 to 0 at 1."""
+    """Half cosine: 1 at progress 0, 0 at 1."""
     return 0.5 * (1 + math.cos(math.pi * progress))

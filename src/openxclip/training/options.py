@@ -1,26 +1,26 @@
-"""How a run is carried out, as settings: none of them changes what is learned. Imports nothing heavy."""
+"""Settings of a run that do not change what is learned. Imports nothing heavy."""
 
 import threading
 from dataclasses import dataclass, field
 from typing import Literal
 
 Sharding = Literal["none", "blocks"]
-"""A copy of all weights in each process; or each block's weights in parts, brought together when it computes."""
+"""A replica of all weights in each process; or shards of each block's weights, gathered for computation."""
 Compile = Literal["auto", "on", "off"]
 TrackerName = Literal["tensorboard", "wandb"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Settings of a run beside its recipe; a run may go on with others."""
+    """Settings of a run besides its recipe; a run can be resumed with others."""
 
     sharding: Sharding = "none"
-    """Where the weights lie, if the run has several processes."""
+    """How the weights are distributed if the run has several processes."""
     save_minutes: float = 15.0
-    """From one checkpoint to the next, beside that at the end of each epoch."""
+    """Minutes between checkpoints, in addition to those at the end of each epoch."""
     trackers: tuple[TrackerName, ...] = ()
-    """What shows the run, beside its log."""
+    """Experiment trackers, in addition to the log."""
     profile: bool = False
-    """Whether to write where a step's time goes."""
+    """Whether to profile the steps."""
     stop: threading.Event = field(default_factory=threading.Event)
-    """Once set, the run saves after its present step, and ends."""
+    """Once set, the run saves after its current step, and ends."""

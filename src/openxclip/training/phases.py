@@ -1,7 +1,7 @@
-"""Where a step's time goes: the phases of some steps, as a table and as a trace to look into.
+"""Profiles the phases of some training steps, as a table and as a trace.
 
-While it measures, it waits for the device at the end of each phase: what the phases take is their own, and the steps
-are slower than without.
+While measuring, it waits for the device at the end of each phase: phase times are exact, but the steps are slower than
+without profiling.
 """
 
 import json
@@ -26,7 +26,7 @@ PHASES = {
     "copy": "pixels to the device",
     "augment": "augmentation, normalising, mixing",
     "forward": "forward pass and loss",
-    "backward": "backward pass, and adding up gradients of all processes meanwhile",
+    "backward": "backward pass, with gradient summation over processes",
     "clip": "norm of the gradient",
     "optimizer": "optimizer",
 }
@@ -34,12 +34,12 @@ _COMMUNICATION = ("nccl", "gloo", "c10d", "all_reduce", "all_gather", "reduce_sc
 
 
 class Phases:
-    """Names the phases of a step for torch's profiler, and measures them if that is wanted."""
+    """Names the phases of a step for torch's profiler, and measures them if requested."""
 
     def __init__(self, device: torch.device, folder: Path | None = None) -> None:
         """
         Args:
-            device: that computes.
+            device: device of the training.
             folder: for the table and the trace; None measures nothing.
         """
         self._device, self._folder = device, folder
@@ -50,7 +50,7 @@ class Phases:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Within, this phase goes on."""
+        """Context of a phase."""
         with record_function(name):
             if self._profile is None:
                 yield
@@ -61,12 +61,12 @@ class Phases:
             self._seconds[name] += time.perf_counter() - started
 
     def waited(self, seconds: float) -> None:
-        """So long no clips were there."""
+        """Record the time spent waiting for clips."""
         if self._profile is not None:
             self._seconds[WAITING] += seconds
 
     def step(self) -> Table | None:
-        """A step is done -> the table, once there is one; it is also in the folder, beside the trace."""
+        """Finish a step -> the table, once there is one; it is also in the folder, next to the trace."""
         self._num_steps += 1
         if self._folder is None:
             return None
@@ -81,14 +81,14 @@ class Phases:
         return None
 
     def close(self) -> None:
-        """The run has ended; says so if that was before there was a table."""
+        """End of the run; warns if it ended before there was a table."""
         if self._folder is None:
             return
         if self._profile is not None:
             self._profile.stop()
             self._profile = None
         logger.warning(
-            "nothing is profiled: that takes %d steps, and the run ended after %d",
+            "no profile: profiling takes %d steps, and the run ended after %d",
             WARMUP_STEPS + MEASURED_STEPS,
             self._num_steps,
         )

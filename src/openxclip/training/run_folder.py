@@ -1,16 +1,16 @@
 """The folder of a run: its resolved config, its log, and the checkpoints `last`, `best` and `average`.
 
-    config.json            the TrainConfig, the data it was given, and their labels; replays the run
-    log.jsonl              a line for each step and for each epoch, and one at each start where videos are missing
+    config.json            the TrainConfig, the data and their labels; reproduces the run
+    log.jsonl              a line for each step and each epoch, and one at each start with missing videos
     last/, best/           model folders, loadable as they are; `last` also holds
-        optimizer.safetensors, training_state.json, extras.safetensors   what is needed to go on
-        optimizer/                                                       in place of the first: as it lies in parts
-    average/               model folder of the mean weights, where they are averaged
-    start/                 model folder of the image model, where each step looks back at it: `init` may change
+        optimizer.safetensors, training_state.json, extras.safetensors   state for resuming
+        optimizer/                                                       instead of the first, if sharded
+    average/               model folder of the mean weights, if averaging is on
+    start/                 model folder of the image model, if each step uses it: `init` may change
 
-All but the log is written under another name first, so what stands under its final name is whole. The log is
-appended to; lines of work that an interruption lost are dropped when the run goes on. Of the processes of a run the
-first one writes, but for an optimizer in parts, of which each writes its own.
+Everything except the log is written under a temporary name first, so files under final names are complete. The log is
+appended to; lines of work lost in an interruption are dropped when the run is resumed. Only the first process of a run
+writes, except for a sharded optimizer, of which each process writes its own shard.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ LOCK_FILE = ".lock"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """How far a run has come."""
+    """Progress of a run."""
 
     epoch: int = 0
     """Epochs done."""
@@ -58,7 +58,7 @@ class RunFolder:
         """
         Args:
             path: the folder.
-            processes: those of the run; by default all that there are.
+            processes: the processes of the run; by default all.
         """
         self.path = path
         self.processes = processes or current()
@@ -70,10 +70,10 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep processes that are not of this run out of its folder.
+        """Lock the folder against processes of other runs.
 
         Raises:
-            InputError: one is in it already, or it holds something else than a run.
+            InputError: another process holds the lock, or the folder holds something other than a run.
         """
         if not self.processes.is_first:
             yield
@@ -89,14 +89,14 @@ class RunFolder:
             yield
 
     def begin(self, config: Any, about: Mapping[str, Any] | None = None) -> TrainingState:
-        """Start a run here, or go on with the same one.
+        """Start a run here, or resume the same one.
 
-        A run of an earlier version lacks the settings that are newer. Each counts as its default there, which for that
-        reason must be what was done before the setting was; what is newer in `about` cannot be compared.
+        A run of an earlier version lacks newer settings. Each counts as its default, which must therefore be the
+        behaviour before the setting existed; newer entries of `about` cannot be compared.
 
         Args:
-            config: of the run, a dataclass.
-            about: what else makes it the same run, in plain values.
+            config: configuration of the run, a dataclass.
+            about: other values that identify the run, as plain values.
 
         Raises:
             InputError: the folder holds a run with other settings.
@@ -108,7 +108,7 @@ class RunFolder:
         settings = known | _plain({"config": dataclasses.asdict(config)})
         path = self.path / "config.json"
         state = self.state()
-        if state.step > 0:  # a run that never saved anything may start anew with other settings
+        if state.step > 0:  # a run without a checkpoint may start over with other settings
             self._check_same(known | _with_defaults(read_json(path), type(config)), settings)
         else:
             for folder in others:  # of a run that died before its first `last`
@@ -125,11 +125,11 @@ class RunFolder:
             differences = "; ".join(f"{n}: was {before.get(n)!r}, now {now.get(n)!r}" for n in changed[:5])
             raise InputError(
                 f"{self.path} holds a run with other settings ({differences}); "
-                "give the same settings to go on with it, or choose another --output"
+                "give the same settings to resume it, or choose another --output"
             )
 
     def state(self) -> TrainingState:
-        """How far the run has come; zero where nothing was saved yet."""
+        """Progress of the run; zero if nothing was saved yet."""
         path = self.last / "training_state.json"
         return from_dict(TrainingState, read_json(path)) if path.exists() else TrainingState()
 
@@ -148,7 +148,7 @@ class RunFolder:
             model: whose parameters the optimizer trains.
             optimizer: its state is kept.
             state: how far the run has come.
-            extras: what the training has beside the model, trained or not; kept, but in no model folder.
+            extras: other modules of the training, trained or not; saved, but not in a model folder.
 
         Raises:
             TrainingError: it cannot be written.
@@ -172,7 +172,7 @@ class RunFolder:
             processes.wait()
 
     def save_model(self, path: Path, write_model: Callable[[Path], None]) -> None:
-        """Replace one of the other model folders, at once or not at all."""
+        """Replace one of the other model folders atomically."""
         if self.processes.is_first:
             with _writing(path), atomic_folder(path) as folder:
                 write_model(folder)
@@ -180,7 +180,7 @@ class RunFolder:
     def load_optimizer(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, extras: nn.Module | None = None
     ) -> None:
-        """Give an optimizer, and the extras, the state that `save_last` wrote."""
+        """Restore the state of an optimizer and the extras from `save_last`."""
         for _, parameter in _trained(model, extras):
             moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
@@ -197,12 +197,12 @@ class RunFolder:
                 file.write(json.dumps(row) + "\n")
 
     def losses(self, epoch: int) -> list[float]:
-        """Of the steps of an epoch (from 1) that the log has."""
+        """Losses of the steps of an epoch (from 1) in the log."""
         rows = (json.loads(line) for line in self.log_path.read_text().splitlines())
         return [row["loss"] for row in rows if row.get("epoch") == epoch and "loss" in row]
 
     def _forget_log_after(self, state: TrainingState) -> None:
-        """Drop the lines of work that was lost with an interruption and will be done again."""
+        """Drop the lines of work that was lost in an interruption and will be repeated."""
         if not self.log_path.exists():
             return
         rows = [line for line in self.log_path.read_text().splitlines() if _is_kept(line, state)]
@@ -212,14 +212,14 @@ class RunFolder:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Within, a checkpoint is written; what keeps it from being written is told as such.
+    """Context for writing a checkpoint, which turns failures into one error.
 
     Raises:
         TrainingError: the disk is full, for example.
     """
     try:
         yield
-    except CheckpointException as error:  # no Exception, for torch
+    except CheckpointException as error:  # not an Exception in torch
         reasons = {str(reason) for reason, _ in error.failures.values()}
         raise TrainingError(_unwritten(path, "; ".join(sorted(reasons)))) from error
     except (SafetensorError, OSError) as error:
@@ -228,31 +228,29 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _unwritten(path: Path, reason: str) -> str:
     return (
-        f"{path} cannot be written ({reason}); what stood there is kept, and the same command goes on from it"
+        f"{path} cannot be written ({reason}); the previous one is kept, and the same command resumes from it"
     )
 
 
 def _is_kept(line: str, state: TrainingState) -> bool:
-    """Whether a line of the log is whole, and of a step or an epoch that is done."""
+    """Whether a line of the log is complete, and of a finished step or epoch."""
     try:
         row = json.loads(line)
         return row["step"] <= state.step and not ("mean_loss" in row and row["epoch"] > state.epoch)
-    except (ValueError, TypeError, KeyError):  # the line that was being written when the run was cut off
+    except (ValueError, TypeError, KeyError):  # the line that was being written when the run was interrupted
         return False
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As they are read back from a JSON file."""
+    """The values as read back from a JSON file."""
     return json.loads(json.dumps(values))
 
 
 def _with_defaults(saved: dict[str, Any], kind: type) -> dict[str, Any]:
-    """What a run has saved, its config with the settings that came since."""
+    """The saved facts of a run, its config with newer settings added."""
     try:
         config: Any = from_dict(kind, saved.get("config", {}))
-    except (
-        ConfigError
-    ):  # of another kind, or with settings that are gone: what differs is named as it stands there
+    except ConfigError:  # another kind, or with removed settings: differences are shown as saved
         return saved
     return saved | _plain({"config": dataclasses.asdict(config)})
 

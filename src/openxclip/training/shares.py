@@ -1,6 +1,6 @@
-"""Which clips of a batch each process of a run takes: those that are mixed with each other stay together.
+"""Distributes the clips of a batch over processes: clips that are mixed with each other stay together.
 
-So nothing but gradients travels between processes, and each clip looks as it does in a run of one process.
+So only gradients are exchanged between processes, and each clip looks the same as in a run of one process.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from openxclip.training.config import MixConfig
 
 
 def shares(num_clips: int, num_processes: int, config: MixConfig) -> list[list[int]]:
-    """Places in a batch, for each process; as many for each as can be.
+    """Positions in a batch for each process, distributed as evenly as possible.
 
     Raises:
         InputError: there are fewer groups of clips that belong together than processes.
@@ -34,12 +34,12 @@ def shares(num_clips: int, num_processes: int, config: MixConfig) -> list[list[i
 
 
 def num_parts(all_shares: Sequence[Sequence[int]], accumulation_steps: int) -> int:
-    """Into how many passes each process splits its share: the same in all, each with a clip or more."""
+    """Number of passes into which each process splits its share: the same in all, each with at least one clip."""
     return min(accumulation_steps, *map(len, all_shares))
 
 
 def _groups(num_clips: int, config: MixConfig) -> list[list[int]]:
-    """The smallest groups of places whose clips are mixed among themselves."""
+    """The smallest groups of positions whose clips are mixed among themselves."""
     if not _mixes(config):
         return [[place] for place in range(num_clips)]
     size = config.micro_batch or num_clips

@@ -1,4 +1,4 @@
-"""The start of a run: weights to fine-tune, or a fresh model with a tokenizer of its own."""
+"""The start of a run: weights to fine-tune, or a new model with its own tokenizer."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -24,11 +24,11 @@ Part = TypeVar("Part", IntegrationConfig, PromptingConfig)
 
 
 def starting_point(config: TrainConfig, labels: Sequence[str]) -> Loaded:
-    """Model (float32, on the CPU), tokenizer and preprocessing that the config asks for.
+    """Model (float32, on the CPU), tokenizer and preprocessing for a config.
 
     Args:
-        config: says `init` or `model`.
-        labels: class names; a fresh tokenizer also learns from them, and discrete labels without names get these.
+        config: has `init` or `model`.
+        labels: class names; a new tokenizer is also trained on them, and discrete labels without names get these.
     """
     start = _start(config, labels)
     discrete = start.model.discrete
@@ -58,14 +58,14 @@ def _start(config: TrainConfig, labels: Sequence[str]) -> Loaded:
         return loaded
     model = loaded.model
     if model.discrete is not None and model.discrete.labels != tuple(labels):
-        model.discrete = None  # vectors of other classes: the run draws its own
+        model.discrete = None  # vectors of other classes: the run initialises its own
     expanded = _expanded(model.config, config.expansion, len(labels))
     model, _ = expand(model, expanded, config.seed, _redraw(config.expansion))
     return loaded._replace(model=model)
 
 
 def _redraw(expansion: ExpansionConfig) -> Callable[[XCLIP], None] | None:
-    """What changes the first values of new parts."""
+    """A function that changes the initial values of new parts, or None."""
     if expansion.initialisation == "as_released":
         return draw_as_released
     if expansion.new_parts_gain is not None:
@@ -74,7 +74,7 @@ def _redraw(expansion: ExpansionConfig) -> Callable[[XCLIP], None] | None:
 
 
 def _expanded(config: XCLIPConfig, expansion: ExpansionConfig, num_labels: int) -> XCLIPConfig:
-    """The towers of `config` with the parts around them that the expansion asks for."""
+    """The towers of `config` with the parts of the expansion."""
     return dataclasses.replace(
         config,
         vision=dataclasses.replace(
@@ -89,20 +89,20 @@ def _expanded(config: XCLIPConfig, expansion: ExpansionConfig, num_labels: int) 
 
 
 def _heads_kept(wanted: Part | None, have: Part | None) -> Part | None:
-    """Where the expansion leaves the number of heads open, a part that is there keeps its own."""
+    """Keep an existing part's number of heads if the expansion does not set it."""
     if wanted is None or have is None or wanted.num_heads is not None:
         return wanted
     return dataclasses.replace(wanted, num_heads=have.num_heads)
 
 
 def _from_scratch(config: XCLIPConfig, labels: Sequence[str], seed: int) -> Loaded:
-    """A small vocabulary from built-in class names and the user's: enough to spell any other."""
+    """A small vocabulary from built-in class names and the user's, which can encode any other text."""
     texts = chain(labels, *(built_in_labels(name) for name in SPOKEN_LABEL_SETS))
     return fresh(config, texts, Preprocessor.official(config.vision.image_size_px), seed)
 
 
 def fresh(config: XCLIPConfig, texts: Iterable[str], preprocess: Preprocessor, seed: int) -> Loaded:
-    """A new model, on the CPU, and a tokenizer that has learned the words of `texts`."""
+    """A new model, on the CPU, and a tokenizer trained on `texts`."""
     tokenizer = train_small_tokenizer(texts, config.text.vocab_size, config.text.context_length)
     text = dataclasses.replace(config.text, vocab_size=tokenizer.vocab_size)
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Tensors of a run that may lie in parts in its processes, and the file or folder of an optimizer's."""
+"""Tensors that may be sharded over the processes of a run, and the files of optimizer tensors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +16,12 @@ FILE, FOLDER = "optimizer.safetensors", "optimizer"
 
 
 def full(tensor: Tensor) -> Tensor:
-    """A tensor with all its parts; every process must ask."""
+    """A full tensor; every process must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def cut_like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A tensor that each process has, on the device of another one and cut into parts as it is."""
+    """A full tensor, placed and sharded like another one."""
     tensor = tensor.to(other.device)
     if not isinstance(other, DTensor):
         return tensor
@@ -29,17 +29,17 @@ def cut_like(tensor: Tensor, other: Tensor) -> Tensor:
 
 
 def save_optimizer(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors into the folder of a checkpoint: as one file, or in parts where they lie in parts.
+    """Write tensors into the folder of a checkpoint: as one file, or as shards if they are sharded.
 
-    Both are safetensors: torch's own format for parts would have to be unpickled.
+    Both are safetensors: torch's own format for shards would require unpickling.
 
     Raises:
-        InputError: this torch cannot write parts so.
+        InputError: this torch cannot write shards as safetensors.
     """
     if any(isinstance(tensor, DTensor) for tensor in tensors.values()):
         if not hasattr(checkpoint, "HuggingFaceStorageWriter"):
             raise InputError(
-                "checkpoints of weights in parts need torch 2.9 or newer; install it, or leave --shard out"
+                "checkpoints of sharded weights need torch 2.9 or newer; install it, or leave --shard out"
             )
         writer = checkpoint.HuggingFaceStorageWriter(str(folder / FOLDER), save_distributed=True)
         checkpoint.save(dict(tensors), storage_writer=writer)
@@ -49,7 +49,7 @@ def save_optimizer(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_optimizer(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Fill tensors, however they lie here, from the folder of a checkpoint, however they lay there.
+    """Fill tensors, sharded or not, from the folder of a checkpoint, sharded or not.
 
     Raises:
         CheckpointError: it lacks one of them.
@@ -61,5 +61,5 @@ def load_optimizer(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     saved = load_file(folder / FILE)
     for name, tensor in tensors.items():
         if name not in saved:
-            raise CheckpointError(f"{folder / FILE} lacks {name}; choose another --output to start anew")
+            raise CheckpointError(f"{folder / FILE} lacks {name}; choose another --output to start over")
         tensor.copy_(cut_like(saved[name], tensor))

@@ -1,4 +1,4 @@
-"""The text features that a training compares videos with.
+"""The text features that training compares videos with.
 
 Shapes: K classes, E joint embedding.
 """
@@ -16,7 +16,7 @@ from openxclip.text.tokenizer import MissingTokenizer, Tokenizer
 
 
 class TextTargets:
-    """Class names as one model sees them: in all templates at once, or in one that each step draws (FROSTER)."""
+    """Class names encoded by one model: in all templates at once, or in one drawn per step (FROSTER)."""
 
     def __init__(
         self,
@@ -27,25 +27,25 @@ class TextTargets:
     ) -> None:
         """
         Args:
-            model: encodes them. What it does not train, is encoded once, here.
+            model: encodes them. Features that training does not change are encoded once, here.
             tokenizer: of the model.
             texts: class names and templates.
-            template_draw: whether a step takes all templates, or draws one.
+            template_draw: whether a step uses all templates, or draws one.
         """
         parts = [texts]
         if template_draw == "one":
             parts = [replace(texts, templates=(template,)) for template in texts.templates]
         self.encoders = [label_encoder(model, tokenizer, part) for part in parts]
         self.frozen: list[Tensor] | None = None
-        """The features (K, E) of each draw, where training does not change them."""
+        """The features (K, E) of each draw, if training does not change them."""
         first = self.encoders[0]()
         if not first.requires_grad:
             self.frozen = [first, *(encode() for encode in self.encoders[1:])]
 
     def draw(self, rng: np.random.Generator) -> int:
-        """Which of the texts a step takes; nothing is drawn where there is one choice."""
+        """Draw the texts of a step; nothing is drawn if there is only one choice."""
         return 0 if len(self.encoders) == 1 else int(rng.integers(len(self.encoders)))
 
     def features(self, drawn: int) -> Tensor:
-        """Text features (K, E) of what `draw` gave."""
+        """Text features (K, E) of a draw."""
         return self.encoders[drawn]() if self.frozen is None else self.frozen[drawn]

@@ -1,5 +1,5 @@
-"""What a training shows while it goes on, beside the log of its folder: TensorBoard, Weights & Biases, or a `Tracker`
-of your own.
+"""Experiment trackers of a training, in addition to the log of its folder: TensorBoard, Weights & Biases, or your own
+`Tracker`.
 """
 
 import uuid
@@ -15,16 +15,16 @@ from openxclip.training.options import TrackerName
 
 
 class Tracker(Protocol):
-    """Takes numbers and pictures of a run."""
+    """Receives numbers and pictures of a run."""
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of a step, by name."""
+        """Report numbers of a step, by name."""
 
     def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
         """A picture uint8 (H, W, 3)."""
 
     def close(self) -> None:
-        """The run has ended."""
+        """Finish at the end of the run."""
 
 
 class TensorBoard:
@@ -35,11 +35,11 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingExtraError("tensorboard", "train") from error
-        # Steps that an interruption lost come again.
+        # Steps lost in an interruption are repeated.
         self._writer = SummaryWriter(str(folder), purge_step=first_step + 1)
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of a step, by name."""
+        """Report numbers of a step, by name."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
@@ -48,12 +48,12 @@ class TensorBoard:
         self._writer.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
-        """The run has ended."""
+        """Finish at the end of the run."""
         self._writer.close()
 
 
 class WeightsAndBiases:
-    """A run of the project `openxclip`; where it goes is what `wandb login` and WANDB_MODE say."""
+    """A run of the project `openxclip`; `wandb login` and WANDB_MODE set the destination."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         try:
@@ -71,7 +71,7 @@ class WeightsAndBiases:
         )
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of a step, by name."""
+        """Report numbers of a step, by name."""
         self._run.log(dict(values), step=step)
 
     def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
@@ -79,12 +79,12 @@ class WeightsAndBiases:
         self._run.log({name: self._wandb.Image(pixels)}, step=step)
 
     def close(self) -> None:
-        """The run has ended."""
+        """Finish at the end of the run."""
         self._run.finish()
 
 
 def _id(folder: Path) -> str:
-    """What a run is known by over there, kept in its folder: a run that goes on is the same run."""
+    """The run's id at Weights & Biases, stored in its folder so that a resumed run keeps it."""
     file = folder / "id"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,14 +99,14 @@ def trackers(
     """The trackers of these names, for a run.
 
     Args:
-        names: which.
+        names: names of the trackers.
         folder: of the run; each tracker has a folder of its name there.
         config: of the run.
-        first_step: steps done before.
+        first_step: steps done before this start.
 
     Raises:
         MissingExtraError: the package of one is not installed.
-        InputError: there is none of a name.
+        InputError: a name is unknown.
     """
     made: list[Tracker] = []
     for name in names:

@@ -1,4 +1,4 @@
-"""One call for a whole run: read the lists, check them, start or go on, train, keep the best."""
+"""One call for a whole run: read and check the lists, start or resume, train, keep the best."""
 
 from functools import partial
 from pathlib import Path
@@ -45,20 +45,20 @@ def train(
     device: str = "auto",
     options: RunOptions | None = None,
 ) -> TrainingState:
-    """Run a recipe on a data folder or list; the same call on an unfinished run goes on with it.
+    """Run a recipe on a data folder or list; the same call on an unfinished run resumes it.
 
     Args:
         config: the recipe.
         data: a list file or a folder (see `openxclip.data.manifest`).
         output: the folder of the run.
-        labels: label set (see `openxclip.text.labels.parse_labels`), if not beside the list.
-        media_root: where the videos are, if not beside the list.
+        labels: label set (see `openxclip.text.labels.parse_labels`), if not next to the list.
+        media_root: where the videos are, if not next to the list.
         device: as `openxclip.load` takes it.
-        options: how the run is carried out.
+        options: settings that do not change the result.
 
     Raises:
         InputError: a list cannot be used, or `output` holds another run.
-        TrainingError: the run cannot go on.
+        TrainingError: the run cannot continue.
     """
     descriptions = parse_descriptions(config.descriptions)
     clips = read_manifest(data, list_name=config.data.train_list, labels=labels, media_root=media_root)
@@ -78,7 +78,7 @@ def train(
 
 
 def data_name(data: Path) -> str:
-    """The name of the data in a run's config.json: its absolute path, or the name of the rendered world."""
+    """The name of the data in a run's config.json: its absolute path, or the name of moving shapes."""
     return WORLD if is_world(data) else str(data.resolve())
 
 
@@ -93,21 +93,21 @@ def train_on(
     data: str,
     options: RunOptions | None = None,
 ) -> TrainingState:
-    """`train` on manifests that are read already.
+    """`train` on manifests that are already read.
 
     Args:
         config: the recipe; the names of lists and descriptions in it are not used.
         clips: to train on.
-        val: to choose the best by, with the same labels; None keeps only the last.
+        val: selects the best checkpoint, with the same labels; None keeps only the last.
         output: the folder of the run.
-        descriptions: of the classes; the run reads them nowhere else, so they cannot change under it.
+        descriptions: of the classes; they are read only here, so they cannot change during the run.
         device: as `openxclip.load` takes it.
-        data: the name of the data in the run's config.json; a run goes on only with the same.
-        options: how the run is carried out.
+        data: the name of the data in the run's config.json; a run can be resumed only with the same.
+        options: settings that do not change the result.
 
     Raises:
         InputError: the clips cannot be used, or `output` holds another run.
-        TrainingError: the run cannot go on.
+        TrainingError: the run cannot continue.
     """
     found, missing = without_missing(clips, config.data.skip_missing)
     check_training_clips(found)
@@ -133,7 +133,7 @@ def train_on(
 
 
 def _check_same_clips(processes: Processes, clips: Manifest) -> None:
-    """Each takes its share of a batch by place in the list, so the list must be the same: also where videos miss."""
+    """Check that all processes have the same list, including missing videos: shares of a batch are positions in it."""
     found = set(processes.gathered((len(clips.items), clips.fingerprint())))
     if len(found) > 1:
         counts = ", ".join(str(count) for count, _ in sorted(found))
@@ -166,7 +166,7 @@ def _fine_tuning(
 
 
 def training_clips(config: TrainConfig, clips: Manifest, start: Loaded) -> TrainClips:
-    """The clips as the recipe has them, for the model that it starts from."""
+    """The clips of the recipe, for the model that it starts from."""
     transform = _transform(config.data, start)
     frames = _frames(config.data, transform.short_side_px)
     return TrainClips(
@@ -186,9 +186,9 @@ def _last(run: RunFolder) -> Loaded:
 
 
 def _image_model(config: TrainConfig, start: Loaded, run: RunFolder, is_new: bool) -> XCLIP | None:
-    """The towers that the run starts from, with the frame mean; None where no step uses them.
+    """The towers that the run starts from, with the frame mean; None if no step uses them.
 
-    They are kept in the run's folder: a run that goes on must find the same, even if `init` has changed since.
+    They are stored in the run's folder: a resumed run must find the same ones, even if `init` has changed since.
     """
     if not config.needs_image_model:
         return None
@@ -215,7 +215,7 @@ def _frames(config: DataConfig, short_side_px: int) -> FrameSource:
 
 
 def video_limits(config: DataConfig) -> VideoLimits:
-    """Which videos a training, and the validation beside it, refuses."""
+    """Limits beyond which a training and its validation refuse videos."""
     return VideoLimits.given(max_seconds=config.max_seconds, max_frame_px=config.max_frame_px)
 
 

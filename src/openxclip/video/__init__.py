@@ -1,4 +1,4 @@
-"""Videos in, clips of pixels out: decoding by frame index, choosing frames, preparing pixels."""
+"""Reads clips from videos: decoding by frame index, frame sampling, preprocessing."""
 
 from openxclip.video.convert import FrameSize
 from openxclip.video.decode import Frames, VideoReader, read_frames

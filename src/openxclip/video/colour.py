@@ -38,11 +38,11 @@ def hue(pixels: torch.Tensor, turns: float) -> torch.Tensor:
     HSV and not the cheaper rotation in YIQ: that one leaves the RGB cube and so changes saturation too, which
     the published augmentation does not.
     """
-    # Arithmetic alone, where torch.where and remainder would be natural: these take most of the time on CPUs.
+    # Plain arithmetic instead of torch.where and remainder, which would take most of the time on CPUs.
     red, green, blue = pixels.unbind(-3)
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    is_red = (red - value).sign_().add_(1)  # 1 where it is the largest, else 0
+    is_red = (red - value).sign_().add_(1)  # 1 where it is the largest, otherwise 0
     is_green = (green - value).sign_().add_(1).mul_(1 - is_red)
     is_blue = 1 - is_red - is_green
     distance = (green - blue).mul_(is_red)
@@ -50,7 +50,7 @@ def hue(pixels: torch.Tensor, turns: float) -> torch.Tensor:
     distance.div_(chroma.clamp(min=1e-6))  # gray pixels have no hue; chroma 0 below makes any hue right
     sextant = distance.add_(is_green.mul_(2)).add_(is_blue.mul_(4)).add_(6 * turns)
     moved = torch.empty_like(pixels)
-    for channel, offset in enumerate((5, 3, 1)):  # red, green, blue lie a third of the circle apart
+    for channel, offset in enumerate((5, 3, 1)):  # red, green and blue are a third of the circle apart
         k = sextant + offset
         k.sub_((k / 6).floor_().mul_(6))
         torch.sub(value, torch.minimum(k, 4 - k).clamp_(0, 1).mul_(chroma), out=moved.select(-3, channel))

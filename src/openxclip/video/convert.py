@@ -1,4 +1,4 @@
-"""From a decoded frame of any pixel format to RGB of the wanted size, upright."""
+"""Converts a decoded frame of any pixel format to upright RGB of the wanted size."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,13 +10,13 @@ Filter = Literal["bilinear", "bicubic"]
 Resize = Literal["short_side", "squash"]
 LongSide = Literal["round", "truncate"]
 
-# swscale widens both where it shrinks, as Pillow does; its bicubic is a little sharper than Pillow's.
+# swscale widens both when it shrinks, like Pillow; its bicubic is a little sharper than Pillow's.
 _INTERPOLATION = {"bilinear": Interpolation.BILINEAR, "bicubic": Interpolation.BICUBIC}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSize:
-    """The size that frames are decoded at, and how they get there."""
+    """The size of decoded frames, and the scaling method."""
 
     short_side_px: int | None = None
     """Side to scale to; None leaves frames as they are."""
@@ -25,7 +25,7 @@ class FrameSize:
     filter: Filter = "bilinear"
     """The filter for scaling."""
     long_side: LongSide = "round"
-    """What becomes of the longer side's fraction of a pixel: rounded as by mmcv, or cut off as by torchvision."""
+    """How the longer side becomes a whole number of pixels: rounded as in mmcv, or truncated as in torchvision."""
 
     def of(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) after scaling a frame of this size."""
@@ -47,7 +47,7 @@ def quarter_turns(frame: Any) -> int:
 
 
 class Converter:
-    """Keeps swscale's tables between frames: setting them up costs more than a small frame does."""
+    """Caches swscale's tables between frames: setting them up costs more than a small frame."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
@@ -55,9 +55,9 @@ class Converter:
     def to_rgb(self, frame: Any, width: int, height: int, turns: int, filter: Filter) -> np.ndarray:
         """(3, H, W) uint8, red first. Colour, chroma and size are converted in one pass; the turn comes last.
 
-        `width` and `height` are those before the turn. A frame of that size already becomes what FFmpeg makes of it as
-        rgb24. Where it scales, swscale fills separate planes two to three times as fast as it interleaves colours, and
-        with chroma of every pixel, where rgb24 of an even width gets that of every other one.
+        `width` and `height` are those before the turn. A frame that already has that size becomes FFmpeg's
+        rgb24. When scaling, swscale fills separate planes two to three times as fast as it interleaves colours, and
+        uses the chroma of every pixel, whereas rgb24 of an even width gets that of every other one.
         """
         format = "rgb24" if (frame.width, frame.height) == (width, height) else "gbrp"
         scaled = self._reformatter.reformat(

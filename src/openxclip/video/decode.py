@@ -1,8 +1,8 @@
 """Frames of a video by index: exact, and without decoding frames that are not needed.
 
-Frame i is the i-th frame that decoding the whole video from its start yields. Where the packets tell which
-frame is where, only the stretch from the key frame before each wanted frame is decoded; everything else goes
-through a plain decode from the start. Pixels are left as stored: nothing is stretched for non-square pixels.
+Frame i is the i-th frame of decoding the whole video from its start. If the packets show which frame is where,
+only the stretch from the key frame before each wanted frame is decoded; all other files are decoded from the
+start. Pixels are returned as stored: nothing is stretched for non-square pixels.
 """
 
 import os
@@ -27,22 +27,22 @@ from openxclip.video.stream import VideoStream, WrongTableError
 # A video whose frames were counted by decoding keeps them for the read that follows, up to this size.
 _KEEP_BYTES = 128 << 20
 
-# Packets for each decoder side by side: opening the file once more takes as long as decoding some ten of them.
+# Minimum packets per parallel decoder: opening the file again takes as long as decoding about ten of them.
 _MIN_PACKETS_OF_SHARE = 32
 
-# As the packets promise, as a plain decode gives it, and up to where the file breaks off.
+# By the packets, by a plain decode, and up to where the file breaks off.
 _PLAY_TRIES = 3
 
 FULL_SIZE = FrameSize()
 
 Indices = Sequence[int] | np.ndarray
 Convert = Callable[[Converter, Any], np.ndarray]
-"""A decoded frame becomes pixels (3, H, W)."""
+"""Converts a decoded frame to pixels (3, H, W)."""
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Some frames of a video, in the order asked for."""
+    """Some frames of a video, in the requested order."""
 
     data: np.ndarray  # (T, 3, H, W) uint8, red first
     pts_seconds: np.ndarray  # (T,) float64, counted from the first frame of the video
@@ -54,9 +54,9 @@ class VideoReader:
     def __init__(
         self, source: VideoSource, *, num_threads: int = 0, limits: VideoLimits | None = None
     ) -> None:
-        """`num_threads` to work with: 0 takes what the machine has, 1 is best for many workers side by side.
+        """`num_threads` for decoding: 0 uses all cores, 1 is best for many parallel workers.
 
-        With 0, stretches between key frames are decoded side by side.
+        With 0, stretches between key frames are decoded in parallel.
         """
         if num_threads < 0:
             raise InputError(f"num_threads is {num_threads}; it must be 0 (automatic) or greater")
@@ -93,33 +93,33 @@ class VideoReader:
 
     @property
     def num_frames(self) -> int:
-        """Frames that a decode of the whole video yields."""
+        """Number of frames from decoding the whole video."""
         return len(self._seconds)
 
     @property
     def duration_seconds(self) -> float:
-        """From the first frame to the end of the last one."""
+        """Time from the first frame to the end of the last one."""
         return float(self._seconds[-1]) + self._stream.frame_seconds
 
     @property
     def width(self) -> int:
-        """Width of a frame as shown, that is after rotation."""
+        """Width of a frame as shown, i.e. after rotation."""
         return self._stream.height if self._upright_turns() % 2 else self._stream.width
 
     @property
     def height(self) -> int:
-        """Height of a frame as shown, that is after rotation."""
+        """Height of a frame as shown, i.e. after rotation."""
         return self._stream.width if self._upright_turns() % 2 else self._stream.height
 
     def read(self, indices: Indices, size: FrameSize = FULL_SIZE) -> Frames:
         """The frames at `indices`, in that order; repeats are allowed.
 
-        A video whose frame size changes on the way comes out at the size of its first frame.
+        If the frame size changes within a video, all frames get the size of the first one.
         """
         return self.read_chosen(lambda _: indices, size)
 
     def read_chosen(self, choose: Callable[[int], Indices], size: FrameSize = FULL_SIZE) -> Frames:
-        """Like `read` at `choose(num_frames)`; chooses anew should the packets have promised too many."""
+        """Like `read` at `choose(num_frames)`; chooses again if the packets announced too many frames."""
         with video_errors(self.name):
             width, height = size.of(self._stream.width, self._stream.height)
             self._limits.check_frame(self.name, width, height, "a scaled frame")
@@ -138,7 +138,7 @@ class VideoReader:
             size_of: (width, height) of the frames, from that of the video as stored, before rotation.
 
         Raises:
-            VideoError: the video cannot be decoded, on the way or at once.
+            VideoError: the video cannot be decoded, at once or part-way.
         """
         with video_errors(self.name):
             width, height = size_of(self._stream.width, self._stream.height)
@@ -154,12 +154,14 @@ class VideoReader:
                         number += 1
                     self._check_complete(number)
                     return
-                except WrongTableError:  # go on behind the frames that came out whole
+                except WrongTableError:  # continue after the intact frames
                     self._count_by_decoding()
-            raise VideoError(self.name, "it decodes to another number of frames each time. Fetch it again")
+            raise VideoError(
+                self.name, "it decodes to a different number of frames each time. Download it again"
+            )
 
     def _images_in_order(self) -> Iterator[Any]:
-        """Frames of a decode from the start, as many as were counted."""
+        """As many frames as were counted, decoded from the start."""
         try:
             for image in islice(self._kept or self._decode_all(), self.num_frames):
                 if image.is_corrupt and self._table is not None:
@@ -172,7 +174,7 @@ class VideoReader:
 
     def _check_complete(self, num_frames: int) -> None:
         if num_frames < self.num_frames:
-            raise WrongTableError(f"{self.num_frames} frames were promised, {num_frames} came")
+            raise WrongTableError(f"{self.num_frames} frames were announced, {num_frames} came")
 
     def _upright(
         self, converter: Converter, image: Any, width: int, height: int, filter: Filter
@@ -223,7 +225,7 @@ class VideoReader:
     def _side_by_side(
         self, table: PacketTable, shares: Sequence[Sequence[Run]], convert: Convert
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """The first share by this reader's decoder, the others at the same time by decoders of their own."""
+        """Decode the first share with this reader's decoder, and the others in parallel with separate decoders."""
         num_threads = max(1, (os.cpu_count() or 1) // len(shares))
         with ThreadPoolExecutor(len(shares) - 1, thread_name_prefix="decode") as pool:
             others = [
@@ -235,7 +237,7 @@ class VideoReader:
                 yield from other.result()
 
     def _shares(self, runs: Sequence[Run]) -> list[list[Run]]:
-        """The runs in as many parts as there should be decoders."""
+        """The runs split into one share per decoder."""
         source = self._source
         can_open_again = source.is_file() if isinstance(source, Path) else isinstance(source, bytes)
         if self._num_threads or not can_open_again:
@@ -246,20 +248,20 @@ class VideoReader:
     def _decode_share(
         self, table: PacketTable, runs: Sequence[Run], convert: Convert, num_threads: int
     ) -> list[tuple[int, np.ndarray]]:
-        """The frames of some runs, by a decoder of their own."""
+        """The frames of some runs, from a separate decoder."""
         converter = Converter()
         with closing(VideoStream(self._source, num_threads, self._limits)) as stream:
             frames = self._frames_of_runs(stream, table, runs)
             return [(index, convert(converter, frame)) for index, frame in frames]
 
     def _upright_turns(self) -> int:
-        if self._turns is None:  # only a decoded frame tells
+        if self._turns is None:  # only known from a decoded frame
             self.read([0])
         assert self._turns is not None
         return self._turns
 
     def _count(self) -> None:
-        """Find out the number of frames and their times, from the packets if they can be relied on."""
+        """Determine the number of frames and their times, from the packets if they are reliable."""
         try:
             packets = self._stream.scan()
         except av.FFmpegError:
@@ -306,7 +308,7 @@ class VideoReader:
         return pts
 
     def _seconds_at(self, pts: Sequence[int | None]) -> np.ndarray:
-        """When these frames are shown, from the first on; evenly where their time stamps do not tell."""
+        """Presentation times of these frames, from the first one; evenly spaced if time stamps are missing."""
         ticks = np.array([p for p in pts if p is not None], dtype=np.int64)
         if len(ticks) < len(pts) or np.any(np.diff(ticks) < 0):
             return np.arange(len(pts)) * self._stream.frame_seconds
@@ -320,7 +322,8 @@ class VideoReader:
             )
         if not pts:
             raise VideoError(
-                self.name, "not one frame of it can be decoded: it is damaged or incomplete. Fetch it again"
+                self.name,
+                "not one frame of it can be decoded: it is damaged or incomplete. Download it again",
             )
         self._seconds = self._seconds_at(pts)
         self._limits.check_seconds(self.name, playing_seconds(self._seconds))
@@ -345,7 +348,7 @@ class VideoReader:
             for frame in stream.decode_run(table, run):
                 index = missing.pop(frame.pts, None)
                 if index is not None:
-                    # FFmpeg patches up a damaged frame from those it decoded before: it needs all of them.
+                    # FFmpeg conceals a damaged frame with earlier frames: it needs all of them.
                     self._damaged |= frame.is_corrupt
                     yield index, frame
         except av.FFmpegError as error:
@@ -354,7 +357,7 @@ class VideoReader:
         if self._damaged:
             raise WrongTableError(f"a frame of {sorted(run.index_of_pts.values())} is damaged")
         if missing:
-            raise WrongTableError(f"frames {sorted(missing.values())} were promised and did not come")
+            raise WrongTableError(f"frames {sorted(missing.values())} were announced and did not come")
 
 
 def read_frames(
@@ -365,7 +368,7 @@ def read_frames(
     num_threads: int = 0,
     limits: VideoLimits | None = None,
 ) -> Frames:
-    """Open a video, let `choose` turn its number of frames into indices, and read those frames.
+    """Open a video and read the frames whose indices `choose` returns for its number of frames.
 
     `num_threads` is that of VideoReader. To read several clips at once, let `choose` return the indices of all of them
     in one row.

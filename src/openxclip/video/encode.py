@@ -1,6 +1,6 @@
-"""A video encoded anew for training: small frames, short groups of pictures, no sound. Index i shows the same picture.
+"""Re-encodes a video for training: small frames, short groups of pictures, no sound. Index i stays the same picture.
 
-The same bytes come out for the same bytes in: one thread, and nothing in the file that tells time or version. Frame
+The output is deterministic: one thread, and no time or version in the file. Frame
 times are kept to 1/90000 s.
 """
 
@@ -21,32 +21,32 @@ from openxclip.video.source import VideoLimits, VideoSource, video_errors
 
 TIME_BASE = Fraction(1, 90000)
 MAX_QUALITY = 51  # of H.264 with 8 bits
-LONGEST_FRAME_SECONDS = 3600.0  # a longer one is a jump of the time stamps, which MP4 cannot hold
+LONGEST_FRAME_SECONDS = 3600.0  # a longer one is a jump of the time stamps, which MP4 cannot represent
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeOptions:
-    """How videos are encoded."""
+    """Encoder settings."""
 
     short_side_px: int = 256
-    """Larger frames are scaled down to it; smaller ones stay."""
+    """Larger frames are scaled down to it; smaller ones are kept."""
     group_of_pictures: int = 1
-    """A key frame at least every so many frames: fewer cost less to read, and take more space."""
+    """Maximum distance of key frames: smaller values are faster to read, but take more space."""
     quality: int = 20
     """libx264's constant rate factor: 0 is lossless, 51 the worst; 6 more take half the space."""
 
     def __post_init__(self) -> None:
         require(
             self.short_side_px >= 2 and self.short_side_px % 2 == 0,
-            f"the short side must be an even number of pixels from 2 on, got {self.short_side_px}",
+            f"the short side must be an even number of pixels, at least 2, got {self.short_side_px}",
         )
         require(
             self.group_of_pictures >= 1,
-            f"a group of pictures has 1 frame or more, got {self.group_of_pictures}",
+            f"a group of pictures must have at least 1 frame, got {self.group_of_pictures}",
         )
         require(
             0 <= self.quality <= MAX_QUALITY,
-            f"quality must lie between 0 and {MAX_QUALITY}, got {self.quality}",
+            f"quality must be between 0 and {MAX_QUALITY}, got {self.quality}",
         )
 
 
@@ -77,7 +77,7 @@ def even_size(short_side_px: int, width: int, height: int) -> tuple[int, int]:
 
 
 def _with_ticks(frames: Iterator[tuple[float, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
-    """Frames with their times in units of TIME_BASE, which grow from frame to frame."""
+    """Frames with strictly increasing times in units of TIME_BASE."""
     ticks, before, skipped = -1, 0.0, 0.0
     for seconds, pixels in frames:
         skipped += max(0.0, seconds - before - LONGEST_FRAME_SECONDS)
@@ -100,7 +100,7 @@ def _encode(frames: Iterator[tuple[int, np.ndarray]], options: EncodeOptions) ->
 
 def _add_stream(container: Any, width: int, height: int, options: EncodeOptions) -> Any:
     # Without CABAC and the deblocking filter a frame is decoded nearly twice as fast, and takes a tenth more space.
-    # Its macroblock tree reads memory that nobody has written: the same frames would give other bytes the next time.
+    # Its macroblock tree reads uninitialised memory, so the output would not be deterministic.
     settings = {
         "crf": str(options.quality),
         "preset": "veryfast",
@@ -111,7 +111,7 @@ def _add_stream(container: Any, width: int, height: int, options: EncodeOptions)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.codec_context.time_base = stream.time_base = TIME_BASE
     stream.codec_context.gop_size = options.group_of_pictures
-    stream.codec_context.thread_count = 1  # another number of threads gives other bytes
+    stream.codec_context.thread_count = 1  # another number of threads gives different bytes
     return stream
 
 

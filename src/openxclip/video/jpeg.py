@@ -1,4 +1,4 @@
-"""Small pictures as JPEG files, by the decoder's library."""
+"""Encodes small pictures as JPEG with the decoder's library."""
 
 import base64
 from fractions import Fraction
@@ -19,5 +19,5 @@ def jpeg(picture: np.ndarray) -> bytes:
 
 
 def data_uri(file: bytes) -> str:
-    """A JPEG file as an address that holds it, for pages and JSON."""
+    """A JPEG file as a data URI, for pages and JSON."""
     return f"data:image/jpeg;base64,{base64.b64encode(file).decode()}"

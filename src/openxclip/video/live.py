@@ -1,7 +1,7 @@
-"""Live streams: standard input, named pipes, network addresses, cameras; connected again after they broke off.
+"""Live streams: standard input, named pipes, network URLs, cameras; reconnected after an interruption.
 
-Only an address that the user gives is opened, with the protocols that it needs and no others. A playlist behind it may
-name further addresses of the network, never files.
+Only a URL given by the user is opened, with only the protocols that it needs. A playlist at it may name further network
+URLs, never files.
 """
 
 import stat
@@ -22,13 +22,13 @@ from openxclip.video.playback import Break, PlayedFrame, Player
 from openxclip.video.source import VideoLimits
 
 OPEN_SECONDS = 15.0
-READ_SECONDS = 10.0  # without a packet; then the connection counts as lost
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0  # before another try to connect; doubled each time
-STRETCH_SECONDS = 0.5  # of frames that tell the time: longer than what is held back takes to come
-PROBE_SECONDS = 2.0  # of the stream that FFmpeg looks at before the first frame
+READ_SECONDS = 10.0  # without a packet, after which the connection counts as lost
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0  # before reconnecting; doubled each time
+STRETCH_SECONDS = 0.5  # of frames used for timing: longer than the delay of frames that are held back
+PROBE_SECONDS = 2.0  # of the stream that FFmpeg probes before the first frame
 
 INDEX_BEHIND = (
-    "the index of this MP4 stands at its end, and a pipe cannot go there; name the file itself, or write it with "
+    "the index of this MP4 is at its end, and a pipe cannot seek; give the file itself, or write it with "
     "ffmpeg's -movflags +faststart or as MPEG-TS"
 )
 
@@ -44,13 +44,13 @@ PROTOCOLS = {
     "srt": "srt,udp",
     "rtmp": "rtmp,tcp",
 }
-"""Scheme of an address -> protocols that FFmpeg may use for it."""
+"""URL scheme -> protocols that FFmpeg may use for it."""
 
 _CAMERA_FORMATS = {"linux": "video4linux2", "darwin": "avfoundation", "win32": "dshow"}
 
 
 def is_live(source: str) -> bool:
-    """Whether this names a stream: -, a pipe, a camera, or an address."""
+    """Whether this names a stream: -, a pipe, a camera, or a URL."""
     if source == "-" or "://" in source:
         return True
     try:
@@ -61,15 +61,17 @@ def is_live(source: str) -> bool:
 
 
 def check_kind(source: str) -> None:
-    """Refuse an address of an unknown kind.
+    """Refuse a URL with an unknown scheme.
 
     Raises:
         InputError: it has another scheme than those of `PROTOCOLS`.
     """
     scheme = source.partition("://")[0].lower()
     if "://" in source and scheme not in PROTOCOLS:
-        hint = "; name a file by its path alone" if scheme == "file" else ""
-        raise InputError(f"{source}: {scheme} is no kind of stream; known are {', '.join(PROTOCOLS)}{hint}")
+        hint = "; give a file by its path" if scheme == "file" else ""
+        raise InputError(
+            f"{source}: {scheme} is not a known kind of stream; known are {', '.join(PROTOCOLS)}{hint}"
+        )
 
 
 def _sleep(seconds: float) -> bool:
@@ -78,7 +80,7 @@ def _sleep(seconds: float) -> bool:
 
 
 class LivePlayer:
-    """A stream that is connected again after it broke off. Iterate over it once; it ends with a pipe or a file."""
+    """A stream that reconnects after an interruption. Iterate over it once; a pipe or a file ends it."""
 
     def __init__(
         self,
@@ -92,13 +94,13 @@ class LivePlayer:
         """
         Args:
             source: see `is_live`.
-            limits: what a frame may cost.
-            num_threads: of the decoder; 0 takes what the machine has.
-            reconnects: whether it is connected again; else it ends with its first end.
-            wait: waits so many seconds; true says that nobody wants to go on.
+            limits: limits of a frame.
+            num_threads: of the decoder; 0 uses all cores.
+            reconnects: whether it reconnects; otherwise it stops at its first end.
+            wait: waits this many seconds; returns true to stop.
 
         Raises:
-            InputError: an address of a kind that is not known.
+            InputError: a URL with an unknown scheme.
         """
         check_kind(source)
         self.name = source
@@ -108,22 +110,22 @@ class LivePlayer:
         self._flowing: _Flowing | None = None
         self._offset = 0.0
         self._last_seconds = 0.0
-        self._pause = FIRST_PAUSE_SECONDS  # longer until a frame comes: a sender may answer and send nothing
+        self._pause = FIRST_PAUSE_SECONDS  # grows until a frame comes: a sender may accept and send nothing
         self._since = time.monotonic()
         self._leads = (-self._since, -self._since)
-        """By how much frames came before the clock, at most, in the last stretch and in this one. What a demuxer or a
-        decoder holds back comes late, when the connection counts as lost: frames before tell what time it is then."""
+        """Maximum lead of frames over the clock, in the last stretch and in this one. Frames held back by a demuxer or
+        a decoder come late, when the connection counts as lost: earlier frames give the time at that point."""
 
     @property
     def end_seconds(self) -> float | None:
-        """Nobody knows it."""
+        """None: the length is unknown."""
         return None
 
     def connect(self) -> None:
-        """Connect, and wait for the first bytes; nothing else can be asked before.
+        """Connect, and wait for the first bytes; must be called first.
 
         Raises:
-            VideoError: nothing answers, or it sends no video.
+            VideoError: nothing responds, or it sends no video.
         """
         self._connected = self._connect()
         self._since = time.monotonic()
@@ -149,7 +151,7 @@ class LivePlayer:
         return self._player.pixels(frame, size)
 
     def __iter__(self) -> Iterator[PlayedFrame | Break]:
-        """Frames, and between them what is missing; of a lost connection a break at once and one when it is back.
+        """Frames and breaks between them; a lost connection gives a break at once, and another when it is back.
 
         Raises:
             VideoError: a pipe or a file broke off, or has no frame that can be decoded.
@@ -167,7 +169,7 @@ class LivePlayer:
                     raise
             broke_off = self._player.broke_off
             if not self._may_come_again():
-                # Of what comes over HTTP without a length, FFmpeg calls every end an error.
+                # For HTTP without a content length, FFmpeg reports every end as an error.
                 if broke_off is not None and (self._is_pipe or self._player.stated_seconds is not None):
                     raise VideoError(self.name, f"it broke off ({broke_off})")
                 return
@@ -178,7 +180,7 @@ class LivePlayer:
     _is_over = False
 
     def _moved(self, item: PlayedFrame | Break) -> PlayedFrame | Break:
-        """An item of the present connection, in the time of the whole stream."""
+        """An item of the current connection, in the time of the whole stream."""
         if isinstance(item, Break):
             start, end = item.start_seconds + self._offset, item.end_seconds + self._offset
             return replace(item, start_seconds=start, end_seconds=end)
@@ -192,11 +194,11 @@ class LivePlayer:
         return replace(item, seconds=self._last_seconds)
 
     def _may_come_again(self) -> bool:
-        """Whether what ended is no pipe and no file."""
+        """Whether the ended stream is neither a pipe nor a file."""
         return self._reconnects and not self._is_pipe and self._player.stated_seconds is None
 
     def _reconnect(self, reason: str) -> Iterator[Break]:
-        """Try until it works, or nobody wants to go on. The time without a connection counts."""
+        """Retry until it works or the caller stops. The time without a connection counts."""
         last = self._last_seconds
         while True:
             pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE_SECONDS)
@@ -224,7 +226,7 @@ class LivePlayer:
         except VideoError:
             raise
         except av.InvalidDataError as error:
-            raise VideoError(self.name, f"what it sends is no video ({error.strerror})") from error
+            raise VideoError(self.name, f"it does not send a video ({error.strerror})") from error
         except (av.FFmpegError, OSError) as error:
             raise VideoError(self.name, f"it cannot be reached ({error.strerror or error})") from error
         self._flowing = file
@@ -242,7 +244,7 @@ def _open(source: str, *, is_pipe: bool) -> "tuple[Any, _Flowing | None]":
     if source == "-":
         if sys.stdin is None or sys.stdin.closed:
             raise VideoError(source, "standard input is closed; send a stream into it")
-        # Not sys.stdin: a thread that waits in it at the end of the process would crash it.
+        # Not sys.stdin: a thread that waits in it at exit would crash the process.
         file = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115
         return _container_of(file, probe)
     if "://" not in source:
@@ -257,10 +259,10 @@ def _open(source: str, *, is_pipe: bool) -> "tuple[Any, _Flowing | None]":
     scheme = source.partition("://")[0].lower()
     options = {**probe, "protocol_whitelist": PROTOCOLS[scheme]}
     if scheme.startswith("http"):
-        # A file that breaks off before its stated length goes on from there; a stream without one is left to us.
+        # A file that breaks off before its stated length is resumed from there; streams without one are handled here.
         options |= {"reconnect": "1", "reconnect_delay_max": f"{LONGEST_PAUSE_SECONDS:g}"}
     if scheme.startswith("rtsp"):
-        options["rtsp_flags"] = "prefer_tcp"  # what is lost on the way leaves damage in the picture
+        options["rtsp_flags"] = "prefer_tcp"  # lost packets would damage the picture
     return av.open(source, options=options, timeout=timeout, metadata_errors="replace"), None
 
 
@@ -276,21 +278,21 @@ def _container_of(file: BinaryIO, options: dict[str, str]) -> "tuple[Any, _Flowi
 
 
 class _Flowing:
-    """A pipe: what has come is read at once, and nothing can be read again."""
+    """A pipe: available bytes are returned at once, and nothing can be read again."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
         self.close = file.close
-        self._head = b""  # what came first
+        self._head = b""  # the first bytes
 
     def read(self, num_bytes: int) -> bytes:
-        """Some bytes, none at the end."""
+        """Some bytes; empty at the end."""
         data = self._read(num_bytes)
         self._head = self._head or data
         return data
 
     def has_index_behind(self) -> bool:
-        """Whether it is an MP4 that begins with its pictures."""
+        """Whether it is an MP4 whose index is not at the start."""
         at, kind = 0, b"ftyp" if self._head[4:8] == b"ftyp" else b""
         while kind in (b"ftyp", b"free", b"wide"):
             at += max(8, int.from_bytes(self._head[at : at + 4], "big"))

@@ -1,6 +1,6 @@
-"""The packet table: which frame lies in which packet, and what to decode to get at some frames.
+"""The packet table: which frame is in which packet, and what to decode for some frames.
 
-Pure bookkeeping over one demuxing pass; nothing here decodes. Three orders occur: *decode order*, the order
+Pure bookkeeping over one demuxing pass, without decoding. Three orders occur: *decode order*, the order
 of the packets in the file (a `position`), *presentation order*, the order of the frames on the screen (an
 `index`), and the presentation time stamp (`pts`) that ties both together.
 """
@@ -16,14 +16,14 @@ import numpy as np
 SEEKABLE_CODECS = frozenset({"h264", "hevc", "vp9", "mpeg1video", "mpeg2video", "mpeg4"})
 
 CODECS_THAT_SKIP = frozenset({"h264", "hevc"})
-"""Only these mark the packets that no other packet refers to."""
+"""Only these codecs mark packets that no other packet refers to."""
 
-# In typical distances of frames: a larger gap may be a packet that was lost.
+# In typical frame intervals: a larger gap may be a lost packet.
 _MAX_GAP = 1.5
 
 
 class PacketInfo(NamedTuple):
-    """What the demuxing pass keeps of a packet."""
+    """The facts about a packet from the demuxing pass."""
 
     pts: int | None
     dts: int | None
@@ -39,7 +39,7 @@ def scan(packets: Iterable[Any]) -> list[PacketInfo]:
 
 @dataclass(frozen=True)
 class Run:
-    """One stretch of decoding: from a key frame to a wanted packet after it; other key frames may lie between."""
+    """One stretch of decoding: from a key frame to a wanted packet; other key frames may be in between."""
 
     start: int  # position of the key frame
     stop: int  # position after the last wanted packet
@@ -48,11 +48,11 @@ class Run:
 
     @property
     def num_packets(self) -> int:
-        """What there is to decode."""
+        """The packets to decode."""
         return self.stop - self.start
 
     def joined(self, following: "Run") -> "Run":
-        """This run and one that starts later, without a break."""
+        """This run joined with a later one, without a break."""
         return Run(
             self.start,
             max(self.stop, following.stop),
@@ -63,7 +63,7 @@ class Run:
 
 @dataclass(frozen=True)
 class PacketTable:
-    """Frames and packets of a stream whose pts can be relied on."""
+    """Frames and packets of a stream with reliable pts."""
 
     pts: np.ndarray  # (num_frames,) int64, ascending: the frames in presentation order
     positions: np.ndarray  # (num_frames,) decode-order position of each frame's packet
@@ -71,20 +71,20 @@ class PacketTable:
     key_positions: np.ndarray  # (num_keys,) ascending
     packets: Sequence[PacketInfo]  # decode order
     position_of_pts: dict[int, int]
-    is_even: bool  # no frame is missing between others, as far as the time stamps tell
+    is_even: bool  # no frame is missing between others, as far as the time stamps show
 
     @classmethod
     def build(cls, packets: Sequence[PacketInfo], reorders: bool) -> "PacketTable | None":
-        """The table, or None where packets do not tell the frames and only decoding can.
+        """The table, or None if the packets do not determine the frames and decoding is required.
 
         Args:
             packets: in decode order.
-            reorders: whether the codec says that frames are shown in another order than they are stored.
+            reorders: whether the codec reports that presentation order differs from storage order.
         """
         if not packets or any(p.pts is None or p.is_corrupt for p in packets):
             return None
         if reorders and len(packets) > 1 and all(p.pts == p.dts for p in packets):
-            return None  # stamped in decode order, by a tool that had no time stamps: they say nothing of the screen
+            return None  # stamped in decode order by a tool without time stamps: not presentation times
         pts = np.array([p.pts for p in packets], dtype=np.int64)
         key_positions = np.flatnonzero([p.is_keyframe for p in packets])
         shown = np.flatnonzero([not p.is_discard for p in packets])
@@ -101,7 +101,7 @@ class PacketTable:
         return cls(pts[positions], positions, key_pts, key_positions, packets, position_of_pts, is_even)
 
     def seek_time(self, position: int) -> int:
-        """Time stamp that leads a seek to this packet or before it, never behind it."""
+        """Time stamp for seeking to this packet or before it, never after it."""
         packet = self.packets[position]
         assert packet.pts is not None
         return packet.pts if packet.dts is None else min(packet.pts, packet.dts)
@@ -131,7 +131,7 @@ class PacketTable:
 
 
 def share_out(runs: Sequence[Run], num_shares: int) -> list[list[Run]]:
-    """The runs in at most so many shares, about equal in packets, the largest first: for decoders side by side."""
+    """The runs in at most this many shares of about equal packets, the largest first: for parallel decoders."""
     shares: list[list[Run]] = [[] for _ in range(min(num_shares, len(runs)))]
     for run in sorted(runs, key=lambda run: run.num_packets, reverse=True):
         min(shares, key=_num_packets).append(run)

@@ -1,7 +1,7 @@
-"""A video played once, from its start on and in presentation order: files of any length, and live streams.
+"""Plays a video once, from its start and in presentation order: files of any length, and live streams.
 
-Nothing is counted beforehand and no frame is kept, so that memory does not grow with the length. What cannot be decoded
-is passed over up to the next key frame, and said.
+Nothing is counted in advance and no frame is kept, so memory does not grow with the length. Undecodable parts are
+skipped up to the next key frame, and reported.
 """
 
 import math
@@ -28,18 +28,22 @@ from openxclip.video.source import (
     video_errors,
 )
 
-JUMP_SECONDS = 10.0  # of a stream: a longer step of the time stamps is a jump of the clock, and no time
-FORMATS_THAT_JUMP = frozenset({"mpegts", "mpeg"})  # made for broadcasts; files of others keep their steps
-GAP_SECONDS = 1.0  # a stream or a broadcast that shows no frame for longer has lost some
-BREAK_OFF_SECONDS = 1.0  # that a file may be shorter than its header tells: sound may be longer than pictures
-RECOVERY_SECONDS = 60.0  # from damage on, where no key frame comes
-USUAL_RATE = Fraction(25)  # frames a second, where a stream does not tell
-MAX_ERRORS = 100  # of the container, one after the other
+JUMP_SECONDS = 10.0  # in a stream, a longer step of the time stamps is a clock jump, not elapsed time
+FORMATS_THAT_JUMP = frozenset(
+    {"mpegts", "mpeg"}
+)  # broadcast formats; files in other formats keep their steps
+GAP_SECONDS = 1.0  # a stream or a broadcast without frames for longer has lost some
+BREAK_OFF_SECONDS = (
+    1.0  # tolerance for files shorter than their header states: sound may be longer than video
+)
+RECOVERY_SECONDS = 60.0  # after damage, if no key frame comes
+USUAL_RATE = Fraction(25)  # frames per second, if a stream does not state it
+MAX_ERRORS = 100  # consecutive errors of the container
 MAX_AHEAD_BYTES = 256 << 20
 
 
 class Closable(Protocol):
-    """A file, or what stands for one."""
+    """A file or a file-like object."""
 
     def close(self) -> None:
         """Close it."""
@@ -47,17 +51,17 @@ class Closable(Protocol):
 
 @dataclass(frozen=True)
 class PlayedFrame:
-    """A decoded frame and when it comes on screen."""
+    """A decoded frame and its presentation time."""
 
     image: Any
     """PyAV's frame."""
     seconds: float
-    """From the first frame; grows from frame to frame."""
+    """Time from the first frame; strictly increasing."""
 
 
 @dataclass(frozen=True)
 class Break:
-    """A stretch of which nothing can be shown, or a jump of the time stamps."""
+    """A stretch without decodable frames, or a jump of the time stamps."""
 
     kind: Literal["damage", "gap", "jump", "lost"]
     start_seconds: float
@@ -80,12 +84,12 @@ class Player:
     ) -> None:
         """
         Args:
-            container: of PyAV, at its start.
-            name: what errors call it.
+            container: PyAV container, at its start.
+            name: name in errors.
             file: closed with the player.
             num_threads: of the decoder; 0 takes what the machine has.
-            ahead_seconds: packets are read so far ahead of the decoder, and so far ahead the end is known; None for a
-                live stream, which must not be late.
+            ahead_seconds: how far packets are read ahead of the decoder, and how early the end is known; None for a
+                live stream, which must not be delayed.
             limits: what a frame may cost.
         """
         self.name = name
@@ -138,10 +142,10 @@ class Player:
         self._stream = choose_stream(self._container, self.name)
         self._decoder = self._stream.codec_context
         self._decoder.thread_count = num_threads
-        # Threads that share frames out hold back one frame each: a live stream would be late.
+        # With frame threading, each thread holds back one frame: a live stream would be delayed.
         self._decoder.thread_type = "SLICE" if self._ahead_seconds is None else "AUTO"
-        # Damage must come as an error: by itself the decoder patches it up from other frames. And a frame larger than
-        # its header told is stopped before memory is taken for it.
+        # Damage must raise an error: by default the decoder conceals it. A frame larger than its header states is
+        # stopped before memory is allocated for it.
         self._decoder.options = {"err_detect": "explode", "max_pixels": str(self._limits.max_frame_px)}
         self._limits.check_frame(self.name, self._decoder.width, self._decoder.height)
         self.codec: str = self._decoder.codec.canonical_name
@@ -160,10 +164,10 @@ class Player:
         self._ahead_pts: list[int] = []  # of the packets that were read and a little before, sorted
         self._is_wanted: Callable[[float, float], bool] | None = None
         self._waits_for_key = False
-        self._began_at: int | None = None  # time stamp of the key frame that decoding began at
+        self._began_at: int | None = None  # time stamp of the key frame where decoding started
         self._may_lead = False
         self.broke_off: str | None = None
-        """Why a live stream ended, where its sender did not end it."""
+        """Why a live stream ended, if not by its sender."""
         self._most_skipped = round(RECOVERY_SECONDS * self.frame_rate)
 
     def _stated_seconds(self) -> float | None:
@@ -186,20 +190,20 @@ class Player:
 
     @property
     def end_seconds(self) -> float | None:
-        """When the last frame ends; None until the packets that were read ahead tell."""
+        """End of the last frame; None until known from the packets read ahead."""
         return None if self._last_pts is None else self._clock.end_of(self._last_pts)
 
     @property
     def played_seconds(self) -> float:
-        """From the first frame to the end of the last one, once all are played."""
+        """Time from the first frame to the end of the last one, once all are played."""
         end = self.end_seconds
         return self._clock.seconds + float(1 / self.frame_rate) if end is None else end
 
     def skip_unless(self, is_wanted: Callable[[float, float], bool]) -> None:
-        """Leave frames out that no other frame needs and nobody wants, where packets tell which these are.
+        """Skip unwanted frames that no other frame needs, if the packets identify them.
 
         Args:
-            is_wanted: whether somebody wants what is on screen from one moment until another.
+            is_wanted: whether the frame on screen between two moments is wanted.
         """
         if self._ahead_seconds is not None and self.codec in CODECS_THAT_SKIP:
             self._is_wanted = is_wanted
@@ -214,7 +218,7 @@ class Player:
         return self._converter.to_rgb(frame.image, width, height, self._turns, size.filter)
 
     def __iter__(self) -> Iterator[PlayedFrame | Break]:
-        """Frames, and between them what cannot be shown.
+        """Frames, and breaks between them.
 
         Raises:
             VideoError: not one frame can be decoded.
@@ -252,12 +256,12 @@ class Player:
         yield from self._at_the_end(recovery)
 
     def _at_the_end(self, recovery: "_Recovery | None") -> Iterator[Break]:
-        """What of the end cannot be shown."""
+        """The missing part at the end."""
         end = self.played_seconds
         if recovery is not None:
             yield Break("damage", recovery.start_seconds, end, recovery.reason)
         if self._ahead_seconds is not None and (self.stated_seconds or 0.0) > end + BREAK_OFF_SECONDS:
-            reason = f"its pictures end here; its header tells {self.stated_seconds:.1f} s"
+            reason = f"its pictures end here; its header states {self.stated_seconds:.1f} s"
             yield Break("gap", end, self.stated_seconds or end, reason)
 
     def _is_gap(self, shown: float | None, seconds: float) -> bool:
@@ -285,11 +289,11 @@ class Player:
         yield from self._decoded(None)
 
     def _is_leading(self, packet: Any) -> bool:
-        """Whether it stands behind the key frame that decoding began at, and is shown before it.
+        """Whether a packet follows the key frame where decoding started, but is shown before it.
 
-        In an open group of pictures such frames need some from before that frame, which never came; nothing needs them.
+        In an open group of pictures such frames depend on earlier, missing frames; no other frame depends on them.
         """
-        if self._began_at is None:  # the first packet of all
+        if self._began_at is None:  # the very first packet
             self._began_at = packet.pts
             self._may_lead = packet.is_keyframe and packet.pts is not None
         elif self._may_lead:
@@ -298,7 +302,7 @@ class Player:
         return False
 
     def _is_needed(self, packet: Any, is_wanted: Callable[[float, float], bool]) -> bool:
-        """Whether its frame is on screen when somebody looks, as far as the packets tell."""
+        """Whether the frame of a packet is on screen at a wanted time, as far as the packets show."""
         start = None if packet.pts is None else self._clock.seconds_of(packet.pts)
         if start is None or not self._is_steady:
             return True
@@ -314,12 +318,12 @@ class Player:
         except av.FFmpegError as error:
             self._limits.check_frame(self.name, self._decoder.width, self._decoder.height)
             yield _Damage(f"it cannot be decoded ({error.strerror})")
-            # A decoder of several threads does not recover by itself.
+            # A multi-threaded decoder does not recover by itself.
             self._decoder.flush_buffers()
             self._waits_for_key = True
 
     def _packets(self) -> Iterator[Any]:
-        """Packets in decode order, those of the next `ahead_seconds` read already."""
+        """Packets in decode order, read `ahead_seconds` ahead."""
         if self._ahead_seconds is None:
             yield from self._demuxed()
             return
@@ -327,7 +331,7 @@ class Player:
         num_bytes, last, last_pts = 0, 0.0, None
         for packet in self._demuxed():
             when = self._time_of(packet)
-            if when is None or not 0 <= when - last <= JUMP_SECONDS:  # no order to go by
+            if when is None or not 0 <= when - last <= JUMP_SECONDS:  # no reliable order
                 self._is_steady &= when is not None and not ahead
                 while ahead:
                     yield ahead.popleft()[1]
@@ -349,7 +353,7 @@ class Player:
             yield packet
 
     def _note(self, pts: int) -> None:
-        """Keep a time stamp, and drop those that lie far behind all that the decoder has not seen."""
+        """Store a time stamp, and drop those far before everything that the decoder has not seen."""
         insort(self._ahead_pts, pts)
         if len(self._ahead_pts) % 4096 == 0:
             keep_seconds = 2 * (self._ahead_seconds or 0.0) + JUMP_SECONDS
@@ -363,7 +367,7 @@ class Player:
         return None if ticks is None else ticks * self._time_base
 
     def _demuxed(self) -> Iterator[Any]:
-        """Packets as the file holds them; damage of the container between them."""
+        """Packets as in the file, with damage of the container between them."""
         num_errors = 0
         while True:
             try:
@@ -376,55 +380,55 @@ class Player:
             except av.FFmpegError as error:
                 if self._ahead_seconds is None and not isinstance(error, av.InvalidDataError):
                     self.broke_off = "nothing came" if isinstance(error, av.ExitError) else error.strerror
-                    return  # no damage: what came before is whole
+                    return  # no damage: everything before is intact
                 num_errors += 1
                 yield _Damage(f"the file is damaged ({error.strerror})")
                 if num_errors >= MAX_ERRORS or not self._may_go_on(error):
                     return
 
     def _may_go_on(self, error: av.FFmpegError) -> bool:
-        """Whether more can follow an error of the container."""
+        """Whether reading can continue after an error of the container."""
         return self._ahead_seconds is not None and isinstance(error, av.InvalidDataError)
 
 
 @dataclass(frozen=True)
 class _Damage:
-    """Something in the stream that cannot be decoded."""
+    """An undecodable part of the stream."""
 
     reason: str
     pts: int | None = None
-    """Of its frame, if that is known; frames before it may still come out of the decoder."""
+    """Time stamp of its frame, if known; earlier frames may still come out of the decoder."""
 
     def is_reached(self, image: Any, jump: float | None) -> bool:
-        """Whether this frame comes behind it."""
+        """Whether this frame comes after the damage."""
         return jump is not None or self.pts is None or image.pts is None or image.pts >= self.pts
 
 
 @dataclass(frozen=True)
 class _Recovery:
-    """What follows damage shows remains of other frames, until a key frame comes."""
+    """Recovery after damage: frames show remains of other frames until a key frame comes."""
 
     start_seconds: float
     reason: str
 
     def is_over(self, image: Any, seconds: float) -> bool:
-        """Whether this frame can be shown again."""
+        """Whether this frame is intact again."""
         is_late = seconds - self.start_seconds > RECOVERY_SECONDS
         return not image.is_corrupt and (image.key_frame or is_late)
 
 
 class _Clock:
-    """Time stamps become seconds from the first frame on that only grow."""
+    """Converts time stamps to increasing seconds from the first frame."""
 
     def __init__(self, time_base: float, frame_seconds: float, largest_step_seconds: float) -> None:
         self.seconds = 0.0
-        """Of the last frame."""
+        """Time of the last frame."""
         self._time_base, self._frame_seconds = time_base, frame_seconds
         self._largest_step = largest_step_seconds
         self._offset: float | None = None
 
     def at(self, pts: int | None) -> tuple[float, float | None]:
-        """Seconds of a frame, and by how many its time stamp jumps, if it does."""
+        """Time of a frame, and the jump of its time stamp, if any."""
         following = self.seconds + self._frame_seconds
         if self._offset is None:
             self._offset = -(pts or 0) * self._time_base
@@ -442,10 +446,10 @@ class _Clock:
         return self.seconds, None
 
     def seconds_of(self, pts: int) -> float | None:
-        """When a frame of this time stamp comes on screen; None before the first frame."""
+        """Presentation time of a frame with this time stamp; None before the first frame."""
         return None if self._offset is None else self._offset + pts * self._time_base
 
     def end_of(self, pts: int) -> float | None:
-        """When a frame of this time stamp leaves the screen, if it is the last one."""
+        """End of a frame with this time stamp, if it is the last one."""
         start = self.seconds_of(pts)
         return None if start is None else start + self._frame_seconds

@@ -1,4 +1,4 @@
-"""Which frames to look at: pure index arithmetic, no video is touched.
+"""Frame sampling: pure index arithmetic, without access to the video.
 
 T (`num_samples`) frames make a clip. Every sampler but `dense` splits the video into T equal segments and
 takes one frame of each, so that a clip always spans the whole video.
@@ -10,7 +10,7 @@ from openxclip.errors import InputError
 
 
 def centred(num_frames: int, num_samples: int) -> np.ndarray:
-    """(T,) int64, the middle frame of each segment, ascending: what the published numbers are tested with.
+    """(T,) int64, the middle frame of each segment, ascending, as in the published tests.
 
     floor(i * interval + interval / 2) with interval = num_frames / T. A video shorter than T repeats frames.
     """
@@ -62,8 +62,8 @@ def dense(
 ) -> np.ndarray:
     """(T,) int64, ascending: every `stride`-th frame of a window.
 
-    The window is drawn at random or, without `rng`, lies in the middle. A video shorter than the window is
-    taken from its start and its last frame repeated.
+    The window is drawn at random or, without `rng`, is in the middle. A video shorter than the window is sampled
+    from its start, and its last frame is repeated.
     """
     _check(num_frames=num_frames, num_samples=num_samples, stride=stride)
     slack = max(num_frames - ((num_samples - 1) * stride + 1), 0)
@@ -74,8 +74,8 @@ def dense(
 def dense_views(num_frames: int, num_samples: int, stride: int, num_clips: int) -> np.ndarray:
     """(num_clips, T) int64: `dense` windows for a test. Deterministic, and one clip is the window in the middle.
 
-    Of several, clip k begins at k / num_clips of the room that a window has, as in the tests of Open-VCLIP and
-    FROSTER (SlowFast's code).
+    With several, clip k begins at k / num_clips of the range of possible starts, as in the tests of Open-VCLIP
+    and FROSTER (SlowFast's code).
     """
     _check(num_clips=num_clips)
     middle = dense(num_frames, num_samples, stride)

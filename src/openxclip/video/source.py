@@ -1,7 +1,7 @@
-"""Opening a video: where the bytes come from, which stream is the video, and how large it may be.
+"""Opens a video: source of the bytes, choice of the video stream, and size limits.
 
-Only the given bytes are ever read. FFmpeg gets a Python file object without a name, never a path or an
-address, and no protocol of its own: a playlist inside an upload can therefore fetch nothing.
+Only the given bytes are ever read. FFmpeg gets a Python file object without a name, never a path or a URL, and
+no protocols: a playlist inside an upload can therefore fetch nothing.
 """
 
 import io
@@ -24,12 +24,12 @@ _BUFFER_BYTES = 1 << 18
 
 @dataclass(frozen=True, kw_only=True)
 class VideoLimits:
-    """What a video may cost at most; a video beyond a limit is refused before it is decoded."""
+    """Limits of a video; a video beyond a limit is refused before it is decoded."""
 
     max_frame_px: int = 8192 * 4320  # width times height of one frame, as stored and as scaled
     max_seconds: float = 4 * 3600.0
     is_over: Callable[[], bool] | None = field(default=None, compare=False)
-    """Asked between packets; once it says yes, reading ends with a VideoError."""
+    """Called between packets; once it returns true, reading ends with a VideoError."""
 
     def __post_init__(self) -> None:
         for name in ("max_frame_px", "max_seconds"):
@@ -38,7 +38,7 @@ class VideoLimits:
 
     @classmethod
     def given(cls, *, max_seconds: float | None, max_frame_px: int | None) -> "VideoLimits":
-        """With the default for each that is None."""
+        """The limits, with the default for each None."""
         usual = cls()
         return cls(
             max_seconds=usual.max_seconds if max_seconds is None else max_seconds,
@@ -46,9 +46,9 @@ class VideoLimits:
         )
 
     def check_over(self, name: str) -> None:
-        """Stop reading for somebody who does not wait for it any more."""
+        """Stop reading if the caller no longer waits."""
         if self.is_over is not None and self.is_over():
-            raise VideoError(name, "reading it was stopped: nobody waits for it any more")
+            raise VideoError(name, "reading it was stopped: the caller no longer waits for it")
 
     def check_frame(self, name: str, width: int, height: int, what: str = "a frame") -> None:
         """Refuse a frame of too many pixels."""
@@ -74,14 +74,14 @@ def _too_large(name: str, limit: str, found: str, allowed: float) -> VideoLimitE
 
 
 def source_name(source: VideoSource) -> str:
-    """What an error message calls the source."""
+    """Name of the source in error messages."""
     if isinstance(source, str | Path):
         return str(source)
     return "<bytes>" if isinstance(source, bytes) else str(getattr(source, "name", "<bytes>"))
 
 
 class _Nameless:
-    """A seekable file without its name: FFmpeg would read a pattern or an address into a name."""
+    """A seekable file without its name: FFmpeg could interpret a name as a pattern or a URL."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.read: Callable[[int], bytes] = file.read
@@ -97,7 +97,7 @@ def video_errors(name: str) -> Iterator[None]:
     except VideoError:
         raise
     except av.FFmpegError as error:
-        raise VideoError(name, f"it is damaged, incomplete or no video ({error.strerror})") from error
+        raise VideoError(name, f"it is damaged, incomplete or not a video ({error.strerror})") from error
     except OSError as error:
         raise VideoError(name, f"it cannot be read ({error.strerror or error})") from error
 
@@ -139,7 +139,7 @@ def open_container(file: BinaryIO) -> Any:
 def choose_stream(container: Any, name: str) -> Any:
     """The video stream: one that plays before one still image, then the default one, then that with the most pixels.
 
-    Cover art is no video. An animated AVIF has its first frame in a stream of its own.
+    Cover art is not a video. An animated AVIF has its first frame in a separate stream.
     """
     streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not streams:
@@ -157,9 +157,9 @@ def choose_stream(container: Any, name: str) -> Any:
 
 
 def header_seconds(stream: Any) -> float:
-    """The length the header states by its number of frames, 0 where it states none.
+    """The length the header states by its number of frames, 0 if it states none.
 
-    Time stamps alone are not asked: they may jump.
+    Time stamps alone are not used: they may jump.
     """
     rate = stream.guessed_rate or stream.average_rate
     if not stream.frames or not rate or stream.duration is None or stream.time_base is None:
@@ -171,5 +171,5 @@ _LONGEST_FRAME_SECONDS = 10.0
 
 
 def playing_seconds(seconds: np.ndarray) -> float:
-    """How long frames at these times (N,) play. A gap of more than 10 s is a jump of the time stamps, and no time."""
+    """How long frames at these times (N,) play. A gap of more than 10 s is a jump of the time stamps, not time."""
     return float(np.minimum(np.abs(np.diff(seconds)), _LONGEST_FRAME_SECONDS).sum())

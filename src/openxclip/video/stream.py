@@ -1,4 +1,4 @@
-"""One video stream of an open file: its packets, and its frames from a key frame on or from the start."""
+"""One video stream of an open file: its packets, and its frames from a key frame or from the start."""
 
 import os
 from collections.abc import Iterator
@@ -20,29 +20,29 @@ from openxclip.video.source import (
     video_errors,
 )
 
-# AVI stores no pts, and those FFmpeg makes up are one frame off once B-frames occur. An MPEG program stream
-# stores few, and those made up in between differ after a seek.
+# AVI stores no pts, and FFmpeg's generated ones are one frame off if there are B-frames. An MPEG program stream
+# stores few, and the generated ones in between differ after a seek.
 _FORMATS_WITHOUT_PTS = frozenset({"avi", "mpeg"})
-# What `field_order` says of H.264 whose every packet holds a whole frame. Where it holds a field, two make a frame.
+# `field_order` of H.264 whose packets hold whole frames. If packets hold fields, two make a frame.
 _PROGRESSIVE = 1
 
 _HOLE = (
-    "packet {} cannot be decoded, and others follow it. Fetch the file again, or repair it with: "
+    "packet {} cannot be decoded, and others follow it. Download the file again, or repair it with: "
     "ffmpeg -i FILE -c:v libx264 REPAIRED.mp4"
 )
 
 
 class WrongTableError(Exception):
-    """The packets promised a frame that decoding does not yield; never leaves this package."""
+    """The packets announced a frame that decoding does not yield; never leaves this package."""
 
 
 class VideoStream:
-    """Holds the file and the decoder. Raises FFmpeg's own errors, except while opening."""
+    """The file and its decoder. Raises FFmpeg's own errors, except while opening."""
 
     def __init__(self, source: VideoSource, num_threads: int, limits: VideoLimits) -> None:
         self.name = source_name(source)
         self.is_unsupported = False
-        """Whether decoding failed because FFmpeg cannot decode such a file, and not for damage."""
+        """Whether decoding failed because FFmpeg does not support the file, not because of damage."""
         self._limits = limits
         self._num_threads = num_threads
         self._container: Any = None
@@ -57,7 +57,7 @@ class VideoStream:
             raise
 
     def _inspect(self) -> None:
-        """Read what the header tells and refuse what is over the limits, before anything is decoded."""
+        """Read the header, and refuse a video over the limits, before anything is decoded."""
         self.codec: str = self._decoder.codec.canonical_name
         self.width, self.height = self._decoder.width, self._decoder.height
         self._limits.check_frame(self.name, self.width, self.height)
@@ -81,12 +81,12 @@ class VideoStream:
         self._decoder = self._stream.codec_context
         self._set_threads(num_threads)
         self._decoder.thread_type = "AUTO"
-        # Stops a frame larger than its header told before memory is taken for it.
+        # Stops a frame larger than its header states before memory is allocated for it.
         self._decoder.options = {"max_pixels": str(self._limits.max_frame_px)}
         return self
 
     def use_threads(self, num_threads: int) -> None:
-        """Decode with so many from now on."""
+        """Use this many threads from now on."""
         if num_threads == self._num_threads:
             return
         self._num_threads = num_threads
@@ -99,10 +99,10 @@ class VideoStream:
         self._decoder.thread_count = num_threads or self._automatic_threads()
 
     def _automatic_threads(self) -> int:
-        """How many decode where nobody says so; 0 lets FFmpeg decide.
+        """Default number of decoding threads; 0 lets FFmpeg decide.
 
-        Where frames are skipped, those that remain form chains in which each needs the one before: FFmpeg's threads
-        mostly wait for each other, and a core is better left to the conversion.
+        If frames are skipped, the remaining ones depend on each other in a chain: FFmpeg's threads mostly wait, and a
+        core is better used for the conversion.
         """
         if self._decoder.codec.canonical_name not in CODECS_THAT_SKIP:
             return 0
@@ -135,13 +135,13 @@ class VideoStream:
         yield from self._decoder.decode(None)
 
     def decode_until_break(self) -> Iterator[Any]:
-        """All frames of a file that breaks off: what is left of its end is passed over.
+        """All frames of a truncated file: the remains at its end are skipped.
 
-        A hole, that is damage with sound packets behind it, is a VideoError: frames behind a hole show
-        remains of others. One thread, so that an error comes with the packet that caused it.
+        A hole, i.e. damage with intact packets after it, is a VideoError: frames after a hole show remains of
+        others. One thread, so that an error comes with the packet that caused it.
         """
         self._reopen(1)
-        self.is_unsupported = self.codec == "webp"  # FFmpeg leaves the frames of an animation out
+        self.is_unsupported = self.codec == "webp"  # FFmpeg skips the frames of an animation
         broken_at: int | None = None
         packets = self._packets_until_break()
         for position, packet in enumerate(packets):
@@ -163,9 +163,9 @@ class VideoStream:
             yield from self._packets()
 
     def decode_run(self, table: PacketTable, run: Run) -> Iterator[Any]:
-        """The frames of one run, the wanted ones among them; others are left out where the codec allows.
+        """The frames of one run, including the wanted ones; others are skipped if the codec allows it.
 
-        Not where a packet may be lost: the decoder then patches frames up from others, which must all be there.
+        Not if a packet may be lost: the decoder then conceals frames with others, which must all be present.
         """
         for position, packet in self._packets_of(table, run):
             if self.codec in CODECS_THAT_SKIP and table.is_even:
@@ -183,12 +183,12 @@ class VideoStream:
                 break
         for position in range(run.start, run.stop):
             if packet is None or packet.pts != table.packets[position].pts:
-                raise WrongTableError(f"packet {position} is another one when read again")
+                raise WrongTableError(f"packet {position} is different when read again")
             yield position, packet
             packet = next(packets, None) if position + 1 < run.stop else None
 
     def _skip_to(self, start: int, packets: Iterator[Any], table: PacketTable) -> Any:
-        """The packet at this position, or None if the packets begin behind it."""
+        """The packet at this position, or None if the packets begin after it."""
         for packet in packets:
             # After a seek the first packets may be incomplete, with a pts never seen before.
             position = table.position_of_pts.get(packet.pts, -1)

@@ -1,4 +1,4 @@
-"""From frames to the model's pixels: resize, crop, normalise; and the augmentation of training clips.
+"""Turns frames into the model's pixels: resize, crop, normalise; and augments training clips.
 
 Shapes: T frames of a clip, H x W as decoded, S the model's input size. Frames come as (T, 3, H, W) uint8, red first.
 """
@@ -26,16 +26,16 @@ IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
 
-# The published pipeline looks at 224 px crops of frames with a short side of 256 px.
+# The published pipeline takes 224 px crops of frames with a short side of 256 px.
 _RESIZE_RATIO = 256 / 224
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessor:
-    """What a model wants to see; part of its checkpoint.
+    """Preprocessing of a model; part of its checkpoint.
 
-    "short_side" keeps the aspect ratio and crops; "squash" makes the whole frame S x S whatever its shape, and crops
-    nothing: as every crop would be the same, there is one, however many are asked for.
+    "short_side" keeps the aspect ratio and crops; "squash" scales the whole frame to S x S and does not
+    crop: since all crops would be the same, there is only one, regardless of the requested number.
     """
 
     input_size_px: int  # S
@@ -61,7 +61,7 @@ class Preprocessor:
                 f"{self.input_size_px}: the crop would not fit. Set it to {self.input_size_px} or greater"
             )
         if min(self.std) <= 0 or not all(map(math.isfinite, (*self.mean, *self.std))):
-            raise ConfigError(f"mean {self.mean} and std {self.std} must be finite, those of std positive")
+            raise ConfigError(f"mean {self.mean} and std {self.std} must be finite, and std positive")
 
     @classmethod
     def official(cls, input_size_px: int) -> Self:
@@ -70,7 +70,7 @@ class Preprocessor:
 
     @classmethod
     def hugging_face(cls, input_size_px: int) -> Self:
-        """The pipeline of the Hugging Face port: the short side becomes the input size at once."""
+        """The pipeline of the Hugging Face port: the short side is resized directly to the input size."""
         return cls(input_size_px=input_size_px, resize_short_side_px=input_size_px, long_side="truncate")
 
     @classmethod
@@ -87,7 +87,7 @@ class Preprocessor:
 
     @classmethod
     def siglip(cls, input_size_px: int) -> Self:
-        """The pipeline that SigLIP was trained with: pixels lie between -1 and 1."""
+        """The pipeline that SigLIP was trained with: pixels between -1 and 1."""
         half = (0.5, 0.5, 0.5)
         return cls(
             input_size_px=input_size_px,
@@ -100,7 +100,7 @@ class Preprocessor:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of to_dict; every key must be there and no other, but older files have only the first four."""
+        """The inverse of to_dict; all keys and no others are required, but older files have only the first four."""
         names = {field.name for field in fields(cls)}
         required = names - {"filter", "resize", "long_side"}
         if not required <= set(values) <= names:
@@ -131,7 +131,7 @@ class Preprocessor:
         width, height = self.frame_size(num_crops).of(width, height)
         pixels = resize(pixels, height, width, self.filter)
         steps = (1,) if num_crops == 1 or self.resize == "squash" else (0, 1, 2)
-        # Copied by NumPy: decoders work meanwhile, and the threads of torch would get in their way.
+        # Copied with NumPy: torch's threads would compete with the decoders.
         return torch.from_numpy(np.stack([self._crop(pixels.numpy(), step) for step in steps]))
 
     def _crop(self, pixels: np.ndarray, step: int) -> np.ndarray:
@@ -148,7 +148,7 @@ class Preprocessor:
     def normalise(self, pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """(..., 3, S, S) uint8 -> the same shape in `dtype`: (pixels / 255 - mean) / std, in float32.
 
-        Works on any device, so that a batch can travel as uint8 and be normalised where the model is.
+        Works on any device, so that a batch can be transferred as uint8 and normalised on the model's device.
         """
         mean, std = (
             torch.tensor(values).mul(255).view(3, 1, 1).to(pixels.device) for values in (self.mean, self.std)
@@ -161,33 +161,33 @@ class Preprocessor:
 
 
 Steps = tuple[tuple[str, float], ...]
-"""Colour operations in their order, each with its factor."""
+"""Colour operations in order, each with its factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What `TrainTransform` draws for one clip, as plain numbers that travel between processes."""
+    """The random draws of `TrainTransform` for one clip, as plain numbers that can be sent between processes."""
 
     crop: tuple[int, int, int, int]
     """Top, left, height, width."""
     flip: bool
-    """Whether left and right change places."""
+    """Whether to flip left and right."""
     jitter: tuple[Steps, ...]
-    """Of the whole clip, or of each frame; without steps the colours stay."""
+    """Jitter of the whole clip, or of each frame; without steps the colours are unchanged."""
     gray: bool
-    """Whether all colour goes."""
+    """Whether to convert to greyscale."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTransform:
-    """Augmentation of a training clip, with one draw for all frames of the clip, but for `jitter_frames`.
+    """Augmentation of a training clip, with one draw for all frames of the clip, except with `jitter_frames`.
 
     Crops of many shapes become S x S with the bilinear filter, independent of the model's own filter and resize mode.
     """
 
     input_size_px: int  # S
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)  # crop sides, in short sides of the frame
-    max_scale_gap: int = 1  # how far apart in `scales` the width and the height of a crop may lie
+    max_scale_gap: int = 1  # how far apart in `scales` the width and the height of a crop may be
     uniform_crop: bool = False  # squares anywhere, of any size between the least and the largest of `scales`
     flip_probability: float = 0.5
     jitter_probability: float = 0.8
@@ -195,21 +195,21 @@ class TrainTransform:
     contrast: float = 0.4
     saturation: float = 0.2
     hue: float = 0.1  # in turns of the colour circle
-    jitter_frames: bool = False  # a draw for each frame, as released, in place of one a clip
+    jitter_frames: bool = False  # a draw for each frame, as released, instead of one per clip
     gray_probability: float = 0.2
 
     def __post_init__(self) -> None:
         if self.input_size_px < 1:
             raise ConfigError(f"input_size_px is {self.input_size_px}; it must be 1 or greater")
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
-            raise ConfigError(f"scales is {self.scales}; it needs one number or more, above 0 and up to 1")
+            raise ConfigError(f"scales is {self.scales}; it needs at least one number, above 0 and up to 1")
         if self.max_scale_gap < 0:
             raise ConfigError(f"max_scale_gap is {self.max_scale_gap}; it must be 0 or greater")
         shares = ("flip_probability", "jitter_probability", *_JITTER, "gray_probability")
         for name in shares:
             limit = 0.5 if name == "hue" else 1.0
             if not 0 <= getattr(self, name) <= limit:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between 0 and {limit}")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be between 0 and {limit}")
 
     @property
     def short_side_px(self) -> int:
@@ -223,7 +223,7 @@ class TrainTransform:
         return self.apply(pixels, self.draw(height, width, num_frames, rng))
 
     def draw(self, height: int, width: int, num_frames: int, rng: np.random.Generator) -> Augmentation:
-        """What is done to a clip of `num_frames` frames of this size."""
+        """Draw the augmentation of a clip of `num_frames` frames of this size."""
         return Augmentation(
             crop=self._crop(height, width, rng),
             flip=bool(rng.random() < self.flip_probability),
@@ -234,7 +234,7 @@ class TrainTransform:
     def apply(self, frames: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
         """(T, 3, H, W) uint8 -> (T, 3, S, S) uint8, on the device of `frames`."""
         top, left, height, width = augmentation.crop
-        # Cropped before resizing and coloured after: both on as few pixels as possible.
+        # Cropped before resizing and colour-jittered after, for as few pixels as possible.
         cropped = frames[..., top : top + height, left : left + width]
         pixels = resize(cropped, self.input_size_px, self.input_size_px)
         if augmentation.flip:
@@ -248,7 +248,7 @@ class TrainTransform:
     def _crop(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """A crop (top, left, height, width) of frames of this size."""
         if self.uniform_crop:
-            # As if the frame were scaled by a uniform draw and a square of the input size cut out of it.
+            # As if the frame were scaled by a uniform draw and a square of the input size cropped from it.
             scaling = rng.uniform(1 / max(self.scales), 1 / min(self.scales))
             side = max(1, round(min(height, width) / scaling))
             return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side, side
@@ -269,7 +269,7 @@ class TrainTransform:
 
 
 def _coloured(frames: torch.Tensor, steps: Steps, gray: bool) -> torch.Tensor:
-    """Frames uint8 (T, 3, S, S) after these operations, and without any colour if that is drawn."""
+    """Frames uint8 (T, 3, S, S) after these operations, in greyscale if that is drawn."""
     pixels = frames.float()
     for name, factor in steps:
         pixels = _JITTER[name](pixels, factor)
@@ -291,8 +291,8 @@ def crop_sizes(
 ) -> list[tuple[int, int]]:
     """The (height, width) a training crop may have, each equally likely.
 
-    A side within 2 px of the input size becomes the input size where the frame is large enough, so that it
-    need not be resized for so little.
+    A side within 2 px of the input size becomes the input size if the frame is large enough, to avoid a tiny
+    resize.
     """
     sides = [int(short_side_px * scale) for scale in scales]
     if short_side_px >= input_size_px:
@@ -302,34 +302,34 @@ def crop_sizes(
 
 
 def crop_corners(free_y: int, free_x: int) -> list[tuple[int, int]]:
-    """The (top, left) a training crop may have: the four corners and the centre of the room it leaves.
+    """The (top, left) a training crop may have: the four corners and the centre of the available range.
 
-    Positions lie on a grid of quarters of that room, rounded down, as published.
+    Positions are on a grid of quarters of that range, rounded down, as published.
     """
     y, x = free_y // 4, free_x // 4
     return [(0, 0), (0, 4 * x), (4 * y, 0), (4 * y, 4 * x), (2 * y, 2 * x)]
 
 
 def resize(pixels: torch.Tensor, height: int, width: int, filter: Filter = "bilinear") -> torch.Tensor:
-    """(T, 3, H, W) uint8 -> (T, 3, height, width) uint8, smoothed where it shrinks."""
+    """(T, 3, H, W) uint8 -> (T, 3, height, width) uint8, antialiased when it shrinks."""
     if pixels.shape[-2:] == (height, width):
         return pixels
     shrinks = height < pixels.shape[-2] or width < pixels.shape[-1]
-    # torch's bicubic is Pillow's, with which models are trained, only where it is smoothed.
+    # torch's bicubic equals Pillow's, which models are trained with, only with antialiasing.
     smooth = shrinks or filter == "bicubic"
-    # Only the CPU smooths whole numbers; elsewhere a level may come out one higher or lower.
+    # Only the CPU antialiases integers; elsewhere a level may differ by one.
     exact = pixels if pixels.device.type == "cpu" else pixels.float()
     resized = F.interpolate(exact, (height, width), mode=filter, align_corners=False, antialias=smooth)
     return resized if exact is pixels else resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _checked(frames: np.ndarray) -> torch.Tensor:
-    """Frames uint8 (T, 3, H, W) as a tensor, without a copy where that is possible."""
+    """Frames uint8 (T, 3, H, W) as a tensor, without a copy if possible."""
     if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise InputError(
             f"frames have shape {frames.shape} and type {frames.dtype}; they must be (T, 3, H, W) of uint8"
         )
-    if min(frames.strides) < 0:  # mirrored or turned in place, which torch cannot express
+    if min(frames.strides) < 0:  # mirrored or rotated views, which torch cannot express
         frames = np.ascontiguousarray(frames)
     return torch.from_numpy(frames)
 

@@ -1,1 +1,1 @@
-"""One file for each format a model can be stored in."""
+"""Model formats, one file each."""

@@ -48,7 +48,7 @@ ACTIVATION, NORM_EPS = "quick_gelu", 1e-5
 TOWER_KEYS = {"width": "hidden_size", "num_layers": "num_hidden_layers", "num_heads": "num_attention_heads"}
 """Our name of a tower's size -> theirs, in all configurations of transformers."""
 
-# Values that XCLIPConfig and its parts assume for missing keys; most files leave out many.
+# Defaults of XCLIPConfig and its parts for missing keys; most files omit many.
 DEFAULTS: dict[str, Any] = {
     "projection_dim": 512,
     "prompt_layers": 2,
@@ -87,7 +87,7 @@ def read_huggingface(folder: Path) -> Checkpoint:
     """Read an X-CLIP that transformers wrote.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or describes a model that ours cannot express.
+        CheckpointError: a file is missing or damaged, or describes a model that our configuration cannot express.
     """
     config = parse(read_config, read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
     image_size_px = config.vision.image_size_px
@@ -119,7 +119,7 @@ def read_config(values: Mapping[str, Any]) -> XCLIPConfig:
     """The configuration that a `config.json` describes.
 
     Raises:
-        ConfigError: it does not describe an X-CLIP, or one that ours cannot express.
+        ConfigError: it does not describe an X-CLIP, or one that our configuration cannot express.
     """
     if values.get("model_type") != MODEL_TYPE:
         raise ConfigError(f"model_type is {values.get('model_type')!r}, only {MODEL_TYPE!r} can be read")

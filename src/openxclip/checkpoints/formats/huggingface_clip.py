@@ -38,7 +38,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
 }
 
-# Values that each kind of configuration assumes for missing keys; most files leave out many.
+# Defaults of each kind of configuration for missing keys; most files omit many.
 _LAYERS: dict[str, Any] = {"num_hidden_layers": 12, "num_attention_heads": 12}
 _CLIP: dict[str, Any] = _LAYERS | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 _SIGLIP: dict[str, Any] = _LAYERS | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
@@ -73,7 +73,7 @@ def read_huggingface_clip(folder: Path) -> Checkpoint:
     """Read a language-image model that transformers wrote; a video is the mean of its frames.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or describes a model that ours cannot express.
+        CheckpointError: a file is missing or damaged, or describes a model that our configuration cannot express.
     """
     values = read_json(folder / CONFIG_FILE)
     config = parse(read_config, values, folder / CONFIG_FILE)
@@ -96,7 +96,7 @@ def read_config(values: Mapping[str, Any]) -> XCLIPConfig:
     """The configuration that a `config.json` of one of the `TABLES` describes.
 
     Raises:
-        ConfigError: it describes another kind of model, or one that ours cannot express.
+        ConfigError: it describes another kind of model, or one that our configuration cannot express.
     """
     kind = values.get("model_type")
     if kind not in TABLES:

@@ -1,4 +1,4 @@
-"""The native format: a folder of weights beside files that people can read."""
+"""The native format: a folder of weights and human-readable files."""
 
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def read_native(folder: Path) -> Checkpoint:
     if preprocess.input_size_px != config.vision.image_size_px:
         raise CheckpointError(
             f"{file}: input_size_px is {preprocess.input_size_px}, but the model's input is "
-            f"{config.vision.image_size_px} px; get both files again"
+            f"{config.vision.image_size_px} px; download both files again"
         )
     weights_file = folder / WEIGHTS_FILE
     model = build(read_safetensors(weights_file), config, NATIVE, str(weights_file))
@@ -94,7 +94,7 @@ def _pop_discrete_labels(values: dict[str, Any]) -> tuple[str, ...] | None:
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     require(
         is_list and len(names) == num_labels,
-        f"{DISCRETE_LABELS} must be num_discrete_labels = {num_labels} names, got {names!r}; get the file again",
+        f"{DISCRETE_LABELS} must be num_discrete_labels = {num_labels} names, got {names!r}; download the file again",
     )
     return tuple(names)
 

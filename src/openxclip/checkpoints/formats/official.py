@@ -36,7 +36,7 @@ TOWER_SHAPES = {
 
 
 def is_official(names: Iterable[str]) -> bool:
-    """Whether these are the names of an X-CLIP, not of a plain CLIP: one belongs to a part that X-CLIP adds."""
+    """Whether these names are those of an X-CLIP, not a plain CLIP: one belongs to a part that X-CLIP adds."""
     return any(map(is_added, names))
 
 
@@ -102,7 +102,7 @@ def infer_towers(state: Mapping[str, Tensor], path: Path) -> XCLIPConfig:
 
 @contextmanager
 def _shapes_of(path: Path) -> Iterator[None]:
-    """Name the file in errors about a configuration that was inferred from its tensors."""
+    """Name the file in errors about a configuration inferred from its tensors."""
     try:
         yield
     except ConfigError as error:
@@ -110,7 +110,7 @@ def _shapes_of(path: Path) -> Iterator[None]:
 
 
 def num_blocks(names: Iterable[str], prefix: str) -> int:
-    """The number of different numbers that follow the prefix."""
+    """How many distinct numbers follow the prefix."""
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
     return len({match[1] for name in names if (match := pattern.match(name))})
 

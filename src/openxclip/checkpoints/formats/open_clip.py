@@ -24,7 +24,7 @@ from openxclip.text.tokenizer_folder import Cleaning
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
-# Values that a configuration of open_clip assumes for missing keys.
+# open_clip's defaults for missing keys of a configuration.
 TEXT_DEFAULTS: dict[str, Any] = {
     "context_length": 77,
     "vocab_size": 49408,
@@ -73,7 +73,7 @@ def read_open_clip(folder: Path) -> Checkpoint:
     """Read a language-image model that open_clip wrote; a video is the mean of its frames.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or describes a model that ours cannot express.
+        CheckpointError: a file is missing or damaged, or describes a model that our configuration cannot express.
     """
     path = folder / CONFIG_FILE
     values = read_json(path)
@@ -91,7 +91,7 @@ def read_open_clip(folder: Path) -> Checkpoint:
 
 
 def _check_layer_scale(values: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Refuse weights that lack factors which the configuration speaks of; without them the numbers would differ."""
+    """Refuse weights without the factors that the configuration names; results would differ without them."""
     factors = {name for name in names if LAYER_SCALE.fullmatch(name)}
     of_image = {name for name in factors if name.startswith("visual.")}
     for tower, found in (("vision_cfg", of_image), ("text_cfg", factors - of_image)):
@@ -100,14 +100,14 @@ def _check_layer_scale(values: Mapping[str, Any], names: Iterable[str]) -> None:
         if given.get("ls_init_value") and len(found) != 2 * layers:
             raise ConfigError(
                 f"{tower} has layer scale in {layers} layers, the weights {len(found)} of its {2 * layers} factors; "
-                "get both files again"
+                "download both files again"
             )
 
 
 def without_layer_scale(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The same model without factors at its branches: the layer before each takes its factor into its weights.
+    """The same model with each branch factor folded into the weights of the layer before it.
 
-    Layer scale (Touvron et al. 2021, arXiv 2103.17239) multiplies what a branch adds by a trained factor for each
+    Layer scale (Touvron et al. 2021, arXiv 2103.17239) multiplies a branch's output by a trained factor for each
     channel. The branch ends in a linear layer, so that factor * (W x + b) = (factor * W) x + factor * b.
 
     Raises:
@@ -143,7 +143,7 @@ def read_config(values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> XCL
     """The configuration that `model_cfg` and the shapes of the weights describe.
 
     Raises:
-        ConfigError: it describes a model that ours cannot express.
+        ConfigError: it describes a model that our configuration cannot express.
     """
     vision, text = values["vision_cfg"], values["text_cfg"]
     if not isinstance(vision, dict) or not isinstance(text, dict):
@@ -260,7 +260,7 @@ def _text(given: Mapping[str, Any], activation: Activation) -> TextConfig:
 
 
 READ_ELSEWHERE = {"hf_tokenizer_name", "tokenizer_kwargs", "ls_init_value"}
-"""Keys that say nothing about the computation of a tower; layer scale's trained values are with the weights."""
+"""Keys that do not affect a tower's computation; layer scale's trained values are in the weights."""
 
 
 def _known(given: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from openxclip.video.transforms import Preprocessor, Triple
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 PREPROCESSOR_FILES = ("processor_config.json", PREPROCESSOR_FILE, "video_preprocessor_config.json")
-"""In the order in which transformers reads them: since version 5 it writes all into the first."""
+"""In the order in which transformers reads them; since version 5 it writes everything into the first."""
 
 SECTIONS = ("image_processor", "video_processor")
 """Keys of the preprocessor in `processor_config.json`, the one that X-CLIP and CLIP use first."""
@@ -69,7 +69,7 @@ def read_preprocessor(values: Mapping[str, Any], image_size_px: int) -> Read:
     else:
         if values.get("do_center_crop") is False:
             raise ConfigError(
-                "do_center_crop is off; frames of another shape than the input are always cropped"
+                "do_center_crop is off; frames whose shape differs from the input are always cropped"
             )
         resize_px = size["shortest_edge"] if isinstance(size, dict) else size
         crop_px = square_side_px(values.get("crop_size") or resize_px)  # older files say only `size`

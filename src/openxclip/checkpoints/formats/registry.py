@@ -30,7 +30,7 @@ FOLDER_FORMATS: tuple[FolderFormat, ...] = (
 """In order of preference: many repositories hold the same weights for transformers and for open_clip."""
 
 FILE_FORMATS: tuple[FileFormat, ...] = (official.FORMAT, openai_clip.FORMAT)
-"""The first that recognises a file reads it; the last recognises any."""
+"""The first that recognises a file reads it; the last one recognises any file."""
 
 
 def read_checkpoint(path: Path) -> tuple[Checkpoint, str]:

@@ -1,4 +1,4 @@
-"""The web page: files of this folder, served as they are. It fetches nothing from outside, and its policy says so."""
+"""The web page: files of this folder, served as they are. Its content security policy forbids external requests."""
 
 from importlib import resources
 from pathlib import Path
@@ -23,7 +23,7 @@ KINDS = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-"""What a browser is told; other files of the folder are not served."""
+"""Content types by suffix; other files of the folder are not served."""
 
 
 def build_router(allow_frames: str | None) -> APIRouter:
