@@ -396,8 +396,8 @@ def test_strips_of_altered_videos_say_what_was_scored(tmp_path):
     dataclasses.replace(result, altered="its <b> middle frame").save(tmp_path / "evaluation.json")
     write_report(tmp_path, tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
-    assert "Of each video was scored: its <b> middle frame." in page.text
-    assert page.text.count("shown is the video as it is, scored was its <b> middle frame") == 2
+    assert "Scored for each video: its <b> middle frame." in page.text
+    assert page.text.count("shown: the original video; scored: its <b> middle frame") == 2
 
 
 def test_a_folder_without_results_is_one_clear_line(tmp_path, capsys):
