@@ -46,7 +46,7 @@ tiny: $(RUN_STAMP)  ## train the shipped model anew, into runs/openxclip-tiny; i
 	$(BIN)/openxclip train --recipe shapes --data moving-shapes --output runs/tiny
 	$(BIN)/python scripts/package_tiny.py runs/tiny runs/openxclip-tiny
 
-evidence: $(RUN_STAMP)  ## make the learned tables of docs/results.md anew, in hours; interrupted, it goes on. UCF8=DIR adds real clips
+evidence: $(RUN_STAMP)  ## regenerate the learned tables of docs/results.md (takes hours, resumes if interrupted); UCF8=DIR adds real clips
 	$(BIN)/python scripts/evidence.py $(if $(UCF8),--ucf8 $(UCF8))
 
 test: $(STAMP)  ## the quick tests

@@ -158,7 +158,7 @@ def frames_curve(config: XCLIPConfig, counts: Iterable[int], num_rounds: int) ->
         x_name="frames T",
         series=measure_sides(cases, num_rounds, "frames"),
         fits={VIDEO: fit_line},
-        notes=("Logits read the mean over frames of the patches, so that T is nothing to them.",),
+        notes=("Logits read the mean over frames of the patches, so T does not matter to them.",),
     )
 
 

@@ -14,7 +14,7 @@ def restart_with_ffmpeg(folder: Path) -> None:
     """Start this Python anew, where that is needed, with `folder` full of links to PyAV's libraries on its path.
 
     The wheel's libraries have a hash in their names, and the linker reads its path only when a process starts.
-    Where PyAV is built on the system's FFmpeg there is nothing to link, and torchcodec finds it by itself.
+    Where PyAV is built on the system's FFmpeg no links are needed: torchcodec finds it by itself.
     """
     libraries = sorted((Path(av.__file__).parents[1] / "av.libs").glob("*.so*"))
     if not libraries or str(folder) in os.environ.get(PATH, "").split(os.pathsep):

@@ -29,7 +29,7 @@ AUTO, COMPILED, INT8 = "ours, auto", "ours, auto, compiled", "ours, int8, compil
 REFERENCE, PEER_BFLOAT16 = "transformers, float32", "transformers, bfloat16"
 
 Forward = Callable[[Tensor], Tensor]
-"""Pixels (1, T, 3, S, S), normalised, float32 -> logits (1, K), float32. Both sides encode the labels, too."""
+"""Pixels (1, T, 3, S, S), normalised, float32 -> logits (1, K), float32. Both sides also encode the labels."""
 
 
 def run(options: Options) -> Section:

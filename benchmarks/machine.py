@@ -58,7 +58,7 @@ class Machine:
     gpu: str | None = field(default_factory=_gpu)
     """Name of the first CUDA device, if there is one."""
     load: float = field(default_factory=lambda: os.getloadavg()[0])
-    """Processes that wanted to run when the measurement began: above 0.5 or so, something else ran, too."""
+    """Processes that wanted to run when the measurement began: above 0.5 or so, something else also ran."""
     system: str = field(default_factory=lambda: f"{platform.platform()}, Python {platform.python_version()}")
     """Operating system and Python."""
     versions: dict[str, str] = field(default_factory=_versions)

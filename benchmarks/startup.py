@@ -33,7 +33,7 @@ def run(options: Options) -> Section:
         range(options.num_rounds),
         "startup",
     )
-    notes = (f"{HELP} imports {'torch, too' if help_imports_torch() else 'no torch'}.",)
+    notes = (f"{HELP} imports {'torch' if help_imports_torch() else 'no torch'}.",)
     return Section(
         suite=SUITE,
         tables=(

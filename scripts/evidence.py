@@ -1,4 +1,4 @@
-"""Make every learned table of docs/results.md anew: `make evidence`. Interrupted, the same command goes on.
+"""Regenerate every learned table of docs/results.md: `make evidence`. If interrupted, the same command resumes.
 
 Commands of one stage do not depend on each other and run at once, one thread each. A training that is finished is found
 again, so that a second call only scores. The tables are kept in docs/results/ as JSON, and docs/results.md shows them
@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,10 +35,11 @@ SHOTS = (2, 4, 8, 16)
 SHORT = ("--set", "optim.epochs=30", "--set", "optim.warmup_epochs=2")
 """Trainings on real clips that are only compared with each other."""
 
+AS_FILES = "as-files"
 ROWS = {
     "supervised": ("top-1",),
     "paraphrased": ("top-1",),
-    "as-files": ("top-1",),
+    AS_FILES: ("top-1",),
     "zero-shot": ("top-1, mean over splits", "top-1, std over splits"),
     "base-to-novel": ("base", "novel", "harmonic mean"),
     "label-union": ("top-1, with training labels", "best label is a training class"),
@@ -188,7 +190,7 @@ def protocols(places: Places) -> Iterator[Command]:
                 *("static-bias", *shapes, "--list", novel, "--swapped-list", f"{novel}-other-background"),
             ),
         }
-        for name, arguments in (lists | ({"as-files": files} if world == "tiny" else {})).items():
+        for name, arguments in (lists | ({AS_FILES: files} if world == "tiny" else {})).items():
             output = ("--output", places[f"protocols/{world}/{name}"])
             yield Command(f"{world} {name}", ("evaluate", *arguments, *models, *output))
     if places.ucf8 is not None:
@@ -211,41 +213,67 @@ def collected(places: Places) -> Iterator[Command]:
 # --- running them -----------------------------------------------------------------------------------------------
 
 
+class Processes:
+    """Commands that run, each in a process of its own, one thread each."""
+
+    def __init__(self, logs: Path) -> None:
+        logs.mkdir(parents=True, exist_ok=True)
+        self.logs = logs
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def run(self, command: Command) -> int:
+        """Run a command to its end -> exit status; what it prints is added to its log."""
+        with (
+            log_of(command, self.logs).open("a", encoding="utf-8") as log,
+            subprocess.Popen(
+                [sys.executable, "-m", "openxclip", *command.arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
+            ) as process,
+        ):
+            self._running.add(process)
+            try:
+                return process.wait()
+            finally:
+                self._running.discard(process)
+
+    def end(self) -> None:
+        """Let what runs save and end."""
+        for process in tuple(self._running):
+            process.send_signal(signal.SIGINT)
+
+
 def run_all(todo: Sequence[Sequence[Command]], logs: Path, num_processes: int) -> list[str]:
-    """Run the commands, stage by stage -> names of those that failed; no stage follows one with failures."""
-    logs.mkdir(parents=True, exist_ok=True)
+    """Run the commands, stage by stage -> names of those that failed; a stage with failures is the last one."""
+    processes = Processes(logs)
     with progress_bar() as bar:
         task = bar.add_task("evidence", total=sum(map(len, todo)), note="")
         for commands in todo:
             failed = []
-            for command, status in _at_once(commands, logs, num_processes):
-                bar.update(task, advance=1, note=command.name)
+            for command, status in _at_once(commands, processes, num_processes):
+                bar.update(task, advance=1)
+                bar.console.print(f"{command.name}: {'failed' if status else 'done'}")
                 failed += [command.name] if status else []
             if failed:
                 return failed
     return []
 
 
-def _at_once(commands: Sequence[Command], logs: Path, num_processes: int) -> Iterator[tuple[Command, int]]:
-    """Commands and their exit statuses, as they end. Interrupted, those that run save and end, and no other begins."""
+def _at_once(
+    commands: Sequence[Command], processes: Processes, num_processes: int
+) -> Iterator[tuple[Command, int]]:
+    """Commands and their exit statuses, as they end. If interrupted, those that run save and end; no other starts."""
     with ThreadPoolExecutor(num_processes) as pool:
-        running = {pool.submit(_status, command, logs): command for command in commands}
+        running = {pool.submit(processes.run, command): command for command in commands}
         try:
             for future in as_completed(running):
                 yield running[future], future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _status(command: Command, logs: Path) -> int:
-    with log_of(command, logs).open("w", encoding="utf-8") as log:
-        return subprocess.run(
-            [sys.executable, "-m", "openxclip", *command.arguments],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            check=False,
-        ).returncode
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.end()
+            raise
 
 
 def log_of(command: Command, logs: Path) -> Path:
@@ -273,11 +301,10 @@ def keep_tables(places: Places) -> None:
 def protocol_table(folder: Path) -> Table:
     """The figures of all protocols; over several models, mean and standard deviation."""
     rows = [
-        (name, figure, value)
+        (name, figure, _figures(folder / name)[figure])
         for name, figures in ROWS.items()
-        if (folder / name).exists()
-        for figure, value in _figures(folder / name).items()
-        if figure in figures
+        if name != AS_FILES or (folder / name).exists()  # the small models are scored on rendered clips alone
+        for figure in figures
     ]
     return Table(
         title="top-1 by protocol, %",
@@ -328,7 +355,7 @@ def main(
     num_processes: Annotated[int, tyro.conf.arg(help="commands at once, one thread each")] = os.cpu_count()
     or 1,
 ) -> int:
-    """Make the learned tables of docs/results.md anew. Interrupted? The same command goes on."""
+    """Regenerate the learned tables of docs/results.md. If interrupted, the same command resumes."""
     places = Places(output, ucf8)
     if failed := run_all(stages(places), output / "logs", num_processes):
         print(f"evidence: {', '.join(failed)} failed; see {output / 'logs'}", file=sys.stderr)
@@ -344,6 +371,11 @@ def main(
 
 
 if __name__ == "__main__":
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # also where a shell ignores the first for what it runs behind
+        signal.signal(number, signal.default_int_handler)
     try:
         sys.exit(tyro.cli(main))
     except KeyboardInterrupt:

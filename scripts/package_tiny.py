@@ -17,7 +17,7 @@ CARD = "README.md"
 
 
 def package(run: Path, output: Path) -> None:
-    """Write the model of `run` into `output`, in place of one that is there."""
+    """Write the model of `run` into `output`, replacing one that is there."""
     labels = read_json(run / CONFIG_FILE)["labels"]
     card = (output / CARD).read_bytes() if (output / CARD).is_file() else None
     (output / CARD).unlink(missing_ok=True)  # a folder with nothing but a card is no model to replace

@@ -84,8 +84,8 @@ def commands_page() -> str:
         for name, command in COMMANDS.items()
     ]
     head = (
-        "# Commands\n\nData goes to stdout, messages and progress to stderr. Exit status: 0 success, 1 some input failed, "
-        "2 usage error. `--debug` shows where an error came from. These pages are what `--help` prints.\n"
+        "# Commands\n\nData goes to stdout, messages and progress to stderr. Exit status: 0 success, 1 some input "
+        "failed, 2 usage error. `--debug` shows where an error came from. These pages are what `--help` prints.\n"
     )
     return "\n".join([head, "| command | what it does |", "|---|---|", *rows, ""])
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -467,17 +469,42 @@ def test_a_list_of_another_version_is_written_anew(tmp_path, caplog, monkeypatch
     whole = shapes_manifest("val")
     short = replace(whole, items=whole.items[::100])
     monkeypatch.setattr(bench, "shapes_manifest", lambda name: short)
-    first = bench._from_files("val", tmp_path)
+    lists = tmp_path / "lists"
+    first = bench._from_files("val", lists)
     assert (first.fingerprint(), caplog.messages) == (short.fingerprint(), [])
     other = replace(whole, items=whole.items[50::100])
     monkeypatch.setattr(bench, "shapes_manifest", lambda name: other)
-    second = bench._from_files("val", tmp_path)
+    second = bench._from_files("val", lists)
     assert second.fingerprint() == other.fingerprint()
     assert second.missing() == []
     assert caplog.messages == [
-        f"{tmp_path / 'val'} holds another list than moving-shapes/val is now; it is written anew"
+        f"{lists / 'val'} holds another list than moving-shapes/val is now; it is written anew"
     ]
-    assert {path.name for path in tmp_path.iterdir()} == {"val", "val.lock"}
+    assert [path.name for path in lists.iterdir()] == ["val"]
+
+
+@pytest.mark.slow
+def test_commands_at_once_share_a_folder(tmp_path):
+    """Both need the same image model, lists and training; each waits for what the other does, and no score is lost."""
+    settings = [f"--set={setting}" for setting in SETTINGS]
+    settings += [f"--pretrain-set={setting}" for setting in PRETRAIN_SETTINGS]
+    names, output = ("views", "interpolation"), ["--output", str(tmp_path), "--seeds", "1"]
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-m", "openxclip", "ablate", name, *output, *settings], stderr=subprocess.PIPE
+        )
+        for name in names
+    ]
+    errors = [command.communicate(timeout=300)[1].decode() for command in commands]
+    assert [command.returncode for command in commands] == [0, 0], errors
+    assert all((tmp_path / f"{name}.json").exists() for name in names)
+    runs = [*tmp_path.glob("runs/*")]
+    assert len(runs) == 2  # full and few
+    scored = [len(json.loads((run / "scores.json").read_text())) for run in runs]
+    assert sorted(scored) == [
+        4 + 5 - 1,
+        2 * (4 + 5 - 1),
+    ]  # full scores zero as well; 1x1 of the whole model is in both
 
 
 def test_pretraining_is_done_once(folder):

@@ -82,6 +82,7 @@ def test_a_command_of_the_docs_is_understood(arguments, tmp_path, monkeypatch, c
     assert re.fullmatch(r"openxclip: .*\n", error)
     named = [word.rstrip("/") for word in (*arguments[1:], DEFAULT_MODEL) if not word.startswith("--")]
     assert any(word in error for word in named), error
+    assert not re.search(r"[Tt]here is no (recipe|ablation)\b", error), error
 
 
 def test_the_commands_are_found() -> None:

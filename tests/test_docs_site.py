@@ -43,6 +43,7 @@ STILL = """() => {
 }"""
 """Replaces the moving picture by its first frame, so that screenshots are alike."""
 QUICK = (
+    "../README",
     "index",
     "install",
     "tour",
@@ -59,7 +60,6 @@ QUICK = (
 SLOW = (
     "scale",
     "searching",
-    "../README",
     "models",
     "results",
     "fine-tune",

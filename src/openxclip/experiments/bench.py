@@ -6,8 +6,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
-
 from openxclip.configuration import with_overrides
 from openxclip.data.manifest import read_manifest
 from openxclip.data.media import Manifest
@@ -16,7 +14,7 @@ from openxclip.data.subsets import few_shot, missing_text, restrict, without_mis
 from openxclip.errors import InputError
 from openxclip.evaluation.protocols import check_disjoint, occurring, of_trained_classes
 from openxclip.experiments.ablations import Ablation, AblationResult
-from openxclip.experiments.study import Regime, Regimes, Study
+from openxclip.experiments.study import Regime, Regimes, Study, alone
 from openxclip.processes import current
 from openxclip.progress import progress_bar
 from openxclip.recipes import pretrain_recipe, recipe
@@ -50,9 +48,9 @@ def image_model_config(settings: Sequence[str]) -> PretrainConfig:
 def pretrain_image_models(config: PretrainConfig, output: Path, seeds: Iterable[int], device: str) -> None:
     """The image model of each seed; one that is finished is left as it is."""
     for seed in seeds:
-        current().from_first(
-            partial(pretrain, replace(config, seed=seed), _image_model(output, seed), device)
-        )
+        folder = _image_model(output, seed)
+        with alone(output / "locks" / f"{folder.name}.lock"):
+            current().from_first(partial(pretrain, replace(config, seed=seed), folder, device))
 
 
 def _image_model(output: Path, seed: int) -> Path:
@@ -82,16 +80,11 @@ def _few(train: Manifest, num_shots: int) -> Callable[[int], Manifest]:
 
 def _from_files(list_name: str, lists: Path) -> Manifest:
     """A list of moving shapes as .mp4 files, written by the first call in the first process."""
-    return current().from_first(partial(_written, list_name, lists))
+    with alone(lists.with_name("locks") / f"{list_name}.lock"):
+        return current().from_first(partial(_written, list_name, lists))
 
 
 def _written(list_name: str, lists: Path) -> Manifest:
-    lists.mkdir(parents=True, exist_ok=True)
-    with FileLock(lists / f"{list_name}.lock", mode=0o666):  # other commands may share the folder
-        return _found_or_rendered(list_name, lists)
-
-
-def _found_or_rendered(list_name: str, lists: Path) -> Manifest:
     folder, clips = lists / list_name, shapes_manifest(list_name)
     if folder.exists():
         found = read_manifest(folder, list_name=LIST_FILE)

@@ -2,18 +2,21 @@
 
 clip-seed1/                the image model that a seed starts from, where the study pretrains its own
 lists/                     test lists of moving shapes as video files
+locks/                     held by the command that trains or scores, while others wait
 runs/few-1a2b3c-seed1/     a training; `scores.json` in it holds what was measured of it
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
+from filelock import FileLock
 from torch import Tensor
 
 from openxclip.checkpoints.load import read_model
@@ -38,6 +41,17 @@ Regime = Literal["zero", "motion", "few", "full"]
 that differ in their motion alone."""
 
 MAX_KEPT_BYTES = 2**30  # of decoded test videos
+
+
+@contextmanager
+def alone(lock_file: Path) -> Iterator[None]:
+    """Wait for other commands that share a study's folder; of several processes, the first waits for all."""
+    if not current().is_first:
+        yield
+        return
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock_file, mode=0o666):
+        yield
 
 
 def _same(config: TrainConfig) -> TrainConfig:
@@ -160,23 +174,20 @@ class Study:
         tests = self.regimes.tests(regime)
         lists = " + ".join(f"{test.name} {test.fingerprint()}" for test in tests)
         key = f"{lists}, {variant.views}, {variant.interpolate}"
-        scores = current().from_first(partial(_known_scores, run / "scores.json"))
-        if key not in scores:
-            self.on_work(f"{variant.name}, {regime}, seed {seed}")
-            train_on(
-                config,
-                clips,
-                None,
-                run,
-                descriptions=self._descriptions(config),
-                device=self.device,
-                data=self.data,
-            )
-            scores[key] = self._score(run, config, variant, tests)
-            if current().is_first:
-                with atomic_write(run / "scores.json") as temporary:
-                    temporary.write_text(json.dumps(scores, indent=1))
+        with alone(self.output / "locks" / f"{run.name}.lock"):
+            scores = current().from_first(partial(_known_scores, run / "scores.json"))
+            if key not in scores:
+                self.on_work(f"{variant.name}, {regime}, seed {seed}")
+                self._train(config, clips, run)
+                scores[key] = self._score(run, config, variant, tests)
+                if current().is_first:
+                    with atomic_write(run / "scores.json") as temporary:
+                        temporary.write_text(json.dumps(scores, indent=1))
         return scores[key]
+
+    def _train(self, config: TrainConfig, clips: Manifest, run: Path) -> None:
+        descriptions = self._descriptions(config)
+        train_on(config, clips, None, run, descriptions=descriptions, device=self.device, data=self.data)
 
     def _digest(self, config: TrainConfig, clips: Manifest) -> str:
         """Names a training by its settings, clips, start and texts, wherever the study's folder lies."""

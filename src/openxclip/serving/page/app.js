@@ -211,7 +211,7 @@ async function askTimeline(file, labels) {
 
 function seek(result, seconds) {
   if (!result.file) return "The video of this earlier result is not kept. Choose it again to see more.";
-  if (result.file !== state.file && (state.isBusy || !chooseFile(result.file))) return "The video is not at hand now.";
+  if (result.file !== state.file && (state.isBusy || !chooseFile(result.file))) return "The video is not loaded now.";
   $("player").currentTime = seconds;
   $("player").scrollIntoView({ block: "nearest" });
   return "";
