@@ -214,7 +214,12 @@ def test_leaving_the_events_ends_the_reading(watcher, tmp_path) -> None:
 def test_a_signal_ends_it_before_anything_came() -> None:
     command = [sys.executable, "-m", "openxclip", "timeline", "-", "--labels", ", ".join(EXAMPLE_LABELS)]
     with subprocess.Popen(
-        [*command, "--model", "openxclip-tiny"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [*command, "--model", "openxclip-tiny"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        preexec_fn=partial(
+            signal.signal, signal.SIGINT, signal.SIG_DFL
+        ),  # a shell ignores it in the background
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

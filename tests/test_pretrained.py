@@ -77,7 +77,7 @@ def test_info_says_where_it_is(installed, capsys):
 )
 def test_a_missing_file_is_named(installed, file):
     (installed / file).unlink()
-    with pytest.raises(CheckpointError, match=rf"{NAME} should come with .* has no {file}; install"):
+    with pytest.raises(CheckpointError, match=rf"{NAME} should come with .* has no {file}; reinstall"):
         openxclip.load(NAME)
 
 

@@ -166,7 +166,7 @@ def test_nearly_all_of_the_towers_arithmetic_is_in_integers() -> None:
 
 
 def test_integers_are_for_processors() -> None:
-    with pytest.raises(InputError, match="int8 is a shortcut for CPUs, and the model is to run on meta"):
+    with pytest.raises(InputError, match="int8 is for CPUs, but the model runs on meta"):
         use_int8(tiny_model().to("meta"))
 
 
