@@ -32,6 +32,7 @@ SEEDS = ("1", "2", "3")
 SHARED = "components"
 """The ablation with the trainings that others also have: it comes first."""
 SHOTS = (2, 4, 8, 16)
+PATIENCE_SECONDS = 30.0
 SHORT = ("--set", "optim.epochs=30", "--set", "optim.warmup_epochs=2")
 """Trainings on real clips that are only compared with each other."""
 
@@ -240,9 +241,15 @@ class Processes:
                 self._running.discard(process)
 
     def end(self) -> None:
-        """Let what runs save and end."""
-        for process in tuple(self._running):
+        """Let what runs save and end; what has not after a while gets a stronger signal."""
+        running = tuple(self._running)
+        for process in running:
             process.send_signal(signal.SIGINT)
+        for process in running:
+            try:
+                process.wait(PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.terminate()
 
 
 def run_all(todo: Sequence[Sequence[Command]], logs: Path, num_processes: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from openxclip.training.contrastive import (
     pretrain,
 )
 from openxclip.training.optim import build_optimizer
+from openxclip.training.options import RunOptions
 
 CONFIG = PretrainConfig(
     recipe="test",
@@ -200,6 +202,15 @@ def test_the_temperature_learns_faster_than_all_else():
     fast = {name for name, p in model.named_parameters() if rates[id(p)] != CONFIG.learning_rate}
     assert fast == {"logit_scale"}
     assert rates[id(model.logit_scale)] == pytest.approx(10 * CONFIG.learning_rate)
+
+
+def test_a_stopped_run_saves_first_and_ends_in_the_same_weights(finished, tmp_path):
+    stop = threading.Event()
+    stop.set()
+    assert pretrain(CONFIG, tmp_path / "run", "cpu", RunOptions(stop=stop)).step == 1
+    assert json.loads((tmp_path / "run" / "last" / "training_state.json").read_text())["step"] == 1
+    assert pretrain(CONFIG, tmp_path / "run", "cpu").step == 6
+    assert same(weights(finished), weights(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("interrupted_at", [1, 3, 4])

@@ -1,5 +1,6 @@
 """`openxclip pretrain`: language-image pretraining of a small CLIP on captioned stills of moving shapes."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -23,21 +24,22 @@ def pretrain(
 ) -> int:
     """Train image and text tower together (symmetric InfoNCE); `train --set init=FOLDER` starts from the result.
 
-    If interrupted, run the same command again: it resumes from the last checkpoint and ends in the same weights.
+    Ctrl-C and SIGTERM save first; the same command resumes and ends in the same weights.
     """
     from openxclip.configuration import with_overrides
     from openxclip.recipes import pretrain_recipe
 
     config = with_overrides(pretrain_recipe(recipe), settings)
 
+    from openxclip.signals import stopped_by_signals
     from openxclip.training.contrastive import pretrain as run
+    from openxclip.training.options import RunOptions
 
-    try:
-        state = run(config, output, device)
-    except KeyboardInterrupt:
-        print(
-            "openxclip: interrupted; run the same command to resume from the last checkpoint", file=sys.stderr
-        )
-        return 130
+    with stopped_by_signals() as stop:
+        state = run(config, output, device, RunOptions(stop=stop))
+    if state.step < config.num_steps:
+        told = f"openxclip: stopped after step {state.step}; run the same command to resume"
+        print(told, file=sys.stderr)
+        return 128 + (stop.number or signal.SIGTERM)
     print(f"trained {state.step} steps: {output}", file=sys.stderr)
     return 0

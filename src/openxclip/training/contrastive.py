@@ -33,6 +33,7 @@ from openxclip.shapes.splits import WORLDS
 from openxclip.text.tokenizer import Tokenizer
 from openxclip.training.config import MAX_SEED, LearningRates, OptimConfig
 from openxclip.training.loop import TrainingLoop
+from openxclip.training.options import RunOptions
 from openxclip.training.run_folder import RunFolder, TrainingState
 from openxclip.training.start import fresh
 from openxclip.video.transforms import Preprocessor
@@ -144,8 +145,10 @@ def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tens
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
-def pretrain(config: PretrainConfig, output: Path, device: str = "auto") -> TrainingState:
-    """Train an image model in this process; the same call on an unfinished run resumes it.
+def pretrain(
+    config: PretrainConfig, output: Path, device: str = "auto", options: RunOptions | None = None
+) -> TrainingState:
+    """Train an image model in this process, or until stopped; the same call on an unfinished run resumes it.
 
     Raises:
         InputError: `output` holds another run.
@@ -156,7 +159,7 @@ def pretrain(config: PretrainConfig, output: Path, device: str = "auto") -> Trai
         place, state = resolve_device(device), run.begin(config)
         start = begin(config) if state.step == 0 else load(run.last, device="cpu", dtype="float32")
         start.model.to(place)
-        return _fit(config, start, run, state)
+        return _fit(config, start, run, state, options)
 
 
 def begin(config: PretrainConfig) -> Loaded:
@@ -184,9 +187,11 @@ class Contrast:
         return loss.item()
 
 
-def _fit(config: PretrainConfig, start: Loaded, run: RunFolder, state: TrainingState) -> TrainingState:
+def _fit(
+    config: PretrainConfig, start: Loaded, run: RunFolder, state: TrainingState, options: RunOptions | None
+) -> TrainingState:
     assert isinstance(start.tokenizer, Tokenizer)  # a run folder always holds one
-    loop = TrainingLoop(start, config.optim, config.num_steps, config.warmup_steps, run)
+    loop = TrainingLoop(start, config.optim, config.num_steps, config.warmup_steps, run, options)
     loop.resume(state)
     batches = DataLoader(
         CaptionBatches(config, start.tokenizer),
@@ -202,6 +207,6 @@ def _fit(config: PretrainConfig, start: Loaded, run: RunFolder, state: TrainingS
             start.model.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
             state = TrainingState(step=done.number)
             bar.update(task, advance=1, note=f"loss {done.loss:.3f}")
-            if done.number % config.save_every == 0 or done.number == config.num_steps:
+            if done.is_last or done.number % config.save_every == 0 or done.number == config.num_steps:
                 loop.save(state)
     return state
