@@ -152,17 +152,9 @@ def few_real_clips(places: Places, start: str) -> tuple[str, ...]:
     }
     lists = [f"train_{shots}shot.txt" for shots in SHOTS]
     return (
-        *(
-            "evaluate",
-            "few-shot",
-            "--data",
-            str(places.ucf8),
-            "--train-lists",
-            *lists,
-            "--test-list",
-            "test.txt",
-        ),
-        *("--recipe", *begin[start], *SHORT, "--output", places[f"ucf8-{start}"]),
+        *("evaluate", "few-shot", "--data", str(places.ucf8), "--train-lists", *lists),
+        *("--test-list", "test.txt", "--recipe", *begin[start], *SHORT),
+        *("--output", places[f"ucf8-{start}"]),
     )
 
 
@@ -378,10 +370,8 @@ def main(
 
 
 if __name__ == "__main__":
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # also where a shell ignores the first for what it runs behind
+    # SIGINT as well: a shell ignores it for what runs in the background.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
         sys.exit(tyro.cli(main))

@@ -135,3 +135,9 @@ def test_a_page_shows_the_kept_tables(tmp_path) -> None:
         == "before\n<!-- table: few -->\n| K | top-1 |\n|---|---|\n| 2 | 1.0 |\n| 4 | 2.0 |\n<!-- end -->\nafter"
     )
     assert evidence.shown(shown, tmp_path) == shown
+
+
+def test_the_results_page_has_a_place_for_every_table() -> None:
+    names = [match[1] for match in evidence.MARKED.finditer(evidence.PAGE.read_text(encoding="utf-8"))]
+    others = ["few-shot", "protocols-tiny", "protocols-small", "ucf8", "ucf8-shapes", "ucf8-scratch"]
+    assert sorted(names) == sorted([*ABLATIONS, *others])
