@@ -91,8 +91,7 @@ NOT_RUN = {
     "annotations.json": "needs annotated videos; tests/test_annotations.py",
     "few_shot --data packed": "needs a download; tests/test_packing.py",
     "--data packed --list test.txt": "needs a data set with this list; tests/test_packing.py",
-    "shapes_small": "takes minutes; tests/test_recipes.py",
-    "runs/small-": "the same",
+    "--push": "needs a log-in; tests/test_push.py",
 }
 """Part of a command -> why it is not run here."""
 
