@@ -921,6 +921,9 @@ def test_the_rendered_world_lies_nowhere(call, few_lists, tmp_path, monkeypatch)
     assert outcome.status == 0, outcome.err
     config = json.loads((tmp_path / "few" / "text" / "val-seed1" / "config.json").read_text())
     assert config["data"] == "moving-shapes"
+    table = json.loads((tmp_path / "few" / "few-shot.json").read_text())
+    assert table["columns"] == ["training list", "text targets"]
+    assert [row[0] for row in table["rows"]] == ["val"]
 
 
 def test_wrong_use_of_few_shot(call, data, tmp_path):

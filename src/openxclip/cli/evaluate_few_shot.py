@@ -158,6 +158,7 @@ def few_shot(options: Annotated[FewShotOptions, tyro.conf.OmitArgPrefixes, tyro.
     if current().is_first:
         table.save(options.output / "few-shot.json")
         points = few_shot_points(experiment, outcome)
-        plot_lines(options.output / "few-shot.png", table.title.removesuffix(", %"), "K", points)
+        title = table.title.removesuffix(", %")
+        plot_lines(options.output / "few-shot.png", title, experiment.clips_name, points)
     print(json.dumps(asdict(table)) if options.print_json else table.text())
     return max(report_unreadable(evaluations), int(outcome.num_unreadable > 0))

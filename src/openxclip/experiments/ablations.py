@@ -23,7 +23,8 @@ from openxclip.training.config import (
 )
 
 TEXT_FACTOR = 0.1
-"""On the learning rate of a text tower that learns beside the visual one: at the full rate both collapse.
+"""On the learning rate of a text tower that learns beside the visual one: at the full rate both
+collapsed with 800 steps of pretraining; with 2,400 they do not.
 
 Chosen on the list `small-val` of moving shapes among 0.03, 0.1 and 0.3."""
 

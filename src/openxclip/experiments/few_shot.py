@@ -63,6 +63,11 @@ class FewShot:
                 f"shots {', '.join(self.clips) or 'none'}, seeds {self.seeds}: give at least one of both, seeds once"
             )
 
+    @property
+    def clips_name(self) -> str:
+        """What the keys of `clips` are, for tables and pictures."""
+        return "K" if all(shots.isdecimal() for shots in self.clips) else "training list"
+
     def runs(self, output: Path) -> Iterator[FewShotRun]:
         """Every training, below `output`.
 
@@ -195,7 +200,7 @@ def _is_of(values: Mapping[str, object], test: Manifest, views: Views) -> bool:
 
 
 def few_shot_table(experiment: FewShot, outcome: Outcome, command: str, notes: Sequence[str] = ()) -> Table:
-    """A row for each K, a column for each kind of targets."""
+    """A row for each K or list, a column for each kind of targets."""
     rows = [
         (shots, *(percent(_top1(outcome, targets, shots)) for targets in experiment.targets))
         for shots in experiment.clips
@@ -206,7 +211,7 @@ def few_shot_table(experiment: FewShot, outcome: Outcome, command: str, notes: S
     return Table(
         title=f"few-shot: top-1 on {experiment.test.name}, %",
         command=command,
-        columns=("K", *(f"{targets} targets" for targets in experiment.targets)),
+        columns=(experiment.clips_name, *(f"{targets} targets" for targets in experiment.targets)),
         rows=tuple(rows),
         notes=(setting, *spread, *notes),
     )

@@ -2,7 +2,8 @@
 
 Classes are split by composition: every colour, shape and motion occurs in the base classes, but some colour-shape
 pairs occur in no training clip and no caption: they form the novel and the validation classes. All motions of a pair
-are among the candidates, so all three words are needed to identify a class.
+are among the candidates. A novel pair has its colour and its shape to itself: among the novel names either of them
+identifies it. With the training names among the candidates, all three words are needed.
 
     train                   base classes, 100 clips of each
     val                     validation classes, 4 clips of each: for choosing settings
