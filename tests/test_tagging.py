@@ -322,11 +322,17 @@ def test_nothing_to_tag_is_one_line(tmp_path, capsys) -> None:
 
 
 def killed_and_finished(inputs: Path, output: Path, num_kills: int, *more: str) -> int:
-    """Kill the job at random moments, then let it finish -> how often it was killed before it was done."""
+    """Kill the job at random moments, then let it finish -> how often it was killed before it was done.
+
+    The moments are shares of what a whole job takes here: a quick machine would be done before any fixed one.
+    """
+    started = time.monotonic()
+    tag(*arguments(inputs, output.with_name("whole"), *more)).communicate(timeout=600)
+    seconds = min(time.monotonic() - started, 8.0)
     moments, killed = random.Random(0), 0
     for _ in range(num_kills):
         process = tag(*arguments(inputs, output, *more))
-        time.sleep(moments.uniform(1.5, 6))
+        time.sleep(moments.uniform(0.3, 0.75) * seconds)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             killed += 1
