@@ -79,6 +79,7 @@ NOT_RUN = {
     "--processes": "needs several devices; tests/test_distributed.py",
     "../shared/data": "needs real clips",
     "runs/ucf8": "the same",
+    "runs/evidence": "takes hours; tests/test_evidence.py",
     "openxclip pretrain": "takes minutes; tests/test_contrastive.py",
     "--recipe shapes ": "takes 20 minutes; tests/test_training.py",
     "openxclip ablate": "takes an hour; tests/test_ablations.py",

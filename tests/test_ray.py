@@ -422,6 +422,18 @@ def test_an_address_without_a_cluster_is_refused_in_one_line(videos, tmp_path, a
     assert b"Traceback" not in error
 
 
+def test_the_address_of_a_cluster_that_is_gone_is_refused_in_one_line(videos, tmp_path) -> None:
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")
+    words = (*arguments(videos, tmp_path / "out", *MORE), "--address", "auto")
+    process = tag(*words, environment={"RAY_TMPDIR": str(tmp_path)})
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 2
+    (line,) = [line for line in error.decode().splitlines() if line.startswith("openxclip:")]
+    assert "no Ray cluster answers at auto" in line
+    assert "Connection refused" in line, "the address that was left behind was tried"
+
+
 @pytest.mark.parametrize(
     "wrong", [{"models": "0"}, {"models": "4-2"}, {"models": "x"}, {"address": "auto"}, {"model_gpus": -1.0}]
 )

@@ -237,17 +237,29 @@ def connect(address: str | None) -> None:
     """
     if ray.is_initialized():
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address in (None, "auto"):  # as Ray itself does
+        address = os.environ.get("RAY_ADDRESS") or address or "local"
     advice = "start one (`ray start --head`), or correct --address"
-    if match := re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address):
-        try:  # Ray itself keeps trying for minutes
-            socket.create_connection((match[1], int(match[2])), CONNECT_SECONDS).close()
-        except (OSError, OverflowError) as error:
-            raise InputError(f"no Ray cluster answers at {address} ({error}); {advice}") from error
     try:
-        ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError) as error:
+        found = _found_by_ray() if address == "auto" else address
+        if match := re.fullmatch(
+            r"(?:ray://)?\[?(.+?)\]?:(\d+)", found
+        ):  # Ray itself keeps trying for minutes
+            socket.create_connection((match[1], int(match[2])), CONNECT_SECONDS).close()
+        ray.init(address=found, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+    except (OSError, OverflowError, ValueError) as error:
         raise InputError(f"no Ray cluster answers at {address} ({error}); {advice}") from error
+
+
+def _found_by_ray() -> str:
+    """The address of this machine's newest cluster; one that was killed leaves its address behind.
+
+    Raises:
+        ConnectionError: there is none.
+    """
+    from ray._private.services import canonicalize_bootstrap_address  # Ray has no public way to ask
+
+    return str(canonicalize_bootstrap_address("auto"))
 
 
 def _are_all(bundles: Sequence[_BundleRows]) -> bool:
