@@ -137,27 +137,10 @@ def test_a_page_shows_the_kept_tables(tmp_path) -> None:
     assert evidence.shown(shown, tmp_path) == shown
 
 
-def test_the_results_page_has_a_place_for_every_table() -> None:
-    names = [match[1] for match in evidence.MARKED.finditer(evidence.PAGE.read_text(encoding="utf-8"))]
-    others = ["few-shot", "protocols-tiny", "protocols-small", "ucf8", "ucf8-shapes", "ucf8-scratch"]
-    assert sorted(names) == sorted([*ABLATIONS, *others])
-
-
 def test_the_results_page_shows_what_was_measured() -> None:
     page = evidence.PAGE.read_text(encoding="utf-8")
-    names = {match[1] for match in evidence.MARKED.finditer(page)}
-    kept = {path.stem for path in evidence.TABLES.glob("*.json")}
-    assert (
-        names
-        == kept
-        == {
-            *ABLATIONS,
-            "few-shot",
-            "protocols-tiny",
-            "protocols-small",
-            "ucf8",
-            "ucf8-shapes",
-            "ucf8-scratch",
-        }
-    )
+    shown = sorted(match[1] for match in evidence.MARKED.finditer(page))
+    others = ["few-shot", "protocols-tiny", "protocols-small", "ucf8", "ucf8-shapes", "ucf8-scratch"]
+    assert shown == sorted([*ABLATIONS, *others])
+    assert shown == sorted(path.stem for path in evidence.TABLES.glob("*.json"))
     assert evidence.shown(page, evidence.TABLES) == page

@@ -217,9 +217,8 @@ def test_a_signal_ends_it_before_anything_came() -> None:
         [*command, "--model", "openxclip-tiny"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        preexec_fn=partial(
-            signal.signal, signal.SIGINT, signal.SIG_DFL
-        ),  # a shell ignores it in the background
+        # A shell ignores SIGINT for what runs in the background.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

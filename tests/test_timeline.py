@@ -258,9 +258,8 @@ def test_the_last_window(length, end, expected, engine) -> None:
     stride=st.floats(0.2, 5),
     knows_end=st.booleans(),
 )
-@example(
-    gaps=[1.25, 1.0], window=1.0, stride=0.375, knows_end=False
-)  # a frame comes in the very middle of a tick
+# A frame comes in the very middle of a tick:
+@example(gaps=[1.25, 1.0], window=1.0, stride=0.375, knows_end=False)
 def test_windows_show_what_is_on_screen_whatever_the_frames(gaps, window, stride, knows_end, engine) -> None:
     moments = np.concatenate([[0], np.cumsum(gaps)]).tolist()
     end = moments[-1] + 0.1

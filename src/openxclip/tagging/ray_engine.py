@@ -242,12 +242,9 @@ def connect(address: str | None) -> None:
     advice = "start one (`ray start --head`), or correct --address"
     try:
         found = _found_by_ray() if address == "auto" else address
-        if match := re.fullmatch(
-            r"(?:ray://)?\[?(.+?)\]?:(\d+)", found
-        ):  # Ray itself keeps trying for minutes
-            socket.create_connection((match[1], int(match[2])), CONNECT_SECONDS).close()
+        _check_that_something_listens(found)
         ray.init(address=found, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-    except (OSError, OverflowError, ValueError) as error:
+    except (ConnectionError, ValueError) as error:
         raise InputError(f"no Ray cluster answers at {address} ({error}); {advice}") from error
 
 
@@ -260,6 +257,19 @@ def _found_by_ray() -> str:
     from ray._private.services import canonicalize_bootstrap_address  # Ray has no public way to ask
 
     return str(canonicalize_bootstrap_address("auto"))
+
+
+def _check_that_something_listens(address: str) -> None:
+    """Ray itself keeps trying for minutes.
+
+    Raises:
+        ConnectionError: the address has a port, and nothing listens there.
+    """
+    if match := re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address):
+        try:
+            socket.create_connection((match[1], int(match[2])), CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise ConnectionError(str(error)) from error
 
 
 def _are_all(bundles: Sequence[_BundleRows]) -> bool:
