@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from fractions import Fraction
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO
 
 import av
 import numpy as np
@@ -211,6 +213,14 @@ def test_leaving_the_events_ends_the_reading(watcher, tmp_path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "stream"]
 
 
+def num_unread(pipe: IO[bytes]) -> int:
+    """Bytes that the other end has not read yet. Not on Windows."""
+    import fcntl
+    import termios
+
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]
+
+
 def test_a_signal_ends_it_before_anything_came() -> None:
     command = [sys.executable, "-m", "openxclip", "timeline", "-", "--labels", ", ".join(EXAMPLE_LABELS)]
     with subprocess.Popen(
@@ -224,7 +234,9 @@ def test_a_signal_ends_it_before_anything_came() -> None:
         assert process.stdout is not None
         process.stdin.write(stream(1)[:3000])
         process.stdin.flush()
-        time.sleep(8)  # the model has loaded, and it waits for the stream
+        while num_unread(process.stdin) > 0:  # until it has begun to read
+            assert process.poll() is None
+            time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
         assert json.loads(process.stdout.read())["kind"] == "end"
